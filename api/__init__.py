@@ -1,0 +1,1 @@
+"""HTTP and the people who use it: parse, call one service method, render."""

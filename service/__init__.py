@@ -1,0 +1,1 @@
+"""The long-lived process: who asked for what, and where it stands."""

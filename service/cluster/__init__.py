@@ -1,0 +1,1 @@
+"""Where attempts run: the protocol, this process, and Ray."""

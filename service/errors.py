@@ -1,0 +1,107 @@
+"""The ServiceError tree; api/errors.py maps each class to a status and a problem type.
+
+::
+
+    ServiceError
+    ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, UnknownTrainer
+    ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict
+    ├── Invalid               InvalidSpec, InvalidQuery
+    ├── ExceedsCapacity       more than this installation will ever have
+    ├── OutOfStorage          the run would not fit into the free space
+    ├── NotReady              a part of the service is down for now
+    └── ConfigurationError    the service cannot start with these settings
+
+A class docstring is the default message and says what to do next.
+"""
+
+from dataclasses import dataclass
+
+
+class ServiceError(Exception):
+    """The request could not be served."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class NotFound(ServiceError):
+    """There is nothing at that address."""
+
+
+class JobNotFound(NotFound):
+    """There is no job with that id; GET /v1/jobs lists them."""
+
+
+class CheckpointNotFound(NotFound):
+    """The job has no such checkpoint; GET /v1/jobs/{id}/checkpoints lists them."""
+
+
+class ResultNotFound(NotFound):
+    """The job has no such result; GET /v1/jobs/{id}/artifacts lists what it has."""
+
+
+class UnknownTrainer(NotFound):
+    """There is no trainer of that name; GET /v1/trainers lists them."""
+
+
+class Conflict(ServiceError):
+    """The resource is not in the state that the request needs."""
+
+
+class StateConflict(Conflict):
+    """The job's state forbids it; GET the job to see its state.
+
+    ``state`` is the job's state.
+    """
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class VersionConflict(Conflict):
+    """The job has changed since it was read; GET it again and repeat with its new ETag."""
+
+
+class IdempotencyConflict(Conflict):
+    """That Idempotency-Key was used with another body; use a new key for a new request."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field: its JSON pointer in the body, and what is allowed."""
+
+    pointer: str
+    message: str
+
+
+class Invalid(ServiceError):
+    """The request is well formed, but it cannot be carried out; ``errors`` says why."""
+
+    def __init__(self, message: str, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(message)
+        self.errors = errors
+
+
+class InvalidSpec(Invalid):
+    """The spec does not fit its data."""
+
+
+class InvalidQuery(Invalid):
+    """A query parameter is not usable here."""
+
+
+class ExceedsCapacity(Invalid):
+    """The job asks for more than this installation has."""
+
+
+class OutOfStorage(ServiceError):
+    """The run's checkpoints would not fit into the free space; keep fewer, or make room."""
+
+
+class NotReady(ServiceError):
+    """A part of the service is down for now; see GET /readyz and try again."""
+
+
+class ConfigurationError(ServiceError):
+    """The service cannot start with these settings."""

@@ -1,0 +1,236 @@
+"""Jobs and attempts as values, and the table of what may follow what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workers.spec import TrainSpec
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+# A lost attempt sends a running job back to the queue.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, *FINAL_STATES}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class Reason(StrEnum):
+    """Why a job is in its state; stable words for programs."""
+
+    # queued
+    SUBMITTED = "submitted"
+    WAITING_FOR_RESOURCES = "waiting_for_resources"
+    WAITING_FOR_CLUSTER = "waiting_for_cluster"
+    RECOVERING = "recovering"
+    # running
+    STARTING = "starting"
+    TRAINING = "training"
+    CANCELLING = "cancelling"
+    # ended; the words of workers.events.OutcomeReason
+    COMPLETED = "completed"
+    STOPPED_EARLY = "stopped_early"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    DIVERGED = "diverged"
+    INVALID = "invalid"
+    DATA_UNAVAILABLE = "data_unavailable"
+    OUT_OF_MEMORY = "out_of_memory"
+    STORE_UNREACHABLE = "store_unreachable"
+    TIME_LIMIT = "time_limit"
+    VERSION_MISMATCH = "version_mismatch"
+    WORKER_LOST = "worker_lost"
+    SERVICE_STOPPED = "service_stopped"
+    INTERNAL_ERROR = "internal_error"
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Limits(_Request):
+    """Bounds on a job, over all its attempts."""
+
+    max_wall_s: float | None = Field(default=None, gt=0, le=31_536_000)
+    """Seconds of training, over all attempts, after which the job fails with ``time_limit``."""
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts that may be lost to crashes before the job fails; restarts of the service itself
+    do not count."""
+
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelValue = Annotated[str, Field(max_length=200)]
+
+
+class JobRequest(_Request):
+    """What a user submits."""
+
+    name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """For people; need not be unique."""
+    labels: dict[Label, LabelValue] = Field(default_factory=dict, max_length=32)
+    """For finding jobs again: GET /v1/jobs?label=team=a."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """A higher one starts sooner; equal ones start in the order of submission."""
+    limits: Limits = Limits()
+    """Bounds on the job."""
+    spec: TrainSpec
+    """What is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. ``eta_s`` is None while nothing is known."""
+
+    step: int
+    total_steps: int
+    epoch: float
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a job.
+
+    ``executor_id`` names the process that runs it and ``session`` the cluster that it lives in;
+    ``next_chunk`` is the cursor of ingestion. ``pid`` and ``host`` are known once it has started.
+    """
+
+    job_id: str
+    number: int
+    executor_id: str
+    session: str
+    created_at: datetime
+    next_chunk: int = 0
+    pid: int | None = None
+    host: str | None = None
+    resumed_from: str | None = None
+    resumed_from_step: int | None = None
+    started_at: datetime | None = None
+    first_step_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is stored.
+
+    ``version`` rises with every change of state, wish or labels, not with progress.
+    ``cancel_requested`` is a wish; the state follows when nothing of the attempt is left.
+    """
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    priority: int
+    limits: Limits
+    spec: TrainSpec
+    spec_digest: str
+    state: JobState
+    reason: Reason
+    message: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    cancel_requested: bool = False
+    attempt: int = 0
+    progress: Progress | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event of a job: what its attempts recorded, and each change of its state.
+
+    ``kind`` is that of a :data:`workers.events.Record`, or ``state``; ``seq`` counts from 1
+    within the job without gaps.
+    """
+
+    seq: int
+    at: datetime
+    attempt: int
+    kind: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A published checkpoint. ``prefix`` is where its files are; ``digest`` is of its weights."""
+
+    id: str
+    attempt: int
+    step: int
+    epoch: float
+    prefix: str
+    digest: str
+    size_bytes: int
+    metrics: Mapping[str, float]
+    is_best: bool
+    has_train_state: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactInfo:
+    """A published file of a job; grids are the ones with a step and the prefix ``grids/``."""
+
+    name: str
+    key: str
+    attempt: int
+    media_type: str
+    digest: str
+    size_bytes: int
+    step: int | None
+    epoch: float | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One value of one metric."""
+
+    step: int
+    epoch: float
+    value: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; None does not filter. ``label`` is (key, value or None for any)."""
+
+    state: JobState | None = None
+    trainer: str | None = None
+    dataset: str | None = None
+    label: tuple[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list, newest first; ``next_cursor`` is None on the last."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+

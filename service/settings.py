@@ -1,0 +1,139 @@
+"""The process's settings, read once from the environment: the only reader of it."""
+
+import ipaddress
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import ConfigurationError
+
+PREFIX = "SPREADTRAIN_"
+
+
+class Settings(BaseModel):
+    """Everything that differs between installations; variables are named SPREADTRAIN_<FIELD>."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    data_dir: Path = Path("spreadtrain-data")
+    """Folder of the database, the artifacts and the caches."""
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback only, as there are no API keys yet."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """TCP port; 0 takes a free one."""
+    database_url: str = ""
+    """SQLAlchemy URL of the job store; empty: SQLite in the data folder."""
+    artifacts_uri: str = ""
+    """URI of the artifact store, file:///folder; empty: a folder in the data folder."""
+    cache_dir: Path = Path()
+    """Folder of data sets; empty: ``datasets`` in the data folder."""
+    ray_address: str = ""
+    """A running Ray cluster to join, also read from RAY_ADDRESS; empty: an own local Ray."""
+    cpus: int | None = Field(default=None, ge=1, le=1024)
+    """Cores of the own local Ray; empty: all of this machine's."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1 << 30)
+    """Largest body of a request."""
+    stop_grace_s: float = Field(default=15.0, ge=0.0, le=600.0)
+    """Seconds that running attempts have for a last checkpoint when the service stops."""
+    cancel_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
+    """Seconds that an attempt has to end by itself after a cancel, before it is killed."""
+    start_timeout_s: float = Field(default=120.0, ge=1.0, le=3600.0)
+    """Seconds that an executor has to appear before its attempt counts as lost."""
+    sample_cache_bytes: int = Field(default=512 << 20, ge=0)
+    """Memory for generators kept ready to sample from."""
+
+    @model_validator(mode="after")
+    def _loopback_only(self) -> Self:
+        if self.host != "localhost":
+            try:
+                loopback = ipaddress.ip_address(self.host).is_loopback
+            except ValueError:
+                loopback = False
+            if not loopback:
+                raise ValueError(
+                    f"host {self.host!r} is not a loopback address; without API keys the service "
+                    "listens on 127.0.0.1, ::1 or localhost only: put an authenticating proxy "
+                    "in front of it"
+                )
+        return self
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Settings from SPREADTRAIN_* variables and RAY_ADDRESS.
+
+        Raises ConfigurationError that names each variable that is unknown or out of range.
+        """
+        source = os.environ if environment is None else environment
+        values = {
+            name.removeprefix(PREFIX).lower(): text
+            for name, text in source.items()
+            if name.startswith(PREFIX) and name not in CLIENT_VARIABLES and text
+        }
+        if source.get("RAY_ADDRESS"):
+            values.setdefault("ray_address", source["RAY_ADDRESS"])
+        return cls.checked(values)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, object]) -> Self:
+        """Settings from fields by name; raises ConfigurationError."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            lines = [_explain(problem["loc"], problem["msg"]) for problem in error.errors()]
+            raise ConfigurationError("; ".join(lines)) from error
+
+    @property
+    def database(self) -> str:
+        """URL of the job store."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'spreadtrain.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """URI of the artifact store."""
+        return self.artifacts_uri or (self.data_dir.resolve() / "artifacts").as_uri()
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Folder in which data sets are looked for."""
+        return (
+            self.cache_dir.resolve()
+            if self.cache_dir != Path()
+            else self.data_dir.resolve() / "datasets"
+        )
+
+
+# Read by the command line's own options, not by the service.
+CLIENT_VARIABLES = frozenset({f"{PREFIX}URL"})
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
+    name = f"{PREFIX}{str(location[0]).upper()}"
+    if message == "Extra inputs are not permitted":
+        known = ", ".join(f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
+        return f"{name} is not a setting; the settings are {known}"
+    return f"{name}: {message}"
+
+
+def prepare_ray_environment(joining: bool, environment: MutableMapping[str, str]) -> None:
+    """Set what Ray reads from the environment, before it is imported.
+
+    A lost GCS would end this process after 60 s: the watcher decides instead. Usage statistics
+    would leave the machine. A cluster is joined with a token.
+    """
+    environment.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "315360000")
+    environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment.setdefault("RAY_DEDUP_LOGS", "0")
+    environment.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    environment.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if joining:
+        environment.setdefault("RAY_AUTH_MODE", "token")
+
+
+def ray_environment(joining: bool) -> None:
+    """Apply :func:`prepare_ray_environment` to this process."""
+    prepare_ray_environment(joining, os.environ)

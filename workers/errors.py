@@ -1,0 +1,81 @@
+"""The WorkerError tree.
+
+::
+
+    WorkerError
+    ├── DataError             the data cannot be used
+    │   ├── UnknownDataset    no data set of that name
+    │   ├── DatasetUnavailable  known, but its files are not on this machine
+    │   └── DatasetChanged    the content is not what the job pinned
+    ├── SpecMismatch          a spec that is well formed but does not fit its data
+    ├── Diverged              the numbers left the reals
+    ├── CheckpointError       a checkpoint that cannot be read
+    ├── ClaimLost             another writer has ended this attempt
+    └── StoreError            the artifact store failed
+        ├── ArtifactNotFound
+        └── ArtifactExists    a key is immutable and already written
+
+A class docstring is the default message and says what to do next.
+"""
+
+
+class WorkerError(Exception):
+    """The worker could not go on; read the attempt's log."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class DataError(WorkerError):
+    """The data set cannot be used; see GET /v1/datasets for the ones that can."""
+
+
+class UnknownDataset(DataError):
+    """There is no data set of that name; see GET /v1/datasets."""
+
+
+class DatasetUnavailable(DataError):
+    """The data set is known, but its files are not on this machine; install them and try again."""
+
+
+class DatasetChanged(DataError):
+    """The data set's content is not what the job pinned; submit the job again to use the new one."""
+
+
+class SpecMismatch(WorkerError):
+    """The spec does not fit its data.
+
+    ``pointer`` is the JSON pointer of the offending field inside the spec.
+    """
+
+    def __init__(self, pointer: str, message: str) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class Diverged(WorkerError):
+    """Training diverged; try a smaller learning rate, or gradient clipping."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class CheckpointError(WorkerError):
+    """The checkpoint cannot be read; choose another one."""
+
+
+class ClaimLost(WorkerError):
+    """This attempt was ended by the service, so it may not publish any more."""
+
+
+class StoreError(WorkerError):
+    """The artifact store failed; see GET /readyz."""
+
+
+class ArtifactNotFound(StoreError):
+    """The artifact store holds nothing under that key."""
+
+
+class ArtifactExists(StoreError):
+    """The artifact store already holds something else under that key; keys are never rewritten."""

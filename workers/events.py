@@ -1,0 +1,215 @@
+"""What training says while it runs.
+
+``train()`` yields :data:`Event` values, which hold tensors and bytes. ``run.execute`` publishes
+their content in the artifact store and writes down a :data:`Record` of each: JSON, one line, the
+form in which an event crosses to the service and is stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+# --- in the training process -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing to tell but that training goes on; at least one event comes every second."""
+
+    step: int
+    epoch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Named numbers after ``step`` optimiser steps; ``epoch`` may be fractional."""
+
+    step: int
+    epoch: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A snapshot whose tensors training no longer touches.
+
+    ``weights`` is what a generator needs (the moving average's weights where there is one),
+    ``train_state`` what resuming needs besides the spec. ``is_named`` marks an epoch that the
+    spec names, which is never thinned out.
+    """
+
+    step: int
+    epoch: float
+    weights: Mapping[str, torch.Tensor]
+    train_state: Mapping[str, torch.Tensor]
+    metrics: Mapping[str, float]
+    is_best: bool
+    is_named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Samples at the run's fixed latents, as a PNG."""
+
+    step: int
+    epoch: float
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence the user should read, with a stable code."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a training that was not interrupted by an error."""
+
+    step: int
+    epoch: float
+    reason: Literal["completed", "stopped_early", "interrupted"]
+    message: str
+
+
+Event = Tick | Metrics | Checkpoint | Grid | Notice | Finished
+
+
+# --- on the wire and in the database ---------------------------------------------------------
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    at: AwareDatetime
+
+
+class StartedRecord(_Record):
+    """The attempt's process has its data and model and begins."""
+
+    kind: Literal["started"] = "started"
+    pid: int
+    host: str
+    total_steps: int
+    steps_per_epoch: int
+    resumed_from_step: int | None = None
+
+
+class FirstStepRecord(_Record):
+    """The first optimiser step of the attempt is done."""
+
+    kind: Literal["first_step"] = "first_step"
+    step: int
+
+
+class ProgressRecord(_Record):
+    """How far training is; not kept as an event, only the job's progress moves."""
+
+    kind: Literal["progress"] = "progress"
+    step: int
+    epoch: float
+
+
+class MetricsRecord(_Record):
+    """See :class:`Metrics`."""
+
+    kind: Literal["metrics"] = "metrics"
+    step: int
+    epoch: float
+    values: dict[str, float]
+
+
+class CheckpointRecord(_Record):
+    """A published checkpoint. ``digest`` and ``size_bytes`` are those of the weights file."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    id: str
+    step: int
+    epoch: float
+    prefix: str
+    digest: str
+    size_bytes: int
+    metrics: dict[str, float]
+    is_best: bool
+
+
+class CheckpointRemovedRecord(_Record):
+    """The keep policy removed a checkpoint's files: all of it, or its train state only."""
+
+    kind: Literal["checkpoint_removed"] = "checkpoint_removed"
+    id: str
+    what: Literal["all", "train_state"]
+
+
+class ArtifactRecord(_Record):
+    """A published file. Grids are artifacts named ``grids/<step>.png``, with their step."""
+
+    kind: Literal["artifact"] = "artifact"
+    name: str
+    key: str
+    media_type: str
+    digest: str
+    size_bytes: int
+    step: int | None = None
+    epoch: float | None = None
+
+
+class NoticeRecord(_Record):
+    """See :class:`Notice`."""
+
+    kind: Literal["notice"] = "notice"
+    code: str
+    message: str
+
+
+Record = (
+    StartedRecord
+    | FirstStepRecord
+    | ProgressRecord
+    | MetricsRecord
+    | CheckpointRecord
+    | CheckpointRemovedRecord
+    | ArtifactRecord
+    | NoticeRecord
+)
+RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+OutcomeReason = Literal[
+    "completed",
+    "stopped_early",
+    "interrupted",
+    "cancelled",
+    "diverged",
+    "invalid",
+    "data_unavailable",
+    "out_of_memory",
+    "store_unreachable",
+    "time_limit",
+    "version_mismatch",
+    "worker_lost",
+    "service_stopped",
+    "internal_error",
+]
+
+
+class Outcome(BaseModel):
+    """How an attempt ended: its last object, written once.
+
+    The attempt writes it, or, when the attempt's process is gone, the watcher in its place; the
+    store lets only the first of them succeed. ``chunks`` is the number of event chunks written
+    before it (None where the watcher does not know).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    reason: OutcomeReason
+    message: str
+    step: int = 0
+    at: AwareDatetime
+    chunks: int | None = None
+    detail: str | None = None

@@ -1,0 +1,255 @@
+"""Runs one attempt: drives train(), publishes what it yields, and always leaves an outcome."""
+
+import os
+import platform
+import socket
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+import workers
+from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
+from workers.checkpoint import decode_tensors
+from workers.data import Dataset, load
+from workers.errors import (
+    ArtifactExists,
+    ClaimLost,
+    DataError,
+    Diverged,
+    SpecMismatch,
+    StoreError,
+    WorkerError,
+)
+from workers.events import (
+    Checkpoint,
+    Finished,
+    FirstStepRecord,
+    Grid,
+    Metrics,
+    MetricsRecord,
+    Notice,
+    NoticeRecord,
+    Outcome,
+    OutcomeReason,
+    ProgressRecord,
+    StartedRecord,
+    Tick,
+)
+from workers.publish import KeptCheckpoint, Ledger, Publisher
+from workers.spec import TrainSpec
+from workers.train import train
+
+StopReason = Literal["cancelled", "interrupted", "service_stopped"]
+
+
+class Versions(BaseModel):
+    """What must agree between the service and the node of an attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spreadtrain: str = workers.__version__
+    python: str = platform.python_version()
+    torch: str = torch.__version__
+
+
+class Run(BaseModel):
+    """One attempt as it crosses to the process that executes it.
+
+    ``resume_from`` is the prefix of the checkpoint to go on from; ``earlier`` the checkpoints of
+    the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the seconds that the
+    job's time limit leaves.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str
+    attempt: int
+    spec: TrainSpec
+    artifacts_uri: str
+    cache_dir: Path
+    resume_from: str | None = None
+    earlier: tuple[KeptCheckpoint, ...] = ()
+    wall_s: float | None = None
+    versions: Versions = Versions()
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of every key that the attempt writes."""
+        return attempt_prefix(self.job_id, self.attempt)
+
+
+class StopFlag:
+    """Asks a run to end soon, from any thread; the first reason stays."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reason: OutcomeReason | None = None
+
+    def request(self, reason: OutcomeReason) -> None:
+        """Ask for the end."""
+        with self._lock:
+            self._reason = self._reason or reason
+
+    @property
+    def reason(self) -> OutcomeReason | None:
+        """Why the run is to end, or None."""
+        return self._reason
+
+
+def execute(run: Run, stop: StopFlag) -> Outcome:
+    """Train until the end, a stop or an error, and write the attempt's outcome.
+
+    Returns the outcome that stands in the store: this run's own, or the one that the service
+    wrote because it had given the attempt up. Raises StoreError if none could be written.
+    """
+    store = open_store(run.artifacts_uri)
+    ledger = Ledger(store, run.prefix)
+    step = 0
+    detail = None
+    reason: OutcomeReason
+    try:
+        finished = _train(run, stop, store, ledger)
+        step, reason, message = finished.step, finished.reason, finished.message
+        if reason == "interrupted" and stop.reason is not None:
+            reason, message = stop.reason, _STOPPED[stop.reason]
+    except ClaimLost:
+        ledger.abandon()
+        return Outcome.model_validate_json(store.get(outcome_key(run.prefix)))
+    except WorkerError as error:
+        reason, message = _worker_failure(error), str(error)
+        step = error.step if isinstance(error, Diverged) else step
+    except (MemoryError, torch.OutOfMemoryError):
+        reason = "out_of_memory"
+        message = "The worker ran out of memory; use a smaller batch or network."
+    except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
+        reason = "internal_error"
+        message = f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
+        detail = traceback.format_exc()
+    return _conclude(run, store, ledger, reason, message, step, detail)
+
+
+_STOPPED: dict[OutcomeReason, str] = {
+    "cancelled": "Cancelled by request; the last checkpoint is kept.",
+    "time_limit": "The job's time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
+    "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
+    "service is started again.",
+    "interrupted": "Interrupted; the job goes on from its last checkpoint.",
+}
+
+
+def _worker_failure(error: WorkerError) -> OutcomeReason:
+    match error:
+        case Diverged():
+            return "diverged"
+        case SpecMismatch():
+            return "invalid"
+        case VersionMismatch():
+            return "version_mismatch"
+        case DataError():
+            return "data_unavailable"
+        case StoreError():
+            return "store_unreachable"
+        case _:
+            return "internal_error"
+
+
+class VersionMismatch(WorkerError):
+    """This node runs other versions than the service; install the same on every node."""
+
+
+def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Finished:
+    """Consume train() to its end; everything that it yields is published when this returns."""
+    here = Versions()
+    if run.versions != here:
+        raise VersionMismatch(
+            f"This node runs {here!r}, the service {run.versions!r}; "
+            "install the same versions on every node."
+        )
+    torch.set_num_threads(run.spec.resources.cpus_per_worker)
+    data = load(run.spec.dataset, run.cache_dir)
+    resume = None
+    if run.resume_from is not None:
+        resume = decode_tensors(store.get(f"{run.resume_from}/train_state.safetensors"))
+    ledger.append(_started(run, data))
+    begun = time.monotonic()
+
+    def should_stop() -> bool:
+        if run.wall_s is not None and time.monotonic() - begun > run.wall_s:
+            stop.request("time_limit")
+        return stop.reason is not None
+
+    first = True
+    with Publisher(store, run.prefix, run.spec, data.info, ledger, run.earlier) as publisher:
+        for event in train(run.spec, data, resume=resume, should_stop=should_stop):
+            ledger.check()
+            now = datetime.now(UTC)
+            match event:
+                case Tick():
+                    ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
+                case Metrics():
+                    ledger.append(
+                        MetricsRecord(
+                            at=now, step=event.step, epoch=event.epoch, values=dict(event.values)
+                        )
+                    )
+                    ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
+                case Checkpoint():
+                    publisher.checkpoint(event)
+                case Grid():
+                    name = f"grids/{event.step:08d}.png"
+                    publisher.file(name, event.png, "image/png", event.step, event.epoch)
+                case Notice():
+                    ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
+                case Finished():
+                    return event
+            if first and not isinstance(event, Notice):
+                ledger.append(FirstStepRecord(at=now, step=event.step))
+                first = False
+    raise AssertionError("train() ended without Finished")
+
+
+def _started(run: Run, data: Dataset) -> StartedRecord:
+    trainer = run.spec.trainer
+    steps_per_epoch = -(-data.train.shape[0] // trainer.batch_size)
+    resumed = int(run.resume_from.rsplit("/", 1)[1]) if run.resume_from is not None else None
+    return StartedRecord(
+        at=datetime.now(UTC),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        total_steps=trainer.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        resumed_from_step=resumed,
+    )
+
+
+def _conclude(
+    run: Run,
+    store: ArtifactStore,
+    ledger: Ledger,
+    reason: OutcomeReason,
+    message: str,
+    step: int,
+    detail: str | None,
+) -> Outcome:
+    """Flush the events, then write the outcome unless the service has already written one."""
+    key = outcome_key(run.prefix)
+    try:
+        chunks = ledger.close()
+        outcome = Outcome(
+            reason=reason,
+            message=message,
+            step=max(step, ledger.last_step),
+            at=datetime.now(UTC),
+            chunks=chunks,
+            detail=detail,
+        )
+        store.put(key, outcome.model_dump_json().encode())
+    except (ArtifactExists, ClaimLost):
+        return Outcome.model_validate_json(store.get(key))
+    return outcome
