@@ -1,0 +1,10 @@
+"""The job store: jobs, attempts, events and results in a database.
+
+The database is the truth about jobs. ``schema`` has the tables and ``migrations`` how they came
+about; ``submitting``, ``watching`` and ``ingesting`` write, ``reading`` and ``listing`` read.
+"""
+
+from service.jobstore.store import JobStore
+from service.jobstore.submitting import Idempotency
+
+__all__ = ["Idempotency", "JobStore"]

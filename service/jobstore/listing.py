@@ -1,0 +1,49 @@
+"""The list of jobs: newest first, by keyset, so that no page moves while jobs are added."""
+
+from sqlalchemy import Connection, Select, and_, or_, select
+
+from service.jobs import JobFilter, Page
+from service.jobstore.cursor import Cursor, parse_cursor
+from service.jobstore.rows import to_job
+from service.jobstore.schema import JOBS, LABELS
+
+
+def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: int) -> Page:
+    """At most ``limit`` jobs older than the cursor; raises InvalidQuery for a bad cursor."""
+    # With a label the order is the label index's, which holds a copy of the time.
+    created_us, job_id = JOBS.c.created_us, JOBS.c.id
+    if filter.label is not None:
+        created_us, job_id = LABELS.c.created_us, LABELS.c.job_id
+    statement = _filtered(filter)
+    if cursor is not None:
+        last = parse_cursor(cursor)
+        statement = statement.where(
+            or_(
+                created_us < last.created_us,
+                and_(created_us == last.created_us, job_id < last.job_id),
+            )
+        )
+    rows = connection.execute(
+        statement.order_by(created_us.desc(), job_id.desc()).limit(limit + 1)
+    ).all()
+    next_cursor = None
+    if len(rows) > limit:
+        next_cursor = Cursor(rows[limit - 1].created_us, rows[limit - 1].id).encode()
+    return Page(tuple(to_job(row) for row in rows[:limit]), next_cursor)
+
+
+def _filtered(filter: JobFilter) -> Select[tuple[object, ...]]:
+    statement = select(JOBS)
+    if filter.state is not None:
+        statement = statement.where(JOBS.c.state == filter.state.value)
+    if filter.trainer is not None:
+        statement = statement.where(JOBS.c.trainer == filter.trainer)
+    if filter.dataset is not None:
+        statement = statement.where(JOBS.c.dataset == filter.dataset)
+    if filter.label is not None:
+        key, value = filter.label
+        statement = statement.join(LABELS, LABELS.c.job_id == JOBS.c.id)
+        statement = statement.where(LABELS.c.key == key)
+        if value is not None:
+            statement = statement.where(LABELS.c.value == value)
+    return statement

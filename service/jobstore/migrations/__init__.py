@@ -1,0 +1,68 @@
+"""Brings a database to the schema of this version; one file in ``versions`` for each step.
+
+A revision is written by hand and never changed once released; a test compares what they build
+with :mod:`service.jobstore.schema`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from sqlalchemy import Connection, inspect
+
+from service.errors import ConfigurationError
+
+VERSION_TABLE = "alembic_version"
+
+
+def migrate(connection: Connection) -> None:
+    """Apply the revisions that the database lacks, in the caller's transaction.
+
+    Raises ConfigurationError for a database of a newer version, and for one of another program.
+    """
+    script = ScriptDirectory(str(Path(__file__).parent))
+
+    def missing(current: Any, _: MigrationContext) -> Iterable[MigrationStep]:
+        newest_first = list(script.iterate_revisions("head", current or "base"))
+        return [
+            MigrationStep.upgrade_from_script(script.revision_map, revision)
+            for revision in reversed(newest_first)
+        ]
+
+    context = MigrationContext.configure(
+        connection, opts={"fn": missing, "version_table": VERSION_TABLE}
+    )
+    current = context.get_current_revision()
+    if current is None:
+        _require_empty(connection)
+    else:
+        _require_known(script, current)
+    if current != script.get_current_head():
+        with Operations.context(context):
+            context.run_migrations()
+
+
+def _require_empty(connection: Connection) -> None:
+    tables = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+    if tables:
+        raise ConfigurationError(
+            "the database belongs to another program: it has tables, but none that says which "
+            "version of spreadtrain made them; give an empty or a new one"
+        )
+
+
+def _require_known(script: ScriptDirectory, current: str) -> None:
+    try:
+        known = script.get_revision(current) is not None
+    except ResolutionError:
+        known = False
+    if not known:
+        raise ConfigurationError(
+            f"the database has schema {current}, which a newer version of spreadtrain made; "
+            f"this version knows schemas up to {script.get_current_head()}: install the newer "
+            "version, or give another database"
+        )

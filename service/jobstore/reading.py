@@ -1,0 +1,171 @@
+"""Questions about one job or about the queue. Each function runs in one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, func, or_, select
+
+from service.errors import JobNotFound
+from service.jobs import (
+    ArtifactInfo,
+    Attempt,
+    CheckpointInfo,
+    Job,
+    JobEvent,
+    JobState,
+    MetricPoint,
+)
+from service.jobstore.rows import (
+    from_us,
+    to_artifact,
+    to_attempt,
+    to_checkpoint,
+    to_event,
+    to_job,
+    to_point,
+    to_us,
+)
+from service.jobstore.schema import (
+    ARTIFACTS,
+    ATTEMPTS,
+    CHECKPOINTS,
+    EVENTS,
+    JOBS,
+    POINTS,
+    SERIES,
+)
+
+SEQ_MAX = 2**63 - 1
+
+
+def job(connection: Connection, job_id: str) -> Job:
+    """The job; raises JobNotFound."""
+    row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).first()
+    if row is None:
+        raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
+    return to_job(row)
+
+
+def attempts(connection: Connection, job_id: str) -> list[Attempt]:
+    """The job's attempts, oldest first."""
+    rows = connection.execute(
+        select(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id).order_by(ATTEMPTS.c.number)
+    )
+    return [to_attempt(row) for row in rows]
+
+
+def in_turn(connection: Connection, state: JobState, limit: int | None) -> list[Job]:
+    """The jobs of a state: higher priority first, then older first."""
+    rows = connection.execute(
+        select(JOBS)
+        .where(JOBS.c.state == state.value)
+        .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
+        .limit(limit)
+    )
+    return [to_job(row) for row in rows]
+
+
+def ahead_of(connection: Connection, job: Job) -> int:
+    """How many queued jobs start before this one."""
+    created_us = to_us(job.created_at)
+    older = or_(
+        JOBS.c.created_us < created_us, and_(JOBS.c.created_us == created_us, JOBS.c.id < job.id)
+    )
+    sooner = or_(JOBS.c.priority > job.priority, and_(JOBS.c.priority == job.priority, older))
+    queued = JOBS.c.state == JobState.QUEUED.value
+    counted = select(func.count()).select_from(JOBS).where(queued, sooner)
+    return connection.execute(counted).scalar_one()
+
+
+def oldest_queued_at(connection: Connection) -> datetime | None:
+    """When the job that has been queued longest was submitted; None where none is queued."""
+    queued = JOBS.c.state == JobState.QUEUED.value
+    oldest = connection.execute(select(func.min(JOBS.c.created_us)).where(queued)).scalar()
+    return None if oldest is None else from_us(oldest)
+
+
+def count_by_state(connection: Connection) -> dict[JobState, int]:
+    """How many jobs are in each state; every state is there."""
+    rows = connection.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state))
+    counted = {JobState(row[0]): int(row[1]) for row in rows}
+    return {state: counted.get(state, 0) for state in JobState}
+
+
+def events(connection: Connection, job_id: str, after: int, limit: int) -> list[JobEvent]:
+    """The job's events with a number above ``after``, in order."""
+    rows = connection.execute(
+        select(EVENTS)
+        .where(EVENTS.c.job_id == job_id, EVENTS.c.seq > min(after, SEQ_MAX))
+        .order_by(EVENTS.c.seq)
+        .limit(limit)
+    )
+    return [to_event(row) for row in rows]
+
+
+def last_seq(connection: Connection, job_id: str) -> int:
+    """The number of the job's last event; raises JobNotFound."""
+    seq = connection.execute(select(JOBS.c.last_seq).where(JOBS.c.id == job_id)).scalar()
+    if seq is None:
+        raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
+    return int(seq)
+
+
+def metric_names(connection: Connection, job_id: str) -> list[str]:
+    """The names of the job's metrics, in the order of the alphabet."""
+    return list(
+        connection.execute(
+            select(SERIES.c.name).where(SERIES.c.job_id == job_id).order_by(SERIES.c.name)
+        ).scalars()
+    )
+
+
+def metrics(
+    connection: Connection, job_id: str, names: Sequence[str] | None
+) -> dict[str, list[MetricPoint]]:
+    """The job's curves by name, each ordered by step; all of them where ``names`` is None."""
+    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == job_id)
+    if names is not None:
+        wanted = wanted.where(SERIES.c.name.in_(names))
+    replaced = _replaced_beyond(connection, job_id)
+    curves: dict[str, list[MetricPoint]] = {}
+    for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
+        rows = connection.execute(
+            select(POINTS)
+            .where(POINTS.c.series_id == series.id)
+            .order_by(POINTS.c.attempt, POINTS.c.step)
+        )
+        by_step = {row.step: row for row in rows if row.step <= replaced.get(row.attempt, SEQ_MAX)}
+        curves[series.name] = [to_point(by_step[step]) for step in sorted(by_step)]
+    return curves
+
+
+def _replaced_beyond(connection: Connection, job_id: str) -> dict[int, int]:
+    """For each attempt the least step from which a later one resumed, or began anew."""
+    limits: dict[int, int] = {}
+    limit = SEQ_MAX
+    for attempt in reversed(attempts(connection, job_id)):
+        limits[attempt.number] = limit
+        # An attempt that never began has replaced nothing.
+        if attempt.started_at is not None:
+            limit = min(limit, attempt.resumed_from_step or 0)
+    return limits
+
+
+def checkpoints(connection: Connection, job_id: str) -> list[CheckpointInfo]:
+    """The job's checkpoints by step; of two with one step, the later attempt's."""
+    rows = connection.execute(
+        select(CHECKPOINTS)
+        .where(CHECKPOINTS.c.job_id == job_id, CHECKPOINTS.c.is_removed.is_(False))
+        .order_by(CHECKPOINTS.c.attempt, CHECKPOINTS.c.created_us)
+    )
+    by_step = {row.step: to_checkpoint(row) for row in rows}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def artifacts(connection: Connection, job_id: str) -> list[ArtifactInfo]:
+    """The job's artifacts by name; of two with one name, the later attempt's."""
+    rows = connection.execute(
+        select(ARTIFACTS).where(ARTIFACTS.c.job_id == job_id).order_by(ARTIFACTS.c.attempt)
+    )
+    by_name = {row.name: to_artifact(row) for row in rows}
+    return [by_name[name] for name in sorted(by_name)]

@@ -1,0 +1,201 @@
+"""Rows to values and back."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from service.jobs import (
+    ArtifactInfo,
+    Attempt,
+    CheckpointInfo,
+    Job,
+    JobEvent,
+    JobState,
+    Limits,
+    MetricPoint,
+    Progress,
+    Reason,
+)
+from workers.spec import NamedDataset, TrainSpec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC time of so many microseconds since 1970."""
+    return _EPOCH + us * _MICROSECOND
+
+
+def _us_or_none(at: datetime | None) -> int | None:
+    return None if at is None else to_us(at)
+
+
+def _time_or_none(us: int | None) -> datetime | None:
+    return None if us is None else from_us(us)
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """JSON without spaces."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    # JSON has no NaN and no infinity: who reads events gets null.
+    content: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return content
+
+
+def dataset_of(spec: TrainSpec) -> str:
+    """What a list filters on: the data set's name, or the kind of toy."""
+    return spec.dataset.name if isinstance(spec.dataset, NamedDataset) else spec.dataset.kind
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """The row of a job that is new."""
+    progress = job.progress
+    return {
+        "id": job.id,
+        "name": job.name,
+        "labels": to_json(job.labels),
+        "priority": job.priority,
+        "limits": job.limits.model_dump_json(),
+        "spec": job.spec.model_dump_json(),
+        "spec_digest": job.spec_digest,
+        "trainer": job.spec.trainer.kind,
+        "dataset": dataset_of(job.spec),
+        "state": job.state.value,
+        "reason": job.reason.value,
+        "message": job.message,
+        "version": job.version,
+        "cancel_requested": job.cancel_requested,
+        "attempt": job.attempt,
+        "created_us": to_us(job.created_at),
+        "updated_us": to_us(job.updated_at),
+        "ended_us": _us_or_none(job.ended_at),
+        "last_seq": 0,
+        "step": progress and progress.step,
+        "total_steps": progress and progress.total_steps,
+        "epoch": progress and progress.epoch,
+        "eta_s": progress and progress.eta_s,
+    }
+
+
+def to_job(row: Row[Any]) -> Job:
+    """The job of a row of ``jobs``."""
+    progress = None
+    if row.step is not None:
+        progress = Progress(row.step, row.total_steps, row.epoch, row.eta_s)
+    return Job(
+        id=row.id,
+        name=row.name,
+        labels=json.loads(row.labels),
+        priority=row.priority,
+        limits=Limits.model_validate_json(row.limits),
+        spec=TrainSpec.model_validate_json(row.spec),
+        spec_digest=row.spec_digest,
+        state=JobState(row.state),
+        reason=Reason(row.reason),
+        message=row.message,
+        version=row.version,
+        created_at=from_us(row.created_us),
+        updated_at=from_us(row.updated_us),
+        cancel_requested=row.cancel_requested,
+        attempt=row.attempt,
+        progress=progress,
+        ended_at=_time_or_none(row.ended_us),
+    )
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """The row of an attempt that is new."""
+    return {
+        "job_id": attempt.job_id,
+        "number": attempt.number,
+        "executor_id": attempt.executor_id,
+        "session": attempt.session,
+        "created_us": to_us(attempt.created_at),
+        "next_chunk": attempt.next_chunk,
+        "pid": attempt.pid,
+        "host": attempt.host,
+        "resumed_from": attempt.resumed_from,
+        "resumed_from_step": attempt.resumed_from_step,
+        "started_us": _us_or_none(attempt.started_at),
+        "first_step_us": _us_or_none(attempt.first_step_at),
+        "ended_us": _us_or_none(attempt.ended_at),
+        "reason": attempt.reason and attempt.reason.value,
+        "message": attempt.message,
+    }
+
+
+def to_attempt(row: Row[Any]) -> Attempt:
+    """The attempt of a row of ``attempts``."""
+    return Attempt(
+        job_id=row.job_id,
+        number=row.number,
+        executor_id=row.executor_id,
+        session=row.session,
+        created_at=from_us(row.created_us),
+        next_chunk=row.next_chunk,
+        pid=row.pid,
+        host=row.host,
+        resumed_from=row.resumed_from,
+        resumed_from_step=row.resumed_from_step,
+        started_at=_time_or_none(row.started_us),
+        first_step_at=_time_or_none(row.first_step_us),
+        ended_at=_time_or_none(row.ended_us),
+        reason=None if row.reason is None else Reason(row.reason),
+        message=row.message,
+    )
+
+
+def to_event(row: Row[Any]) -> JobEvent:
+    """The event of a row of ``events``."""
+    return JobEvent(row.seq, from_us(row.at_us), row.attempt, row.kind, _from_json(row.data))
+
+
+def to_point(row: Row[Any]) -> MetricPoint:
+    """The point of a row of ``metric_points``."""
+    value = math.nan if row.value is None else row.value
+    return MetricPoint(row.step, row.epoch, value, from_us(row.at_us))
+
+
+def to_checkpoint(row: Row[Any]) -> CheckpointInfo:
+    """The checkpoint of a row of ``checkpoints``."""
+    return CheckpointInfo(
+        id=row.id,
+        attempt=row.attempt,
+        step=row.step,
+        epoch=row.epoch,
+        prefix=row.prefix,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        metrics={name: v for name, v in _from_json(row.metrics).items() if v is not None},
+        is_best=row.is_best,
+        has_train_state=row.has_train_state,
+        created_at=from_us(row.created_us),
+    )
+
+
+def to_artifact(row: Row[Any]) -> ArtifactInfo:
+    """The artifact of a row of ``artifacts``."""
+    return ArtifactInfo(
+        name=row.name,
+        key=row.key,
+        attempt=row.attempt,
+        media_type=row.media_type,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        step=row.step,
+        epoch=row.epoch,
+        created_at=from_us(row.created_us),
+    )

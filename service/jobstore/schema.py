@@ -1,0 +1,188 @@
+"""The tables. Portable: integers, text and floats only; JSON is text, times are microseconds.
+
+Times are UTC, counted from 1970-01-01. ``jobs.labels`` is the truth about labels and
+``job_labels`` its index. A metric's name is stored once per job, as a series, so that a point
+costs some thirty bytes.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("limits", Text, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("spec_digest", Text, nullable=False),
+    Column("trainer", Text, nullable=False),
+    Column("dataset", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("step", BigInteger),
+    Column("total_steps", BigInteger),
+    Column("epoch", Float),
+    Column("eta_s", Float),
+)
+# Each filter of the list alone is answered in the list's own order, newest first.
+Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_state", JOBS.c.state, JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_trainer", JOBS.c.trainer, JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
+
+LABELS = Table(
+    "job_labels",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+Index("labels_by_value", LABELS.c.key, LABELS.c.value, LABELS.c.created_us, LABELS.c.job_id)
+Index("labels_by_key", LABELS.c.key, LABELS.c.created_us, LABELS.c.job_id)
+
+IDEMPOTENCY_KEYS = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("body_digest", Text, nullable=False),
+    # Deferred, because the key is claimed before its job is inserted.
+    Column(
+        "job_id",
+        Text,
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("created_us", BigInteger, nullable=False),
+)
+Index("idempotency_keys_by_job", IDEMPOTENCY_KEYS.c.job_id)
+
+ATTEMPTS = Table(
+    "attempts",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("executor_id", Text, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("next_chunk", BigInteger, nullable=False),
+    Column("pid", BigInteger),
+    Column("host", Text),
+    Column("resumed_from", Text),
+    Column("resumed_from_step", BigInteger),
+    Column("started_us", BigInteger),
+    Column("first_step_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("reason", Text),
+    Column("message", Text),
+    # What the remaining time is computed from: the rate of this attempt since this point.
+    Column("total_steps", BigInteger),
+    Column("rate_from_step", BigInteger),
+    Column("rate_from_us", BigInteger),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+SERIES = Table(
+    "metric_series",
+    METADATA,
+    # SQLite numbers only a plain INTEGER by itself, and its INTEGER has 64 bits.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    UniqueConstraint("job_id", "name", name="metric_series_by_name"),
+)
+
+POINTS = Table(
+    "metric_points",
+    METADATA,
+    Column(
+        "series_id",
+        BigInteger,
+        ForeignKey("metric_series.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("attempt", Integer, primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Float, nullable=False),
+    # NULL is NaN, which SQLite cannot store.
+    Column("value", Float),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+CHECKPOINTS = Table(
+    "checkpoints",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+    Column("epoch", Float, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("is_best", Boolean, nullable=False),
+    Column("has_train_state", Boolean, nullable=False),
+    Column("is_removed", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["job_id", "attempt"], ["attempts.job_id", "attempts.number"], ondelete="CASCADE"
+    ),
+)
+
+ARTIFACTS = Table(
+    "artifacts",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("step", BigInteger),
+    Column("epoch", Float),
+    Column("created_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["job_id", "attempt"], ["attempts.job_id", "attempts.number"], ondelete="CASCADE"
+    ),
+)

@@ -1,0 +1,200 @@
+"""The one door to the database: each method is one transaction."""
+
+import builtins
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from service.jobs import (
+    ArtifactInfo,
+    Attempt,
+    CheckpointInfo,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobState,
+    MetricPoint,
+    Page,
+    Reason,
+)
+from service.jobstore import ingesting, listing, reading, submitting, watching
+from service.jobstore.database import Database
+from service.jobstore.submitting import Idempotency
+from workers.events import Record
+
+
+class JobStore:
+    """Jobs, attempts, events and results, for many threads at once.
+
+    Every method raises NotReady when the database does not answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> "JobStore":
+        """The store at a database URL, migrated to this version; raises ConfigurationError.
+
+        ``sqlite:////folder/file.db`` is a file, ``sqlite://`` a store in memory.
+        """
+        return cls(Database.open(url))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def ping(self) -> None:
+        """Raises NotReady unless the database answers."""
+        self._database.ping()
+
+    # --- what users write ---------------------------------------------------------------------
+
+    def add(self, job: Job, idempotency: Idempotency | None = None) -> tuple[Job, bool]:
+        """Store a new job, or give the one that was stored under the same key; (job, is new).
+
+        Raises IdempotencyConflict when the key was used with another body.
+        """
+        with self._database.write() as connection:
+            return submitting.add(connection, job, idempotency)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Set the wish to cancel, once; raises JobNotFound, StateConflict."""
+        with self._database.write() as connection:
+            return submitting.request_cancel(connection, job_id)
+
+    def set_labels(
+        self, job_id: str, labels: Mapping[str, str], expected_version: int | None
+    ) -> Job:
+        """Replace a job's labels; raises JobNotFound, VersionConflict."""
+        with self._database.write() as connection:
+            return submitting.set_labels(connection, job_id, labels, expected_version)
+
+    # --- what the watcher writes --------------------------------------------------------------
+
+    def start_attempt(self, job: Job, attempt: Attempt, reason: Reason, message: str) -> Job:
+        """Queued -> running with the next attempt; raises StateConflict, JobNotFound."""
+        with self._database.write() as connection:
+            return watching.start_attempt(connection, job, attempt, reason, message)
+
+    def explain(self, job: Job, reason: Reason, message: str) -> Job:
+        """A new reason or message for the same state; raises StateConflict, JobNotFound."""
+        said = (job.state, job.attempt, reason, message)
+        stored = self.get(job.id)
+        # The watcher says the same again and again: that must not queue with the writers.
+        if (stored.state, stored.attempt, stored.reason, stored.message) == said:
+            return stored
+        with self._database.write() as connection:
+            return watching.explain(connection, job, reason, message)
+
+    def note_process(self, job_id: str, attempt: int, pid: int | None, host: str | None) -> None:
+        """Write down where an attempt's process is."""
+        with self._database.write() as connection:
+            watching.note_process(connection, job_id, attempt, pid, host)
+
+    def settle(
+        self,
+        job: Job,
+        to: JobState,
+        reason: Reason,
+        message: str,
+        attempt_reason: Reason | None = None,
+        attempt_message: str | None = None,
+    ) -> Job:
+        """Leave the job's state for ``to``; a running job's attempt ends with it.
+
+        The attempt's reason and message are the job's where they are not given. Raises
+        StateConflict when the job is no longer in that state and attempt, JobNotFound.
+        """
+        with self._database.write() as connection:
+            return watching.settle(
+                connection, job, to, reason, message, attempt_reason, attempt_message
+            )
+
+    def ingest(
+        self, job_id: str, attempt: int, chunk: int, records: Sequence[Record]
+    ) -> builtins.list[JobEvent]:
+        """Take in a chunk of an attempt's records exactly once; the events that it became.
+
+        A chunk that is already in gives no events. Raises ValueError for a gap, JobNotFound.
+        """
+        with self._database.write() as connection:
+            return ingesting.ingest(connection, job_id, attempt, chunk, records)
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job:
+        """The job; raises JobNotFound."""
+        with self._database.read() as connection:
+            return reading.job(connection, job_id)
+
+    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """The job's attempts, oldest first."""
+        with self._database.read() as connection:
+            return reading.attempts(connection, job_id)
+
+    def list(self, filter: JobFilter, cursor: str | None, limit: int) -> Page:
+        """One page of jobs, newest first; raises InvalidQuery for a cursor that is none."""
+        with self._database.read() as connection:
+            return listing.page(connection, filter, cursor, limit)
+
+    def queued(self, limit: int | None = None) -> builtins.list[Job]:
+        """The queued jobs (the first ``limit`` of them) in the order in which they start."""
+        with self._database.read() as connection:
+            return reading.in_turn(connection, JobState.QUEUED, limit)
+
+    def running(self) -> builtins.list[Job]:
+        """The jobs that have an attempt at work."""
+        with self._database.read() as connection:
+            return reading.in_turn(connection, JobState.RUNNING, None)
+
+    def ahead_of(self, job: Job) -> int:
+        """How many queued jobs start before this one."""
+        with self._database.read() as connection:
+            return reading.ahead_of(connection, job)
+
+    def oldest_queued_at(self) -> datetime | None:
+        """When the job that has been queued longest was submitted; None where none is."""
+        with self._database.read() as connection:
+            return reading.oldest_queued_at(connection)
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """How many jobs are in each state; every state is there."""
+        with self._database.read() as connection:
+            return reading.count_by_state(connection)
+
+    # --- results ------------------------------------------------------------------------------
+
+    def events(self, job_id: str, after: int = 0, limit: int = 1000) -> builtins.list[JobEvent]:
+        """The job's events with a number above ``after``, in order."""
+        with self._database.read() as connection:
+            return reading.events(connection, job_id, after, limit)
+
+    def last_seq(self, job_id: str) -> int:
+        """The number of the job's last event; raises JobNotFound."""
+        with self._database.read() as connection:
+            return reading.last_seq(connection, job_id)
+
+    def metric_names(self, job_id: str) -> builtins.list[str]:
+        """The names of the job's metrics, in the order of the alphabet."""
+        with self._database.read() as connection:
+            return reading.metric_names(connection, job_id)
+
+    def metrics(
+        self, job_id: str, names: Sequence[str] | None = None
+    ) -> dict[str, builtins.list[MetricPoint]]:
+        """The job's curves by name, each ordered by step.
+
+        A later attempt that resumed from a step replaces the points of earlier ones beyond it.
+        """
+        with self._database.read() as connection:
+            return reading.metrics(connection, job_id, names)
+
+    def checkpoints(self, job_id: str) -> builtins.list[CheckpointInfo]:
+        """The job's checkpoints by step; of two with one step, the later attempt's."""
+        with self._database.read() as connection:
+            return reading.checkpoints(connection, job_id)
+
+    def artifacts(self, job_id: str) -> builtins.list[ArtifactInfo]:
+        """The job's artifacts by name; of two with one name, the later attempt's."""
+        with self._database.read() as connection:
+            return reading.artifacts(connection, job_id)

@@ -1,0 +1,99 @@
+"""What users write: new jobs, wishes and labels. Each function runs in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from service.errors import IdempotencyConflict, StateConflict, VersionConflict
+from service.jobs import FINAL_STATES, Job, JobState
+from service.jobstore.rows import job_row, to_job, to_json, to_us
+from service.jobstore.schema import IDEMPOTENCY_KEYS, JOBS, LABELS
+from service.jobstore.writing import append_state_event, insert_if_absent, locked_job, now_us
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's name for its request, and what the request was."""
+
+    key: str
+    body_digest: str
+
+
+def add(connection: Connection, job: Job, idempotency: Idempotency | None) -> tuple[Job, bool]:
+    """Store a job with its first event and its key; or give the job that has the key."""
+    if idempotency is not None:
+        key = {
+            "key": idempotency.key,
+            "body_digest": idempotency.body_digest,
+            "job_id": job.id,
+            "created_us": to_us(job.created_at),
+        }
+        if not insert_if_absent(connection, IDEMPOTENCY_KEYS, key):
+            return _replayed(connection, idempotency), False
+    row = job_row(job)
+    connection.execute(insert(JOBS).values(row))
+    _index_labels(connection, job.id, job.labels, row["created_us"])
+    append_state_event(
+        connection, job.id, row["created_us"], job.attempt, job.state, job.reason, job.message
+    )
+    return job, True
+
+
+def _replayed(connection: Connection, idempotency: Idempotency) -> Job:
+    stored = connection.execute(
+        select(JOBS, IDEMPOTENCY_KEYS.c.body_digest)
+        .join(IDEMPOTENCY_KEYS, IDEMPOTENCY_KEYS.c.job_id == JOBS.c.id)
+        .where(IDEMPOTENCY_KEYS.c.key == idempotency.key)
+    ).one()
+    if stored.body_digest != idempotency.body_digest:
+        raise IdempotencyConflict
+    return to_job(stored)
+
+
+def _index_labels(
+    connection: Connection, job_id: str, labels: Mapping[str, str], created_us: int
+) -> None:
+    rows = [
+        {"job_id": job_id, "key": key, "value": value, "created_us": created_us}
+        for key, value in labels.items()
+    ]
+    if rows:
+        connection.execute(insert(LABELS), rows)
+
+
+def request_cancel(connection: Connection, job_id: str) -> Job:
+    """Set the wish to cancel, once; raises StateConflict where it comes too late."""
+    row = locked_job(connection, job_id)
+    if row.state in FINAL_STATES - {JobState.CANCELLED}:
+        raise StateConflict(
+            f"the job has {row.state}, so there is nothing left to cancel", row.state
+        )
+    if row.cancel_requested or row.state == JobState.CANCELLED:
+        return to_job(row)
+    return _changed(connection, row, {"cancel_requested": True})
+
+
+def set_labels(
+    connection: Connection, job_id: str, labels: Mapping[str, str], expected_version: int | None
+) -> Job:
+    """Replace the labels; raises VersionConflict when the job is not of the expected version."""
+    row = locked_job(connection, job_id)
+    if expected_version is not None and row.version != expected_version:
+        raise VersionConflict
+    if to_job(row).labels == labels:
+        return to_job(row)
+    connection.execute(delete(LABELS).where(LABELS.c.job_id == job_id))
+    _index_labels(connection, job_id, labels, row.created_us)
+    return _changed(connection, row, {"labels": to_json(labels)})
+
+
+def _changed(connection: Connection, row: Row[Any], values: Mapping[str, Any]) -> Job:
+    changed = connection.execute(
+        update(JOBS)
+        .where(JOBS.c.id == row.id)
+        .values({**values, "version": row.version + 1, "updated_us": now_us()})
+        .returning(JOBS)
+    ).one()
+    return to_job(changed)

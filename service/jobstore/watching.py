@@ -1,0 +1,118 @@
+"""What the watcher writes: each change names the state that it leaves. One transaction each.
+
+A change is a compare-and-set on (id, state, attempt): an attempt that is no longer the job's
+changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, update
+
+from service.errors import StateConflict
+from service.jobs import FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
+from service.jobstore.rows import attempt_row, to_job
+from service.jobstore.schema import ATTEMPTS, JOBS
+from service.jobstore.writing import append_state_event, locked_job, now_us
+
+
+def start_attempt(
+    connection: Connection, job: Job, attempt: Attempt, reason: Reason, message: str
+) -> Job:
+    """Queued -> running, with the next attempt; raises StateConflict if it is not queued."""
+    if (attempt.job_id, attempt.number) != (job.id, job.attempt + 1):
+        raise ValueError(f"attempt {attempt.number} does not follow attempt {job.attempt}")
+    at_us = now_us()
+    values = {
+        "state": JobState.RUNNING.value,
+        "reason": reason.value,
+        "message": message,
+        "attempt": attempt.number,
+    }
+    changed = _compare_and_set(connection, job, values, at_us)
+    connection.execute(insert(ATTEMPTS).values(attempt_row(attempt)))
+    append_state_event(connection, job.id, at_us, attempt.number, JobState.RUNNING, reason, message)
+    return changed
+
+
+def explain(connection: Connection, job: Job, reason: Reason, message: str) -> Job:
+    """A new reason or message for the same state; only a new reason makes a new version."""
+    row = locked_job(connection, job.id)
+    if (row.state, row.attempt) != (job.state, job.attempt):
+        raise _conflict(row.state, job)
+    if row.reason == reason:
+        if row.message != message:
+            connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(message=message))
+            row = locked_job(connection, job.id)
+        return to_job(row)
+    at_us = now_us()
+    changed = _compare_and_set(connection, job, {"reason": reason, "message": message}, at_us)
+    append_state_event(connection, job.id, at_us, job.attempt, job.state, reason, message)
+    return changed
+
+
+def note_process(
+    connection: Connection, job_id: str, attempt: int, pid: int | None, host: str | None
+) -> None:
+    """Write down where an attempt's process is."""
+    connection.execute(
+        update(ATTEMPTS).where(_attempt_is(job_id, attempt)).values(pid=pid, host=host)
+    )
+
+
+def settle(
+    connection: Connection,
+    job: Job,
+    to: JobState,
+    reason: Reason,
+    message: str,
+    attempt_reason: Reason | None,
+    attempt_message: str | None,
+) -> Job:
+    """Leave the job's state for another; a running job's attempt ends with it."""
+    if to not in TRANSITIONS[job.state] or to is JobState.RUNNING:
+        raise StateConflict(f"a {job.state} job cannot be settled as {to}", job.state)
+    at_us = now_us()
+    values = {
+        "state": to.value,
+        "reason": reason.value,
+        "message": message,
+        "ended_us": at_us if to in FINAL_STATES else None,
+    }
+    changed = _compare_and_set(connection, job, values, at_us)
+    if job.state is JobState.RUNNING:
+        connection.execute(
+            update(ATTEMPTS)
+            .where(_attempt_is(job.id, job.attempt))
+            .values(
+                ended_us=at_us,
+                reason=(attempt_reason or reason).value,
+                message=message if attempt_message is None else attempt_message,
+            )
+        )
+    append_state_event(connection, job.id, at_us, job.attempt, to, reason, message)
+    return changed
+
+
+def _attempt_is(job_id: str, number: int) -> Any:
+    return and_(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.number == number)
+
+
+def _compare_and_set(
+    connection: Connection, job: Job, values: Mapping[str, Any], at_us: int
+) -> Job:
+    row = connection.execute(
+        update(JOBS)
+        .where(JOBS.c.id == job.id, JOBS.c.state == job.state.value, JOBS.c.attempt == job.attempt)
+        .values({**values, "version": JOBS.c.version + 1, "updated_us": at_us})
+        .returning(JOBS)
+    ).first()
+    if row is None:
+        raise _conflict(locked_job(connection, job.id).state, job)
+    return to_job(row)
+
+
+def _conflict(state: str, job: Job) -> StateConflict:
+    return StateConflict(
+        f"the job is no longer {job.state} in attempt {job.attempt}: it is {state}", state
+    )
