@@ -179,7 +179,7 @@ def to_checkpoint(row: Row[Any]) -> CheckpointInfo:
         prefix=row.prefix,
         digest=row.digest,
         size_bytes=row.size_bytes,
-        metrics={name: v for name, v in _from_json(row.metrics).items() if v is not None},
+        metrics=json.loads(row.metrics),
         is_best=row.is_best,
         has_train_state=row.has_train_state,
         created_at=from_us(row.created_us),

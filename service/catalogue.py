@@ -1,0 +1,84 @@
+"""What a job can be made of: data sets, trainers and their schemas."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from service.errors import UnknownTrainer
+from workers.data import DatasetInfo
+from workers.data import catalogue as known_datasets
+from workers.spec import GradientTrainer, TrainerSpec, TrainSpec
+
+_TITLES = {"delta_vae": "δ-VAE, trained by spread divergence", "vae": "VAE, the baseline"}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerInfo:
+    """A trainer: ``name`` is its ``kind`` in a spec."""
+
+    name: str
+    title: str
+    description: str
+
+
+class Catalogue:
+    """Lists what can be named in a spec. ``cache_dir`` is where data sets are looked for."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._cache_dir = cache_dir
+
+    def datasets(self) -> list[DatasetInfo]:
+        """Every data set, with what to do about those that are not available here."""
+        return known_datasets(self._cache_dir)
+
+    def trainers(self) -> list[TrainerInfo]:
+        """Every trainer."""
+        return [
+            TrainerInfo(
+                name, _TITLES[name], " ".join(inspect.cleandoc(model.__doc__ or "").split())
+            )
+            for name, model in _models().items()
+        ]
+
+    def schema(self, trainer: str) -> dict[str, Any]:
+        """JSON Schema of a whole spec with this trainer; raises UnknownTrainer."""
+        model = _models().get(trainer)
+        if model is None:
+            known = ", ".join(_models())
+            raise UnknownTrainer(f"there is no trainer {trainer!r}; the trainers are {known}")
+        schema = TrainSpec.model_json_schema()
+        schema["properties"]["trainer"] = {"$ref": f"#/$defs/{model.__name__}"}
+        schema["title"] = f"TrainSpec of {trainer}"
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        needed = _referenced(schema, schema["$defs"])
+        schema["$defs"] = {
+            name: schema["$defs"][name] for name in schema["$defs"] if name in needed
+        }
+        return schema
+
+
+def _models() -> dict[str, type[GradientTrainer]]:
+    models = get_args(get_args(TrainerSpec)[0])
+    return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
+
+
+def _referenced(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
+    """Names of the definitions that the schema's properties need, directly or not."""
+    needed: set[str] = set()
+    pending: list[Any] = [schema["properties"]]
+    while pending:
+        match pending.pop():
+            case {"$ref": str(reference)} as node:
+                name = reference.rsplit("/", 1)[1]
+                if name not in needed:
+                    needed.add(name)
+                    pending.append(definitions[name])
+                pending.extend(value for key, value in node.items() if key != "$ref")
+            case dict() as node:
+                pending.extend(node.values())
+            case list() as nodes:
+                pending.extend(nodes)
+            case _:
+                pass
+    return needed

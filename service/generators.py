@@ -1,0 +1,61 @@
+"""Generators kept ready: least recently used first out, bounded by bytes."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workers.generate import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    generator: Generator
+    size_bytes: int
+
+
+class GeneratorCache:
+    """Generators by the immutable prefix of their checkpoint.
+
+    A missing one is loaded once, however many ask for it at the same time; other keys do not
+    wait for it.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()
+        self._ready: OrderedDict[str, _Ready] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
+
+    def get(self, key: str, size_bytes: int, load: Callable[[], Generator]) -> Generator:
+        """The generator under the key, from ``load`` where it is not there; raises as it does."""
+        with self._lock:
+            if (found := self._find(key)) is not None:
+                return found
+            turn = self._loading.setdefault(key, threading.Lock())
+        with turn:
+            with self._lock:
+                if (found := self._find(key)) is not None:
+                    return found
+            try:
+                generator = load()
+                with self._lock:
+                    self._keep(key, _Ready(generator, size_bytes))
+            finally:
+                with self._lock:
+                    self._loading.pop(key, None)
+        return generator
+
+    def _find(self, key: str) -> Generator | None:
+        ready = self._ready.get(key)
+        if ready is None:
+            return None
+        self._ready.move_to_end(key)
+        return ready.generator
+
+    def _keep(self, key: str, ready: _Ready) -> None:
+        if ready.size_bytes > self._capacity_bytes:
+            return  # it would push out all others and then itself
+        self._ready[key] = ready
+        while sum(kept.size_bytes for kept in self._ready.values()) > self._capacity_bytes:
+            self._ready.popitem(last=False)
