@@ -227,7 +227,7 @@ def _read_digits(path: Path) -> Pictures:
     del path  # scikit-learn knows where its own data are
     from sklearn.datasets import load_digits
 
-    pixels = load_digits().images  # 0 to 16
+    pixels = np.asarray(load_digits().images, dtype=np.float64)  # 0 to 16
     return np.rint(pixels * (255 / 16)).astype(np.uint8)
 
 

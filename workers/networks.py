@@ -76,6 +76,7 @@ class Autoencoder(nn.Module):
         encoder, decoder = widths(network, dimensions)
         self.encoder = Layers(encoder, generator)
         self.decoder = Layers(decoder, generator)
+        self.dimensions = dimensions
         self.latent_dim = network.latent_dim
         self.is_sigmoid = output == "sigmoid"
         self.log_std_bound = log_std_bound

@@ -1,0 +1,154 @@
+"""From a spec and what is known of its data to a model, and what that will cost."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from workers.data import DatasetInfo, held_out_count
+from workers.errors import SpecMismatch
+from workers.networks import Autoencoder, Network, parameter_count, widths
+from workers.seeds import SeedStream
+from workers.spec import DeltaVae, GaussianSpread, LaplaceSpread, LinearNetwork, TrainSpec
+
+_FLOAT_BYTES = 4
+_PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
+_GRID_TILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will need.
+
+    ``memory_bytes`` is an attempt's peak, ``storage_bytes`` what its kept weights, two train
+    states and grids fill at most.
+    """
+
+    parameters: int
+    memory_bytes: int
+    steps: int
+    storage_bytes: int
+
+
+def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
+    """The spec with the data digest and ``output: auto`` filled in.
+
+    Raises SpecMismatch, its pointer relative to the spec, where the spec does not fit the data.
+    """
+    trainer = spec.trainer
+    train_count = info.count - held_out_count(info.count, spec.dataset.held_out_fraction)
+    if trainer.batch_size > train_count:
+        raise SpecMismatch(
+            "/trainer/batch_size",
+            f"the training split of {info.name} has {train_count} data; choose at most that",
+        )
+    network = trainer.network
+    if network.output == "sigmoid" and not info.is_image:
+        raise SpecMismatch(
+            "/trainer/network/output",
+            f"a sigmoid cannot reach the values of {info.name}, which are vectors; "
+            "choose identity or auto",
+        )
+    if isinstance(network, LinearNetwork) and network.latent_dim > info.dimensions:
+        raise SpecMismatch(
+            "/trainer/network/latent_dim",
+            f"a linear decoder has no use for more latents than the {info.dimensions} dimensions "
+            f"of {info.name}; choose at most that",
+        )
+    output = _output(network, is_image=info.is_image)
+    return spec.model_copy(
+        update={
+            "dataset": spec.dataset.model_copy(update={"digest": info.digest}),
+            "trainer": trainer.model_copy(
+                update={"network": network.model_copy(update={"output": output})}
+            ),
+        }
+    )
+
+
+def steps_per_epoch(spec: TrainSpec, info: DatasetInfo) -> int:
+    """Batches that cover the training split once; the last one may be smaller."""
+    held = held_out_count(info.count, spec.dataset.held_out_fraction)
+    return math.ceil((info.count - held) / spec.trainer.batch_size)
+
+
+def rows_per_step(spec: TrainSpec) -> int:
+    """Rows that pass the decoder in one step: batch, noise draws and importance samples."""
+    trainer = spec.trainer
+    pairs = 2 if isinstance(trainer, DeltaVae) and trainer.estimator == "antithetic" else 1
+    return trainer.batch_size * trainer.noise_samples * trainer.importance_samples * pairs
+
+
+def checkpoint_epochs(spec: TrainSpec) -> frozenset[int]:
+    """The epochs after which a run that is not cut short has a checkpoint."""
+    epochs, every = spec.trainer.epochs, spec.checkpoint_every_epochs
+    named = {epoch for epoch in spec.checkpoint_at_epochs if epoch <= epochs}
+    return frozenset(range(every, epochs + 1, every)) | named | {epochs}
+
+
+def grid_epochs(spec: TrainSpec) -> frozenset[int]:
+    """The epochs after which a run that is not cut short has a grid."""
+    epochs, every = spec.trainer.epochs, spec.trainer.grid_every_epochs
+    return frozenset(range(every, epochs + 1, every)) | {1, epochs}
+
+
+def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
+    """What the run will need; by arithmetic, nothing is allocated."""
+    trainer = spec.trainer
+    parameters = parameter_count(trainer.network, info.dimensions)
+    weights_bytes = parameters * _FLOAT_BYTES
+    has_average = trainer.optimizer.ema_decay is not None
+    state_bytes = weights_bytes * (4 if has_average else 3)
+    encoder, decoder = widths(trainer.network, info.dimensions)
+    # Forward values and their gradients, and as much again for the noise and what is on the way.
+    activations = rows_per_step(spec) * (sum(encoder) + sum(decoder)) * _FLOAT_BYTES * 3
+    data_bytes = info.count * info.dimensions * (1 if info.is_image else _FLOAT_BYTES)
+    # The gradients beside the state, and one checkpoint on its way to the store.
+    memory = _PROCESS_BYTES + 2 * state_bytes + 2 * weights_bytes + activations + 2 * data_bytes
+    steps = steps_per_epoch(spec, info) * trainer.epochs
+    return Estimate(
+        parameters, memory, steps, _storage_bytes(spec, info, weights_bytes, state_bytes)
+    )
+
+
+def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:
+    named = sum(epoch <= spec.trainer.epochs for epoch in set(spec.checkpoint_at_epochs))
+    kept = min(len(checkpoint_epochs(spec)), spec.keep_checkpoints + named + 3)
+    grid_bytes = _GRID_TILES * info.dimensions * 4 if info.is_image else 2**16
+    return kept * weights_bytes + 2 * state_bytes + len(grid_epochs(spec)) * (grid_bytes + 4096)
+
+
+def build_model(spec: TrainSpec, info: DatasetInfo, device: torch.device) -> Autoencoder:
+    """The untrained model of a resolved spec, a function of the seed alone."""
+    generator = torch.Generator()
+    generator.manual_seed(SeedStream(spec.seed, "initial weights").at(0))
+    return empty_model(spec, info.dimensions, is_image=info.is_image, generator=generator).to(
+        device
+    )
+
+
+def empty_model(
+    spec: TrainSpec, dimensions: int, *, is_image: bool, generator: torch.Generator
+) -> Autoencoder:
+    """A model of the spec's shape with weights drawn from the generator."""
+    network = spec.trainer.network
+    return Autoencoder(
+        network,
+        dimensions,
+        output=_output(network, is_image=is_image),
+        log_std_bound=spec.trainer.log_std_bound,
+        generator=generator,
+    )
+
+
+def _output(network: Network, *, is_image: bool) -> Literal["sigmoid", "identity"]:
+    if network.output != "auto":
+        return network.output
+    return "sigmoid" if is_image else "identity"
+
+
+def spread_spec(spec: TrainSpec) -> GaussianSpread | LaplaceSpread:
+    """The noise around g(z): the spread, or a plain VAE's observation noise."""
+    trainer = spec.trainer
+    return trainer.spread if isinstance(trainer, DeltaVae) else trainer.observation

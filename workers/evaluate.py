@@ -1,0 +1,79 @@
+"""Held-out metrics: the naive spread ELBO in nats per datum, beside what it must be read with.
+
+A spread ELBO depends on the noise, so it is always reported with the noise's entropy and as
+excess, −ELBO − H(K); none of them ranks runs that differ in the noise. Evaluation draws from a
+generator of its own, the same draws at every evaluation.
+"""
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from workers.build import spread_spec
+from workers.delta_vae import NAIVE, Objective, estimate_terms, objective_at
+from workers.generate import decode, draw_latents
+from workers.metrics import EpochMeans, as_float, total_variance
+from workers.networks import Autoencoder
+from workers.seeds import SeedStream
+from workers.spec import TrainSpec
+from workers.spread import scale_at, spread_of
+
+BLOCK = 512
+VARIANCE_SAMPLES = 1024
+
+# Work in pieces: yields after each one, so that the caller can speak up, and returns the result.
+Work = Generator[None, None, dict[str, float]]
+
+
+class Evaluation:
+    """Evaluates models of one run on its held-out split; all rows are on one device."""
+
+    def __init__(self, spec: TrainSpec, train: Tensor, held_out: Tensor) -> None:
+        self._spec = spec
+        self._train = train
+        self._held_out = held_out
+        self._spread_spec = spread_spec(spec)
+        self._spread = spread_of(self._spread_spec)
+        self._generator = torch.Generator(held_out.device)
+        self._seeds = SeedStream(spec.seed, "evaluation")
+        self._data_variance: float | None = None
+
+    def run(self, model: Autoencoder, epoch: float) -> Work:
+        """Metrics of the model at the noise's scale after ``epoch`` epochs.
+
+        ``held_out_loss_nats`` is the trainer's own objective; the others are the naive spread
+        ELBO's, whatever the estimator, so that runs at the same noise compare.
+        """
+        values = yield from self._means(model, epoch, NAIVE)
+        own = objective_at(self._spec.trainer, epoch)
+        if own != NAIVE:
+            values["loss_nats"] = (yield from self._means(model, epoch, own))["loss_nats"]
+        scale = scale_at(self._spread_spec, epoch)
+        entropy = self._spread.entropy(self._held_out.shape[1], scale)
+        values["excess_nats"] = -values["elbo_nats"] - entropy
+        values = {f"held_out_{name}": value for name, value in values.items()}
+        values["noise_entropy_nats"] = entropy
+        yield
+        if self._data_variance is None:
+            self._data_variance = total_variance(self._train)
+        values["data_total_variance"] = self._data_variance
+        yield
+        latents = draw_latents(VARIANCE_SAMPLES, model.latent_dim, self._spec.seed)
+        values["sample_total_variance"] = total_variance(torch.from_numpy(decode(model, latents)))
+        return values
+
+    def _means(self, model: Autoencoder, epoch: float, objective: Objective) -> Work:
+        means = EpochMeans()
+        scale = scale_at(self._spread_spec, epoch)
+        # As many rows at once whatever the number of draws for each.
+        draws = objective.noise_samples * objective.importance_samples
+        for index, block in enumerate(torch.split(self._held_out, max(1, BLOCK // draws))):
+            self._generator.manual_seed(self._seeds.at(index))
+            with torch.no_grad():
+                terms = estimate_terms(
+                    model, as_float(block), self._spread, scale, objective, self._generator
+                )
+            means.add(len(block), terms.loss.item(), terms.reconstruction.item(), terms.kl.item())
+            yield
+        return means.values()

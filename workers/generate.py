@@ -1,0 +1,153 @@
+"""Samples from a checkpoint: x = g(z), z ~ N(0, I), the same bytes in every process.
+
+Row i depends on (seed, i) alone. Latents come from one stream in row order, and decoding always
+runs on blocks of ``BLOCK`` rows, because the rounding of a matrix product depends on its shape.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.build import empty_model, spread_spec
+from workers.checkpoint import (
+    MAX_FILE_BYTES,
+    DatasetFacts,
+    Description,
+    Manifest,
+    check_weights,
+    decode_tensors,
+    parse_description,
+    parse_manifest,
+    verify,
+)
+from workers.errors import CheckpointError
+from workers.networks import Autoencoder, parameter_count
+from workers.spec import GaussianSpread, TrainSpec
+from workers.spread import scale_at
+
+GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
+BLOCK = 64
+
+_LATENTS, _NOISE = 0, 1  # streams of one seed
+
+Array = NDArray[np.float32]
+
+
+def draw_latents(n: int, latent_dim: int, seed: int) -> Array:
+    """Standard normal latents, shape (n, Z); fewer are the first rows of more."""
+    return _stream(seed, _LATENTS).standard_normal((n, latent_dim), dtype=np.float32)
+
+
+def decode(model: Autoencoder, latents: Array) -> Array:
+    """g(z) for latents of shape (n, Z): shape (n, D), in blocks of a fixed size."""
+    n, latent_dim = latents.shape
+    device = next(model.parameters()).device
+    blocks = []
+    with torch.inference_mode():
+        for begin in range(0, n, BLOCK):
+            z = np.zeros((BLOCK, latent_dim), np.float32)
+            rows = latents[begin : begin + BLOCK]
+            z[: len(rows)] = rows
+            mean = model.decode(torch.from_numpy(z).to(device)).cpu().numpy()
+            blocks.append(mean[: len(rows)])
+    return np.concatenate(blocks) if blocks else np.zeros((0, model.dimensions), np.float32)
+
+
+class Generator:
+    """The decoder of one checkpoint.
+
+    ``Generator.load("weights.safetensors").sample(64, seed=0)`` draws 64 samples offline.
+    """
+
+    version = GENERATOR_VERSION
+
+    def __init__(self, description: Description, model: Autoencoder) -> None:
+        self.description = description
+        self._model = model
+
+    @classmethod
+    def from_parts(cls, manifest: Manifest, weights: bytes) -> Self:
+        """From a checkpoint's manifest and its weights file; raises CheckpointError."""
+        verify(weights, manifest.weights)
+        return cls(manifest, _load_model(manifest.spec, manifest.dataset, weights))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """From a weights file, or a checkpoint's folder; raises CheckpointError."""
+        path = Path(path)
+        if path.is_dir():
+            manifest = parse_manifest(_read(path / "manifest.json"))
+            return cls.from_parts(manifest, _read(path / "weights.safetensors"))
+        weights = _read(path)
+        description = parse_description(weights)
+        return cls(description, _load_model(description.spec, description.dataset, weights))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.description.dataset.shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether samples are pictures."""
+        return self.description.dataset.is_image
+
+    def latents(self, n: int, seed: int = 0) -> Array:
+        """The latents of ``sample(n, seed)``, shape (n, Z)."""
+        return draw_latents(n, self.description.spec.trainer.network.latent_dim, seed)
+
+    def sample(self, n: int, seed: int = 0, spread: bool = False) -> Array:
+        """Samples of shape (n, *shape); pictures are in [0, 1].
+
+        ``spread=True`` adds the noise that the model was trained with, which leaves [0, 1].
+        """
+        samples = self.decode(self.latents(n, seed))
+        return samples + self._noise(n, seed) if spread else samples
+
+    def decode(self, latents: Array) -> Array:
+        """g(z) for latents of shape (n, Z): shape (n, *shape)."""
+        return decode(self._model, latents).reshape(-1, *self.shape)
+
+    def _noise(self, n: int, seed: int) -> Array:
+        spec = spread_spec(self.description.spec)
+        scale = scale_at(spec, self.description.epoch)
+        generator = _stream(seed, _NOISE)
+        size: Sequence[int] = (n, *self.shape)
+        if isinstance(spec, GaussianSpread):
+            noise = generator.normal(0.0, scale, size)
+        else:
+            noise = generator.laplace(0.0, scale / np.sqrt(2), size)
+        return noise.astype(np.float32)
+
+
+def _stream(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
+
+
+def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: bytes) -> Autoencoder:
+    """The model of a spec with the weights of a file, both of which may be hostile."""
+    dimensions = int(np.prod(dataset.shape))
+    tensors = decode_tensors(weights)
+    # Before anything of the size that the spec claims is allocated.
+    check_weights(tensors, parameter_count(spec.trainer.network, dimensions))
+    model = empty_model(
+        spec, dimensions, is_image=dataset.is_image, generator=torch.Generator().manual_seed(0)
+    )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError("the weights do not fit the network of their own spec") from error
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CheckpointError(f"{path.name} is too large to load")
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error

@@ -1,0 +1,265 @@
+"""The training loop: a spec and its data to a stream of events.
+
+A run that is stopped anywhere and resumed from its train state ends with the same bits (on the
+CPU) as one that was not stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from workers.build import checkpoint_epochs, grid_epochs, resolve, spread_spec
+from workers.data import Dataset
+from workers.errors import SpecMismatch
+from workers.evaluate import Evaluation, Work
+from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
+from workers.generate import decode, draw_latents
+from workers.images import render
+from workers.metrics import EpochMeans, Pace
+from workers.optimize import learning_rate_at
+from workers.spec import DeltaVae, MetricName, TrainSpec
+from workers.spread import scale_at, settled_epoch
+from workers.step import Stepper
+from workers.train_state import restore, snapshot, snapshot_weights, start
+
+TICK_S = 0.5
+METRICS_S = 1.0
+GRID_SAMPLES = 64
+
+_CLEAN_TARGET = Notice(
+    "clean_target_is_biased",
+    "estimator clean_target drops a term of the gradient: it is the denoising VAE's criterion, "
+    "and its samples vary less than the data. Compare runs by held_out_elbo_nats, which is exact; "
+    "estimator naive has no bias.",
+)
+
+
+def never() -> bool:
+    """The stop that is never asked for."""
+    return False
+
+
+def train(
+    spec: TrainSpec,
+    data: Dataset,
+    *,
+    resume: Mapping[str, Tensor] | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[Event]:
+    """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
+
+    ``should_stop`` is asked before every step; when it is true, a Checkpoint and Finished follow.
+    Raises SpecMismatch, CheckpointError for a train state of another spec, and Diverged.
+    """
+    training = _Training(resolve(spec, data.info), data, resume)
+    yield from training.run(should_stop)
+
+
+class _Training:
+    """One run: its stepper, and what it says about itself."""
+
+    def __init__(self, spec: TrainSpec, data: Dataset, resume: Mapping[str, Tensor] | None) -> None:
+        device = _device(spec)
+        rows = data.train.to(device)
+        self._spec, self._info, self._trainer = spec, data.info, spec.trainer
+        self._state = start(spec, data.info, device)
+        if resume is not None:
+            restore(self._state, resume)
+        self._stepper = Stepper(spec, data.info, rows, self._state)
+        self._total_steps = self._stepper.steps_per_epoch * self._trainer.epochs
+        self._evaluation = Evaluation(spec, rows, data.held_out.to(device))
+        self._checkpoint_epochs = checkpoint_epochs(spec)
+        self._grid_epochs = grid_epochs(spec)
+        self._metrics: dict[str, float] = {}
+        self._checkpointed_step = -1
+        self._pace = Pace()
+        self._spoke_at = self._metrics_at = time.monotonic()
+
+    @property
+    def _epoch(self) -> float:
+        return self._state.step / self._stepper.steps_per_epoch
+
+    def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+        """See :func:`train`."""
+        if isinstance(self._trainer, DeltaVae) and self._trainer.estimator == "clean_target":
+            yield _CLEAN_TARGET
+        first = self._state.step + 1
+        self._pace.go_on()
+        while self._state.step < self._total_steps and not self._is_exhausted():
+            if should_stop():
+                yield from self._interrupted()
+                return
+            self._pace.add(self._stepper.advance())
+            if self._state.step == first:
+                yield from self._say(Tick(first, self._epoch))
+            if self._state.step % self._stepper.steps_per_epoch == 0:
+                yield from self._end_epoch()
+            elif time.monotonic() - self._spoke_at > TICK_S:
+                yield from self._say(self._interim())
+        if self._is_exhausted():
+            assert self._trainer.early_stopping is not None
+            metric = self._trainer.early_stopping.metric
+            message = f"held_out_{metric} did not improve in {self._state.stale} evaluations."
+            yield Finished(self._state.step, self._epoch, "stopped_early", message)
+        else:
+            message = f"Trained for {self._trainer.epochs} epochs."
+            yield Finished(self._state.step, self._epoch, "completed", message)
+
+    def _interrupted(self) -> Iterator[Event]:
+        self._stepper.flush()
+        if self._checkpointed_step != self._state.step:
+            metrics = self._metrics | self._state.means.values()
+            yield self._checkpoint(metrics, is_best=False, is_named=False)
+        message = "Interrupted; the run can go on from its last checkpoint."
+        yield Finished(self._state.step, self._epoch, "interrupted", message)
+
+    # --- at the end of an epoch --------------------------------------------------------------
+
+    def _end_epoch(self) -> Iterator[Event]:
+        state, epoch = self._state, round(self._epoch)
+        self._stepper.flush()
+        self._pace.pause()
+        values = self._measure()
+        is_due = epoch % self._trainer.evaluate_every_epochs == 0
+        has_checkpoint = epoch in self._checkpoint_epochs
+        if is_due or has_checkpoint:
+            values |= yield from self._attend(self._evaluation.run(state.shown, epoch))
+            self._check_finite(values)
+        if is_due:
+            self._note_improvement(values, epoch)
+        state.means = EpochMeans()
+        self._metrics = values
+        yield Metrics(state.step, epoch, values)
+        is_last = self._is_exhausted()
+        if is_last or epoch in self._grid_epochs:
+            yield Grid(state.step, epoch, self._grid())
+        if is_last or has_checkpoint:
+            is_best = self._is_best(values, epoch)
+            is_named = epoch in self._spec.checkpoint_at_epochs
+            yield self._checkpoint(values, is_best=is_best, is_named=is_named)
+        self._metrics_at = self._spoke_at = time.monotonic()
+        self._pace.go_on()
+
+    def _attend(self, work: Work) -> Generator[Event, None, dict[str, float]]:
+        """The result of work, with a Tick where it takes long."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: dict[str, float] = end.value
+                return result
+            if time.monotonic() - self._spoke_at > TICK_S:
+                yield Tick(self._state.step, self._epoch)
+                self._spoke_at = time.monotonic()
+
+    def _is_settled(self, epoch: int) -> bool:
+        """Whether the objective no longer changes, so that its values compare."""
+        warm_up = self._trainer.warm_up_epochs if isinstance(self._trainer, DeltaVae) else 0
+        return epoch >= max(settled_epoch(spread_spec(self._spec)), warm_up)
+
+    def _note_improvement(self, values: Mapping[str, float], epoch: int) -> None:
+        stopping = self._trainer.early_stopping
+        if stopping is None or not self._is_settled(epoch):
+            return
+        state, cost = self._state, _cost(values, stopping.metric)
+        if cost < state.stopping_best - stopping.min_delta:
+            state.stopping_best, state.stale = cost, 0
+        else:
+            state.stale += 1
+
+    def _is_exhausted(self) -> bool:
+        stopping = self._trainer.early_stopping
+        return stopping is not None and self._state.stale >= stopping.patience
+
+    def _is_best(self, values: Mapping[str, float], epoch: int) -> bool:
+        """Whether a checkpoint is the best so far; while the objective moves, the latest one is."""
+        if not self._is_settled(epoch):
+            return True
+        cost = _cost(values, self._trainer.best_metric)
+        is_best = cost < self._state.best
+        self._state.best = min(cost, self._state.best)
+        return is_best
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._stepper.diverged(self._state.step, f"{name} became {value}")
+
+    # --- what is said ------------------------------------------------------------------------
+
+    def _say(self, event: Event) -> Iterator[Event]:
+        """Yield an event; the time until the consumer asks for the next one is not training's."""
+        self._pace.pause()
+        yield event
+        self._spoke_at = time.monotonic()
+        self._pace.go_on()
+
+    def _interim(self) -> Event:
+        if time.monotonic() - self._metrics_at < METRICS_S:
+            return Tick(self._state.step, self._epoch)
+        self._stepper.flush()
+        self._pace.pause()
+        event = Metrics(self._state.step, self._epoch, self._measure())
+        self._pace.go_on()
+        self._metrics_at = time.monotonic()
+        return event
+
+    def _measure(self) -> dict[str, float]:
+        """The means of the epoch so far and what stands beside them; while the pace is paused."""
+        epoch = self._epoch
+        values = self._state.means.values()
+        values["scale"] = scale_at(spread_spec(self._spec), epoch)
+        values["learning_rate"] = learning_rate_at(
+            self._trainer.optimizer, epoch, self._trainer.epochs
+        )
+        if isinstance(self._trainer, DeltaVae) and self._trainer.warm_up_epochs:
+            values["warm_up"] = float(epoch <= self._trainer.warm_up_epochs)
+        if self._stepper.last_gradient_norm is not None:
+            values["gradient_norm"] = self._stepper.last_gradient_norm.item()
+        if (data_per_s := self._pace.take()) is not None:
+            values["data_per_s"] = data_per_s
+        return values
+
+    def _grid(self) -> bytes:
+        """Samples at the run's fixed latents, which are those of ``sample(64, seed)``."""
+        model = self._state.shown
+        latents = draw_latents(GRID_SAMPLES, model.latent_dim, self._spec.seed)
+        samples = decode(model, latents).reshape(-1, *self._info.shape)
+        return render(samples, self._info.is_image)
+
+    def _checkpoint(
+        self, metrics: Mapping[str, float], *, is_best: bool, is_named: bool
+    ) -> Checkpoint:
+        state = self._state
+        weights, train_state = snapshot_weights(state), snapshot(state)
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise self._stepper.diverged(state.step, "the weights became infinite")
+        self._checkpointed_step = state.step
+        return Checkpoint(
+            step=state.step,
+            epoch=self._epoch,
+            weights=weights,
+            train_state=train_state,
+            metrics=dict(metrics),
+            is_best=is_best,
+            is_named=is_named,
+        )
+
+
+def _cost(values: Mapping[str, float], metric: MetricName) -> float:
+    """A held-out metric as something to be lowered."""
+    value = values[f"held_out_{metric}"]
+    return -value if metric == "elbo_nats" else value
+
+
+def _device(spec: TrainSpec) -> torch.device:
+    if not spec.resources.gpus_per_worker:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SpecMismatch(
+            "/resources/gpus_per_worker", "this worker has no GPU that torch can use; ask for 0"
+        )
+    return torch.device("cuda")
