@@ -232,5 +232,3 @@ class Page:
 
     jobs: tuple[Job, ...]
     next_cursor: str | None
-
-

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Self
@@ -123,15 +124,17 @@ def prepare_ray_environment(joining: bool, environment: MutableMapping[str, str]
     """Set what Ray reads from the environment, before it is imported.
 
     A lost GCS would end this process after 60 s: the watcher decides instead. Usage statistics
-    would leave the machine. A cluster is joined with a token.
+    would leave the machine. Ray's ports answer only to the holder of a token: an own local Ray
+    gets a new one, a joined cluster's comes from the user.
     """
     environment.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "315360000")
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     environment.setdefault("RAY_DEDUP_LOGS", "0")
     environment.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     environment.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if joining:
-        environment.setdefault("RAY_AUTH_MODE", "token")
+    environment.setdefault("RAY_AUTH_MODE", "token")
+    if not joining:
+        environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def ray_environment(joining: bool) -> None:

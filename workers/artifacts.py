@@ -138,7 +138,7 @@ class LocalStore(ArtifactStore):
                 # A hard link, unlike a rename, fails where the name exists: put-if-absent.
                 os.link(temporary, path)
             finally:
-                os.unlink(temporary)
+                Path(temporary).unlink()
             _flush_folder(path.parent)
         except FileExistsError as error:
             raise ArtifactExists(f"{key} is already written") from error

@@ -3,6 +3,7 @@
 ::
 
     WorkerError
+    ├── VersionMismatch       the node runs other versions than the service
     ├── DataError             the data cannot be used
     │   ├── UnknownDataset    no data set of that name
     │   ├── DatasetUnavailable  known, but its files are not on this machine
@@ -39,7 +40,7 @@ class DatasetUnavailable(DataError):
 
 
 class DatasetChanged(DataError):
-    """The data set's content is not what the job pinned; submit the job again to use the new one."""
+    """The data set is not what the job pinned; submit the job again to use the new content."""
 
 
 class SpecMismatch(WorkerError):
@@ -78,4 +79,8 @@ class ArtifactNotFound(StoreError):
 
 
 class ArtifactExists(StoreError):
-    """The artifact store already holds something else under that key; keys are never rewritten."""
+    """That key is taken in the artifact store; keys are never rewritten."""
+
+
+class VersionMismatch(WorkerError):
+    """This node runs other versions than the service; install the same on every node."""

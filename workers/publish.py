@@ -247,6 +247,8 @@ class Publisher:
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         identifier = f"{checkpoint.step:08d}"
+        if any(kept.id == identifier and kept.has_train_state for kept in self._kept):
+            return  # stopped right after a checkpoint, or before the first step
         prefix = f"{self._prefix}/checkpoints/{identifier}"
         weights = encode_weights(checkpoint, self._spec, self._info)
         train_state = encode_train_state(checkpoint)
@@ -286,7 +288,7 @@ class Publisher:
         self._store.put(key, content)
 
     def _thin(self) -> None:
-        """Apply the keep policy; what is removed is announced first, so that nobody is sent there."""
+        """Apply the keep policy; a removal is announced first, so that nobody is sent there."""
         gone = surplus(self._kept, self._spec.keep_checkpoints)
         latest = sorted(self._kept, key=lambda kept: kept.step)[-TRAIN_STATES_KEPT:]
         with_state = {kept.id for kept in latest}

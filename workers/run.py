@@ -24,6 +24,7 @@ from workers.errors import (
     Diverged,
     SpecMismatch,
     StoreError,
+    VersionMismatch,
     WorkerError,
 )
 from workers.events import (
@@ -129,14 +130,16 @@ def execute(run: Run, stop: StopFlag) -> Outcome:
         message = "The worker ran out of memory; use a smaller batch or network."
     except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
         reason = "internal_error"
-        message = f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
+        message = (
+            f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
+        )
         detail = traceback.format_exc()
     return _conclude(run, store, ledger, reason, message, step, detail)
 
 
 _STOPPED: dict[OutcomeReason, str] = {
     "cancelled": "Cancelled by request; the last checkpoint is kept.",
-    "time_limit": "The job's time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
+    "time_limit": "The time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
     "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
     "service is started again.",
     "interrupted": "Interrupted; the job goes on from its last checkpoint.",
@@ -157,10 +160,6 @@ def _worker_failure(error: WorkerError) -> OutcomeReason:
             return "store_unreachable"
         case _:
             return "internal_error"
-
-
-class VersionMismatch(WorkerError):
-    """This node runs other versions than the service; install the same on every node."""
 
 
 def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Finished:
@@ -253,3 +252,24 @@ def _conclude(
     except (ArtifactExists, ClaimLost):
         return Outcome.model_validate_json(store.get(key))
     return outcome
+
+
+def warm_up() -> None:
+    """Train a toy for one epoch and forget it.
+
+    The first use of torch's layers and optimisers costs a process more than a second; paid here,
+    the first step of a real attempt comes at once.
+    """
+    spec = TrainSpec.model_validate(
+        {
+            "dataset": {"kind": "line", "samples": 20},
+            "trainer": {
+                "kind": "delta_vae",
+                "network": {"kind": "mlp", "hidden": [4], "latent_dim": 1, "output": "identity"},
+                "epochs": 1,
+                "batch_size": 10,
+            },
+        }
+    )
+    for _ in train(spec, load(spec.dataset, Path())):
+        pass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from workers.run import Run
+from workers.run import Run, StopReason
 from workers.spec import Resources
 
 
@@ -47,11 +47,18 @@ class ClusterDown(Exception):
     """The cluster does not answer; the watcher joins it again."""
 
 
+class ClusterUnavailable(Exception):
+    """A cluster could not be started or joined; the message says why."""
+
+
 class Cluster(Protocol):
     """Runs attempts in executors, each a process of its own, named by an id.
 
     Every method but ``close`` raises ClusterDown when the cluster cannot be reached.
     """
+
+    #: Whether the cluster ends with this process; a joined one goes on without it.
+    own: bool
 
     @property
     def session(self) -> str:
@@ -77,7 +84,7 @@ class Cluster(Protocol):
         """What is to be seen of the executor now."""
         ...
 
-    def request_stop(self, executor_id: str, reason: Literal["cancelled", "interrupted"]) -> None:
+    def request_stop(self, executor_id: str, reason: StopReason) -> None:
         """Ask the run to publish a checkpoint and end; it ends with this outcome."""
         ...
 

@@ -1,0 +1,52 @@
+# Everything runs from here on a machine with Python 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+# Where pip looks for torch; for small CPU builds on x86 Linux use
+#   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: help install demo serve test check format bench clean
+
+help: ## show the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+# torch first and by itself: a resolver that meets it as somebody's dependency may choose a
+# build with CUDA, which is several gigabytes larger.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "spreadtrain needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP) ## make the virtual environment
+
+demo: $(STAMP) ## train on real digits, end with a sample grid
+	$(BIN)/spreadtrain demo
+
+serve: $(STAMP) ## the service in the foreground, on PORT
+	$(BIN)/spreadtrain serve --port $(PORT)
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## format, lint, types and tests, as CI does
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(STAMP) ## put the code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## measure, and print figures beside their bars
+	$(BIN)/python -m tests.bench
+
+clean: ## remove what the targets above made, but not data
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

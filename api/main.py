@@ -1,0 +1,168 @@
+"""The composition root: settings -> stores -> cluster -> services -> application."""
+
+import contextlib
+import hashlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+from service.sampling import Sampling
+
+from api.app import Services, create_app
+from service.attempts import Attempts
+from service.catalogue import Catalogue
+from service.cluster.base import Cluster, ClusterUnavailable
+from service.errors import ConfigurationError
+from service.feed import Feed
+from service.health import Health
+from service.jobstore import JobStore
+from service.results import Results
+from service.settings import Settings, ray_environment
+from service.training import Training
+from service.watcher import Watcher
+from workers.artifacts import ArtifactStore, open_store
+from workers.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+CONNECTION_GRACE_S = 2  # open event streams are cut off after this when the service stops
+
+
+@contextlib.contextmanager
+def running_services(
+    settings: Settings, jobs: JobStore, artifacts: ArtifactStore, cluster: Cluster
+) -> Iterator[Services]:
+    """All services over the given stores and cluster, with the watcher at work."""
+    feed = Feed()
+    attempts = Attempts(
+        jobs,
+        artifacts,
+        cluster,
+        feed,
+        settings.datasets_dir,
+        cancel_grace_s=settings.cancel_grace_s,
+        start_timeout_s=settings.start_timeout_s,
+    )
+    watcher = Watcher(jobs, cluster, attempts)
+    results = Results(jobs, artifacts)
+    services = Services(
+        training=Training(jobs, artifacts, cluster, feed, settings.datasets_dir, watcher.wake),
+        results=results,
+        sampling=Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes),
+        catalogue=Catalogue(settings.datasets_dir),
+        feed=feed,
+        health=Health(jobs, artifacts, cluster, watcher, feed),
+    )
+    watcher.start()
+    try:
+        yield services
+    finally:
+        watcher.stop(settings.stop_grace_s)
+
+
+def serve(settings: Settings) -> None:
+    """Run the service in the foreground until SIGINT or SIGTERM.
+
+    Raises ConfigurationError if it cannot start with these settings.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    with _lock(settings.data_dir), contextlib.closing(_listen(settings)) as listener:
+        try:
+            artifacts = open_store(settings.artifacts)
+            artifacts.check()
+        except StoreError as error:
+            raise ConfigurationError(f"artifact store: {error}") from error
+        jobs = JobStore.open(settings.database)
+        try:
+            _serve(settings, jobs, artifacts, listener)
+        finally:
+            jobs.close()
+
+
+def _serve(
+    settings: Settings, jobs: JobStore, artifacts: ArtifactStore, listener: socket.socket
+) -> None:
+    cluster = _cluster(settings)
+    # uvicorn raises the signal again that ended it; by then the services must be wound down
+    # first, so the signal's default must not end this process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        with running_services(settings, jobs, artifacts, cluster) as services:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    create_app(services, settings),
+                    log_config=None,
+                    access_log=False,
+                    timeout_graceful_shutdown=CONNECTION_GRACE_S,
+                )
+            )
+            host, port = listener.getsockname()[:2]
+            address = f"[{host}]" if ":" in host else host
+            log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)
+            server.run(sockets=[listener])
+            log.info("stopping: running jobs publish a checkpoint")
+    finally:
+        cluster.close()
+        log.info("stopped")
+
+
+def _cluster(settings: Settings) -> Cluster:
+    """The Ray cluster of the settings, started or joined in the calling thread."""
+    ray_environment(joining=bool(settings.ray_address))
+    # Ray reads its environment when it is imported.
+    from service.cluster.ray_cluster import RayCluster
+    from service.cluster.ray_session import RaySession
+
+    session = RaySession(settings.ray_address, settings.data_dir, settings.cpus)
+    try:
+        session.start()
+    except ClusterUnavailable as error:
+        session.close()
+        raise ConfigurationError(str(error)) from error
+    installation = hashlib.sha256(f"{settings.database} {settings.artifacts}".encode())
+    return RayCluster(session, namespace=f"spreadtrain-{installation.hexdigest()[:16]}")
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    """Refuse a second service on the same data folder."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(data_dir / "service.lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigurationError(
+            f"another service is running on the data folder {data_dir}; stop it, or choose "
+            "another folder (SPREADTRAIN_DATA_DIR)"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data folder {data_dir} cannot be used: {error.strerror}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything is started, so that a taken one is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
+            "choose another port (SPREADTRAIN_PORT)"
+        ) from error
+    return listener

@@ -1,0 +1,102 @@
+"""The Ray actor that runs attempts: one process, one attempt at a time.
+
+Ray reports a dead node's actors late (16 s after a raylet is killed) and their processes may go
+on for longer, so the process ties its own life to its raylet. An executor that nobody has asked
+after for a while has lost its service and ends itself once its attempt is done.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+from typing import Literal, TypedDict
+
+from workers.run import Run, StopFlag, StopReason, execute, warm_up
+
+PR_SET_PDEATHSIG = 1
+FORSAKEN_S = 300.0
+WATCH_INTERVAL_S = 1.0
+THREAD_END_S = 10.0
+
+
+class ExecutorReport(TypedDict):
+    """What an executor says of itself."""
+
+    state: Literal["running", "idle"]
+    pid: int
+    host: str
+    detail: str | None
+
+
+def tie_to_parent() -> int:
+    """Let the kernel kill this process when its parent, the raylet, dies; returns the parent."""
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it died before the request took effect
+        os._exit(1)
+    return parent
+
+
+class Executor:
+    """The actor's class; its methods run in threads of their own and return at once."""
+
+    def __init__(self) -> None:
+        self._parent = tie_to_parent()
+        self._attempt: threading.Thread | None = None
+        self._stop = StopFlag()
+        self._detail: str | None = None
+        self._asked_at = time.monotonic()
+        warm_up()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def begin(self, run: str) -> None:
+        """Start an attempt, given as JSON; it is an error while another one runs.
+
+        An attempt's outcome is known a moment before its thread is done: that is waited for.
+        """
+        self._asked_at = time.monotonic()
+        if self._attempt is not None:
+            self._attempt.join(THREAD_END_S)
+            if self._attempt.is_alive():
+                raise RuntimeError("this executor is at work on another attempt")
+        self._stop = StopFlag()
+        self._detail = None
+        self._attempt = threading.Thread(
+            target=self._execute, args=(Run.model_validate_json(run), self._stop), name="attempt"
+        )
+        self._attempt.start()
+
+    def report(self) -> ExecutorReport:
+        """What this executor does."""
+        self._asked_at = time.monotonic()
+        return {
+            "state": "running"
+            if self._attempt is not None and self._attempt.is_alive()
+            else "idle",
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "detail": self._detail,
+        }
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the attempt to publish a checkpoint and end."""
+        self._stop.request(reason)
+
+    def _execute(self, run: Run, stop: StopFlag) -> None:
+        try:
+            execute(run, stop)
+        except OSError as error:
+            self._detail = f"the outcome could not be written: {error.strerror}"
+            raise
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(WATCH_INTERVAL_S)
+            if os.getppid() != self._parent:
+                os._exit(1)
+            idle = self._attempt is None or not self._attempt.is_alive()
+            if idle and time.monotonic() - self._asked_at > FORSAKEN_S:
+                os._exit(0)

@@ -1,0 +1,117 @@
+"""Whether the service can do its work, part by part, and its figures."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from service.cluster.base import Cluster, ClusterDown
+from service.errors import NotReady
+from service.feed import Feed
+from service.jobs import JobState
+from service.jobstore import JobStore
+from service.watcher import Watcher
+from workers.artifacts import ArtifactStore
+from workers.errors import StoreError
+
+WATCHER_SILENCE_S = 30.0
+PROBE_INTERVAL_S = 5.0  # the store is probed at most this often, however often it is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that the service needs; ``detail`` says what is wrong, or how it is."""
+
+    name: str
+    ready: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """All parts; ready when each is."""
+
+    ready: bool
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Numbers for monitoring."""
+
+    jobs_by_state: Mapping[JobState, int]
+    oldest_queued_s: float | None
+    event_followers: int
+
+
+class Health:
+    """Asks each part."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        artifacts: ArtifactStore,
+        cluster: Cluster,
+        watcher: Watcher,
+        feed: Feed,
+    ) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._cluster = cluster
+        self._watcher = watcher
+        self._feed = feed
+        self._probed_at: float | None = None
+        self._storage = Part("storage", False, "not probed yet")
+
+    def report(self) -> Readiness:
+        """The state of every part now."""
+        parts = (
+            self._ask("database", self._jobs.ping),
+            self._ask_storage(),
+            self._ask("ray", self._ask_cluster),
+            self._ask_watcher(),
+            self._queue(),
+        )
+        return Readiness(ready=all(part.ready for part in parts), parts=parts)
+
+    def figures(self) -> Figures:
+        """Numbers for monitoring."""
+        return Figures(
+            jobs_by_state=self._jobs.count_by_state(),
+            oldest_queued_s=self._oldest_queued_s(),
+            event_followers=self._feed.count(),
+        )
+
+    def _ask(self, name: str, question: Callable[[], str | None]) -> Part:
+        try:
+            return Part(name, True, question() or "ok")
+        except (NotReady, StoreError, ClusterDown) as error:
+            return Part(name, False, str(error))
+
+    def _ask_storage(self) -> Part:
+        now = time.monotonic()
+        if self._probed_at is None or now - self._probed_at > PROBE_INTERVAL_S:
+            self._probed_at = now
+            self._storage = self._ask("storage", self._artifacts.check)
+        return self._storage
+
+    def _ask_cluster(self) -> str:
+        capacity = self._cluster.capacity()
+        return f"{capacity.cpus:g} cores, {capacity.gpus:g} GPUs"
+
+    def _ask_watcher(self) -> Part:
+        silence_s = time.monotonic() - self._watcher.last_round_at
+        if silence_s > WATCHER_SILENCE_S:
+            return Part("watcher", False, f"no round for {silence_s:.0f} s; restart the service")
+        trouble = self._watcher.trouble
+        return Part("watcher", trouble is None, trouble or "ok")
+
+    def _queue(self) -> Part:
+        oldest = self._oldest_queued_s()
+        if oldest is None:
+            return Part("queue", True, "empty")
+        return Part("queue", True, f"the oldest job has waited for {oldest:.0f} s")
+
+    def _oldest_queued_s(self) -> float | None:
+        oldest = self._jobs.oldest_queued_at()
+        return None if oldest is None else (datetime.now(UTC) - oldest).total_seconds()

@@ -1,0 +1,219 @@
+"""The use cases of a training job: submit, cancel, list."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.cluster.base import Capacity, Cluster, ClusterDown
+from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, OutOfStorage
+from service.feed import Feed
+from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Page, Reason
+from service.jobstore import Idempotency, JobStore
+from workers.artifacts import ArtifactStore
+from workers.build import Estimate, estimate, resolve
+from workers.data import describe
+from workers.errors import DataError, SpecMismatch, StoreError
+from workers.spec import TrainSpec
+
+STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a submission would do: the resolved spec, its costs, and what it would wait for.
+
+    ``duration_s`` comes from jobs of the same network and data that have run here, and is None
+    when there are none.
+    """
+
+    spec: TrainSpec
+    parameters: int
+    memory_bytes: int
+    steps: int
+    storage_bytes: int
+    duration_s: float | None
+    waits_for: str
+
+
+class Training:
+    """Takes jobs in; the watcher carries them out. ``wake`` tells it that there is news."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        artifacts: ArtifactStore,
+        cluster: Cluster,
+        feed: Feed,
+        cache_dir: Path,
+        wake: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._cluster = cluster
+        self._feed = feed
+        self._cache_dir = cache_dir
+        self._wake = wake
+
+    def submit(self, request: JobRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
+        """Store a job, queued; returns it and whether it is new.
+
+        The same key with the same body answers with the job that it made before. Raises
+        InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady, IdempotencyConflict.
+        """
+        spec, _ = self._checked(request)
+        now = datetime.now(UTC)
+        job = Job(
+            id=f"job-{secrets.token_hex(8)}",
+            name=request.name,
+            labels=request.labels,
+            priority=request.priority,
+            limits=request.limits,
+            spec=spec,
+            spec_digest=spec.digest(),
+            state=JobState.QUEUED,
+            reason=Reason.SUBMITTED,
+            message="Submitted; the service will start it as soon as there is room.",
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+        idempotency = None
+        if idempotency_key is not None:
+            body = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+            idempotency = Idempotency(key=idempotency_key, body_digest=body)
+        stored, created = self._jobs.add(job, idempotency)
+        self._wake()
+        return stored, created
+
+    def dry_run(self, request: JobRequest) -> Plan:
+        """Everything that a submission would check, and what it would cost; stores nothing."""
+        spec, costs = self._checked(request)
+        queued = self._jobs.queued()
+        ahead = sum(1 for job in queued if job.priority >= request.priority)
+        running = self._jobs.running()
+        free = self._ceiling()
+        for job in running:
+            free = free.minus(job.spec.resources)
+        if ahead:
+            waits_for = f"{ahead} queued job(s) that start before it"
+        elif not free.fits(spec.resources):
+            waits_for = f"resources held by {len(running)} running job(s)"
+        else:
+            waits_for = "nothing: it would start at once"
+        return Plan(
+            spec=spec,
+            parameters=costs.parameters,
+            memory_bytes=costs.memory_bytes,
+            steps=costs.steps,
+            storage_bytes=costs.storage_bytes,
+            duration_s=self._duration_of_its_like(spec, costs.steps),
+            waits_for=waits_for,
+        )
+
+    def get(self, job_id: str) -> Job:
+        """The job; raises JobNotFound."""
+        return self._jobs.get(job_id)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The job's attempts, first to last."""
+        return self._jobs.attempts(job_id)
+
+    def list(self, filter: JobFilter, cursor: str | None, limit: int) -> Page:
+        """A page of jobs, newest first."""
+        return self._jobs.list(filter, cursor, limit)
+
+    def ahead_of(self, job: Job) -> int:
+        """How many queued jobs start before this one."""
+        return self._jobs.ahead_of(job)
+
+    def cancel(self, job_id: str) -> Job:
+        """Note the wish; the watcher cancels. Raises StateConflict for a job that has ended."""
+        job = self._jobs.request_cancel(job_id)
+        self._feed.notify(job_id, urgent=True)
+        self._wake()
+        return job
+
+    def set_labels(
+        self, job_id: str, labels: Mapping[str, str], expected_version: int | None
+    ) -> Job:
+        """Replace the labels; raises VersionConflict if the job is no longer at that version."""
+        return self._jobs.set_labels(job_id, labels, expected_version)
+
+    def _checked(self, request: JobRequest) -> tuple[TrainSpec, Estimate]:
+        """The resolved spec and its costs, or the error that says why it cannot be carried out."""
+        try:
+            info = describe(request.spec.dataset, self._cache_dir)
+            spec = resolve(request.spec, info)
+        except DataError as error:
+            raise InvalidSpec(
+                "The data set cannot be used.", (FieldError("/spec/dataset", str(error)),)
+            ) from error
+        except SpecMismatch as error:
+            raise InvalidSpec(
+                "The spec does not fit its data.",
+                (FieldError(f"/spec{error.pointer}", str(error)),),
+            ) from error
+        self._check_capacity(spec)
+        costs = estimate(spec, info)
+        self._check_storage(costs)
+        return spec, costs
+
+    def _check_capacity(self, spec: TrainSpec) -> None:
+        wanted, ceiling = spec.resources, self._ceiling()
+        errors = []
+        if wanted.workers * wanted.cpus_per_worker > ceiling.cpus:
+            errors.append(
+                FieldError(
+                    "/spec/resources/cpus_per_worker",
+                    f"asks for {wanted.workers * wanted.cpus_per_worker} cores of {ceiling.cpus:g}",
+                )
+            )
+        if wanted.workers * wanted.gpus_per_worker > ceiling.gpus:
+            errors.append(
+                FieldError(
+                    "/spec/resources/gpus_per_worker",
+                    f"asks for {wanted.workers * wanted.gpus_per_worker} GPUs of {ceiling.gpus:g}",
+                )
+            )
+        if errors:
+            raise ExceedsCapacity(
+                "The job asks for more than this installation has, so it would wait for ever.",
+                tuple(errors),
+            )
+
+    def _check_storage(self, costs: Estimate) -> None:
+        try:
+            free = self._artifacts.free_bytes()
+        except StoreError as error:
+            raise NotReady(str(error)) from error
+        if free is not None and costs.storage_bytes + STORAGE_RESERVE_BYTES > free:
+            raise OutOfStorage(
+                f"The run may need {costs.storage_bytes / 1e6:.0f} MB for checkpoints and grids, "
+                f"and {free / 1e6:.0f} MB are free, of which {STORAGE_RESERVE_BYTES / 1e6:.0f} MB "
+                "stay reserved; keep fewer checkpoints (spec.keep_checkpoints) or make room."
+            )
+
+    def _ceiling(self) -> Capacity:
+        try:
+            return self._cluster.capacity()
+        except ClusterDown as error:
+            raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
+
+    def _duration_of_its_like(self, spec: TrainSpec, steps: int) -> float | None:
+        """Seconds for so many steps, at the pace of the last job with this network and data."""
+        page = self._jobs.list(JobFilter(state=JobState.SUCCEEDED), None, 50)
+        for job in page.jobs:
+            same = (
+                job.spec.trainer.network == spec.trainer.network
+                and job.spec.trainer.batch_size == spec.trainer.batch_size
+                and job.spec.dataset == spec.dataset
+            )
+            attempts = self._jobs.attempts(job.id) if same else []
+            if len(attempts) == 1 and job.progress is not None and job.progress.step > 0:
+                begun, ended = attempts[0].first_step_at, attempts[0].ended_at
+                if begun is not None and ended is not None:
+                    return (ended - begun).total_seconds() * steps / job.progress.step
+        return None

@@ -1,0 +1,135 @@
+"""Reconciles what should run with what runs; the only writer of job state after submission.
+
+One round: follow the attempts that run, cancel and start what is queued. Every fact comes from
+where it has its one writer: wishes from the database, events and outcomes from the artifact
+store, processes from the cluster. Nothing is remembered here that a restart would need.
+"""
+
+import logging
+import threading
+import time
+
+from service.attempts import Attempts
+from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
+from service.errors import StateConflict
+from service.jobs import Job, JobState, Reason
+from service.jobstore import JobStore
+from workers.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+ROUND_INTERVAL_S = 0.1
+QUIET_INTERVAL_S = 1.0  # between rounds while nothing runs; a submission wakes the watcher
+REJOIN_INTERVAL_S = 2.0
+EXPLAINED = 100  # queued jobs whose reason is kept up to date; those behind wait for these
+
+
+class Watcher:
+    """Runs its rounds in a thread of its own from ``start`` to ``stop``.
+
+    ``trouble`` says what was wrong with the last round, ``last_round_at`` when it was
+    (time.monotonic).
+    """
+
+    def __init__(self, jobs: JobStore, cluster: Cluster, attempts: Attempts) -> None:
+        self._jobs = jobs
+        self._cluster = cluster
+        self._attempts = attempts
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher")
+        self._grace_s = 0.0
+        self.last_round_at = time.monotonic()
+        self.trouble: str | None = None
+
+    def wake(self) -> None:
+        """From any thread: there is something to do."""
+        self._news.set()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self, grace_s: float) -> None:
+        """End. Attempts on an own cluster publish a checkpoint within the grace time, and go on at
+        the next start; those on a joined cluster run on."""
+        self._grace_s = grace_s
+        self._stopping.set()
+        self._news.set()
+        self._thread.join()
+
+    def round(self) -> bool:
+        """One round; returns whether attempts are running."""
+        for job in self._jobs.running():
+            try:
+                self._attempts.follow(job)
+            except StateConflict as error:
+                log.info("%s: %s", job.id, error)
+        running = self._jobs.running()
+        self._serve_queue(running)
+        known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
+        self._cluster.tend(frozenset(known))
+        return bool(running)
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            interval = REJOIN_INTERVAL_S
+            try:
+                interval = ROUND_INTERVAL_S if self.round() else QUIET_INTERVAL_S
+                self.trouble = None
+            except ClusterDown as error:
+                log.warning("%s; starting or joining it again", error)
+                self._rejoin(str(error))
+            except StoreError as error:
+                self.trouble = str(error)
+                log.warning("artifact store: %s", error)
+            except Exception:
+                self.trouble = "the last round failed; the log says why"
+                log.exception("a round of the watcher failed")
+            self.last_round_at = time.monotonic()
+            self._news.wait(interval)
+            self._news.clear()
+        if self._cluster.own:
+            self._wind_down()
+
+    def _wind_down(self) -> None:
+        """In the watcher's thread, as a Ray that was started again here dies with this thread."""
+        try:
+            self._attempts.stop_all(self._grace_s)
+        except (ClusterDown, StoreError) as error:
+            log.warning("%s; running jobs go on from their last checkpoints", error)
+
+    def _rejoin(self, trouble: str) -> None:
+        self.trouble = trouble
+        try:
+            self._cluster.rejoin()
+        except ClusterUnavailable as error:
+            self.trouble = str(error)
+            log.warning("%s", error)
+
+    def _serve_queue(self, running: list[Job]) -> None:
+        """Start queued jobs in their order; one that does not fit holds up those behind it, or a
+        large job would wait for ever behind small ones."""
+        free = self._cluster.capacity()
+        for job in running:
+            free = free.minus(job.spec.resources)
+        held_up = False
+        for job in self._jobs.queued(EXPLAINED):
+            if job.cancel_requested:
+                self._attempts.settle(
+                    job, JobState.CANCELLED, Reason.CANCELLED, "Cancelled before it ran."
+                )
+            elif not held_up and free.fits(job.spec.resources):
+                started = self._attempts.start(job)
+                if started.state is JobState.RUNNING:
+                    running.append(started)
+                    free = free.minus(job.spec.resources)
+            else:
+                held_up = True
+                wanted = job.spec.resources
+                self._jobs.explain(
+                    job,
+                    Reason.WAITING_FOR_RESOURCES,
+                    f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} "
+                    f"GPU(s); {len(running)} running job(s) hold what there is.",
+                )

@@ -1,0 +1,33 @@
+"""Small real things to test with."""
+
+from typing import Any
+
+from service.jobs import JobRequest
+from workers.spec import TrainSpec
+
+
+def tiny_spec(**trainer: Any) -> TrainSpec:
+    """A spec that trains in a fraction of a second: the line toy, three epochs of four steps."""
+    return TrainSpec.model_validate(
+        {
+            "dataset": {"kind": "line", "samples": 100},
+            "trainer": {
+                "kind": "delta_vae",
+                "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
+                "epochs": 3,
+                "batch_size": 25,
+                **trainer,
+            },
+        }
+    )
+
+
+def long_spec(epochs: int = 100_000) -> TrainSpec:
+    """A spec that trains until it is stopped, with a checkpoint often."""
+    spec = tiny_spec(epochs=epochs, evaluate_every_epochs=100_000, grid_every_epochs=100_000)
+    return spec.model_copy(update={"checkpoint_every_epochs": 100})
+
+
+def request(spec: TrainSpec | None = None, **fields: Any) -> JobRequest:
+    """A job request around a spec."""
+    return JobRequest.model_validate({"spec": (spec or tiny_spec()).model_dump(), **fields})
