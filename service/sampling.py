@@ -108,7 +108,7 @@ class Sampling:
         latest = self._results.checkpoint(job_id, "latest")  # says why there is none
         chosen = _chosen(self._results.checkpoints(job_id), epochs)
         rows = [
-            (f"epoch {checkpoint.epoch:.4g}", self._generator(checkpoint).sample(n, seed))
+            (f"epoch {round(checkpoint.epoch, 2):g}", self._generator(checkpoint).sample(n, seed))
             for checkpoint in chosen
         ]
         return filmstrip_png([*rows, ("data", self._data(latest, n))])

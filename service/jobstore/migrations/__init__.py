@@ -11,7 +11,6 @@ from typing import Any
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError
 from sqlalchemy import Connection, inspect
 
 from service.errors import ConfigurationError
@@ -56,11 +55,8 @@ def _require_empty(connection: Connection) -> None:
 
 
 def _require_known(script: ScriptDirectory, current: str) -> None:
-    try:
-        known = script.get_revision(current) is not None
-    except ResolutionError:
-        known = False
-    if not known:
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current not in known:
         raise ConfigurationError(
             f"the database has schema {current}, which a newer version of spreadtrain made; "
             f"this version knows schemas up to {script.get_current_head()}: install the newer "
