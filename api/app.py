@@ -1,0 +1,93 @@
+"""The application: routes, error handlers, and the services behind them."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import (
+    bodies,
+    datasets,
+    events,
+    health,
+    jobs,
+    results,
+    samples,
+    trainers,
+)
+from api.dependencies import Services
+from api.errors import (
+    CROSS_ORIGIN,
+    FOREIGN_HOST,
+    INTERNAL_ERROR,
+    SERVICE_PROBLEMS,
+    add_error_handlers,
+    documented,
+)
+from api.figures import HttpFigures, ServiceFigures
+from api.middleware import Entrance, host_names
+from service import __version__, errors
+from service.settings import Settings
+
+__all__ = ["Services", "create_app", "describe"]
+
+_DESCRIPTION = """\
+Training implicit generative models by spread divergence: submit a job, follow it, fetch samples.
+
+Every error is `application/problem+json` (RFC 9457). Its `type` is stable, its `detail` says what
+to do, and `errors` points at the fields. Query parameters that are not known are errors.
+"""
+
+
+class _App(FastAPI):
+    """FastAPI with the schema of problems in its description."""
+
+    def openapi(self) -> dict[str, Any]:
+        """See FastAPI."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            problem = bodies.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs")
+            schemas["Problem"] = problem
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
+def _application(settings: Settings) -> _App:
+    """The application without services behind it."""
+    app = _App(
+        title="spreadtrain",
+        version=__version__,
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        max_body_size=settings.max_body_bytes,
+        responses=documented(
+            CROSS_ORIGIN, FOREIGN_HOST, INTERNAL_ERROR, SERVICE_PROBLEMS[errors.NotReady]
+        ),
+    )
+    add_error_handlers(app)
+    figures = HttpFigures()
+    app.state.registry = figures.registry
+    app.add_middleware(
+        Entrance,
+        hosts=host_names(settings.host),
+        max_body_bytes=settings.max_body_bytes,
+        figures=figures,
+    )
+    for module in (jobs, events, results, samples, datasets, trainers, health):
+        app.include_router(module.router)
+    return app
+
+
+def create_app(services: Services, settings: Settings) -> FastAPI:
+    """The application in front of the services."""
+    app = _application(settings)
+    app.state.services = services
+    app.state.registry.register(ServiceFigures(services))
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The OpenAPI document; it depends on nothing but the code."""
+    return _application(Settings()).openapi()

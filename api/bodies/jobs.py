@@ -1,0 +1,138 @@
+"""Jobs, as they are answered."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from api.bodies.base import Body
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class ProgressBody(Body):
+    """How far a job is."""
+
+    step: int
+    """Optimiser steps done."""
+    total_steps: int
+    """Optimiser steps of the whole run."""
+    fraction: float
+    """step / total_steps, from 0 to 1."""
+    epoch: float
+    """Passes over the data done."""
+    eta_s: float | None
+    """Seconds to the end at the present speed; null while unknown."""
+
+
+class QueueBody(Body):
+    """Where a waiting job stands."""
+
+    ahead: int
+    """Queued jobs that start before this one."""
+
+
+class AttemptBody(Body):
+    """One try at a job."""
+
+    number: int
+    reason: str | None
+    """Why it ended, a stable word; null while it runs."""
+    message: str | None
+    """Why it ended, in words."""
+    host: str | None
+    """Machine on which it ran."""
+    pid: int | None
+    """Process that ran it."""
+    resumed_from_step: int | None
+    """Step of the checkpoint from which it went on; null from the beginning."""
+    created_at: datetime
+    started_at: datetime | None
+    """When its process had data and model."""
+    first_step_at: datetime | None
+    """When its first optimiser step was done."""
+    ended_at: datetime | None
+
+
+class LimitsBody(Body):
+    """Bounds on a job."""
+
+    max_wall_s: float | None
+    """Seconds of training after which the job fails with ``time_limit``."""
+    max_attempts: int
+    """Attempts that may be lost to crashes before the job fails."""
+
+
+class JobSummary(Body):
+    """A job, as it stands in a list."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    priority: int
+    state: State
+    reason: str
+    """Why it is in that state, a stable word for programs."""
+    message: str
+    """The same in words, with what to do."""
+    cancel_requested: bool
+    """Whether somebody asked to cancel it; the state follows when nothing of it runs any more."""
+    trainer: str
+    """Kind of trainer."""
+    dataset: str
+    """Name of the data set, or kind of toy."""
+    progress: ProgressBody | None
+    """Null until the first attempt has started."""
+    spec_digest: str
+    """Identity of the computation: equal digests compute the same."""
+    version: int
+    """Rises with state, wishes and labels; the ETag of the job."""
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    links: dict[str, str]
+    """Paths of what belongs to the job."""
+
+
+class JobBody(JobSummary):
+    """A job, whole."""
+
+    limits: LimitsBody
+    queue: QueueBody | None
+    """Null unless the job is queued."""
+    attempts: list[AttemptBody]
+    spec: dict[str, Any]
+    """The resolved spec, with every default filled in; its schema is that of a submission's."""
+
+
+class CancelBody(Body):
+    """The answer to a cancel: the job, and what will become of it."""
+
+    intent: Literal["cancelled"] = "cancelled"
+    """The state in which the job will end."""
+    job: JobBody
+
+
+class JobPage(Body):
+    """One page of a list, newest first."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None
+    """Give it as ?cursor= to get the next page; null on the last."""
+
+
+class PlanBody(Body):
+    """What a submission would do; nothing is stored."""
+
+    spec: dict[str, Any]
+    """The resolved spec, with every default filled in."""
+    parameters: int
+    """Numbers that training fits."""
+    memory_bytes: int
+    """Estimated memory of one worker."""
+    steps: int
+    """Optimiser steps of the whole run."""
+    storage_bytes: int
+    """Estimated room for checkpoints and grids."""
+    duration_s: float | None
+    """Estimated seconds of training; null while nothing like it has run here."""
+    waits_for: str
+    """What the job would wait for, in words."""

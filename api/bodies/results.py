@@ -1,0 +1,120 @@
+"""Events and results, as they are answered."""
+
+from datetime import datetime
+from typing import Any
+
+from api.bodies.base import Body
+from api.bodies.jobs import State
+
+
+class EventBody(Body):
+    """One event of a job. ``data`` depends on ``kind``."""
+
+    seq: int
+    """Counts from 1 within the job, without gaps."""
+    at: datetime
+    attempt: int
+    """The attempt that it belongs to; 0 before the first."""
+    kind: str
+    """state, started, first_step, metrics, checkpoint, checkpoint_removed, artifact or notice."""
+    data: dict[str, Any]
+
+
+class EventPage(Body):
+    """Events in their order."""
+
+    events: list[EventBody]
+    next_after: int
+    """Give it as ?after= to get what comes next."""
+
+
+class EndBody(Body):
+    """Data of the stream's ``end`` event: the job is in its final state."""
+
+    state: State
+    reason: str
+    message: str
+
+
+class MetricPointBody(Body):
+    """One value of a metric."""
+
+    step: int
+    epoch: float
+    value: float | None
+    """Null where the number was not finite."""
+    at: datetime
+
+
+class MetricsBody(Body):
+    """Metrics by name, each in the order of steps."""
+
+    metrics: dict[str, list[MetricPointBody]]
+
+
+class CheckpointBody(Body):
+    """A checkpoint whose weights can be fetched and sampled from."""
+
+    id: str
+    attempt: int
+    step: int
+    epoch: float
+    digest: str
+    """sha256 of the weights file."""
+    size_bytes: int
+    """Size of the weights file."""
+    metrics: dict[str, float | None]
+    is_best: bool
+    """Whether it was the best so far when it was written; the last of these is ``best``."""
+    has_train_state: bool
+    """Whether training can go on from it."""
+    created_at: datetime
+    links: dict[str, str]
+
+
+class CheckpointList(Body):
+    """Checkpoints by step."""
+
+    checkpoints: list[CheckpointBody]
+
+
+class ArtifactBody(Body):
+    """A file that the job published."""
+
+    name: str
+    attempt: int
+    media_type: str
+    digest: str
+    """sha256 of the content."""
+    size_bytes: int
+    step: int | None
+    epoch: float | None
+    created_at: datetime
+    links: dict[str, str]
+
+
+class ArtifactList(Body):
+    """Files by name."""
+
+    artifacts: list[ArtifactBody]
+
+
+class GridList(Body):
+    """Sample grids in the order of steps."""
+
+    grids: list[ArtifactBody]
+
+
+class SamplesBody(Body):
+    """Samples as numbers."""
+
+    checkpoint: str
+    """Id of the checkpoint they come from."""
+    step: int
+    seed: int
+    n: int
+    spread: bool
+    shape: list[int]
+    """Shape of ``samples``: n, then the shape of one datum."""
+    samples: list[Any]
+    """Nested lists; row i depends on the seed and i alone."""

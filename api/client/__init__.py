@@ -1,0 +1,17 @@
+"""The Python client: ``Client(url).submit(spec).wait().samples(64)``; no torch, no Ray."""
+
+from api.client.client import Client
+from api.client.connection import DEFAULT_URL, Event
+from api.client.errors import ApiError, ClientError, JobFailed, Unreachable
+from api.client.job import JobHandle
+
+__all__ = [
+    "DEFAULT_URL",
+    "ApiError",
+    "Client",
+    "ClientError",
+    "Event",
+    "JobFailed",
+    "JobHandle",
+    "Unreachable",
+]

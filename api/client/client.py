@@ -1,0 +1,127 @@
+"""The client's front: submit, find, list."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from api import bodies
+from api.client.connection import DEFAULT_URL, TIMEOUT_S, Connection, job_path, problem_of
+from api.client.errors import ApiError
+from api.client.job import JobHandle
+
+
+class Client:
+    """A service at an address; close it, or use it in a ``with`` block."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.connection = Connection(url, timeout_s)
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.connection.close()
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        limits: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> "JobHandle":
+        """Submit a spec, or a whole request (a mapping with the key ``spec``).
+
+        The other arguments replace what the request says. Without an ``idempotency_key`` each
+        call makes a new job.
+        """
+        request = _request_body(spec, name, labels, priority, limits)
+        key = idempotency_key or uuid.uuid4().hex
+        answer = self.connection.request(
+            "POST", "/v1/jobs", json=request, headers={"Idempotency-Key": key}
+        )
+        return JobHandle(self.connection, bodies.JobBody.model_validate_json(answer.content))
+
+    def plan(self, spec: Mapping[str, Any]) -> bodies.PlanBody:
+        """What a submission would do; nothing is stored."""
+        request = _request_body(spec, None, None, None, None)
+        answer = self.connection.request("POST", "/v1/jobs", json=request, params={"dry_run": True})
+        return bodies.PlanBody.model_validate_json(answer.content)
+
+    def job(self, job_id: str) -> "JobHandle":
+        """The job with that id."""
+        return JobHandle(self.connection, self.connection.get(bodies.JobBody, job_path(job_id)))
+
+    def jobs(
+        self,
+        *,
+        state: bodies.State | None = None,
+        trainer: str | None = None,
+        dataset: str | None = None,
+        label: str | None = None,
+        page_size: int = 100,
+    ) -> Iterator[bodies.JobSummary]:
+        """All jobs that match, newest first; ``label`` is ``key`` or ``key=value``."""
+        params: dict[str, str | int | None] = {
+            "state": state,
+            "trainer": trainer,
+            "dataset": dataset,
+            "label": label,
+            "limit": page_size,
+        }
+        while True:
+            page = self.connection.get(bodies.JobPage, "/v1/jobs", params)
+            yield from page.jobs
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    # --- discovery ------------------------------------------------------------------------------
+
+    def datasets(self) -> list[bodies.DatasetBody]:
+        """The data sets that a spec can name."""
+        return self.connection.get(bodies.DatasetList, "/v1/datasets").datasets
+
+    def trainers(self) -> list[bodies.TrainerBody]:
+        """The trainers that a spec can name."""
+        return self.connection.get(bodies.TrainerList, "/v1/trainers").trainers
+
+    def ready(self) -> bodies.ReadyBody:
+        """Whether the service can do its work, part by part."""
+        answer = self.connection.ask("GET", "/readyz")
+        if answer.status_code not in (200, 503):
+            raise ApiError(problem_of(answer))
+        try:
+            return bodies.ReadyBody.model_validate_json(answer.content)
+        except ValidationError:
+            raise ApiError(problem_of(answer)) from None
+
+
+def _request_body(
+    spec: Mapping[str, Any],
+    name: str | None,
+    labels: Mapping[str, str] | None,
+    priority: int | None,
+    limits: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    request = dict(spec) if "spec" in spec else {"spec": dict(spec)}
+    given = {"name": name, "labels": labels, "priority": priority, "limits": limits}
+    return request | {key: value for key, value in given.items() if value is not None}

@@ -1,0 +1,148 @@
+"""One service at one address: requests, event streams and downloads, with their errors."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from api import bodies
+from api.client.errors import ApiError, ClientError, Unreachable
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT_S = 60.0
+STREAM_SILENCE_S = 45.0  # three signs of life missed
+
+Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream: a job's event, or ``progress``, ``gap`` or ``end``.
+
+    ``seq`` is None for those that are not kept.
+    """
+
+    kind: str
+    data: Mapping[str, Any]
+    seq: int | None = None
+
+
+class Connection:
+    """A service at an address."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """The answer to a request; raises ApiError, Unreachable."""
+        answer = self.ask(method, path, params, json, headers)
+        if answer.is_error:
+            raise ApiError(problem_of(answer))
+        return answer
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """The answer to a request, whatever its status; raises Unreachable."""
+        try:
+            return self._http.request(
+                method, path, params=_given(params), json=json, headers=dict(headers or {})
+            )
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+
+    def get(self, model: type[T], path: str, params: Params | None = None) -> T:
+        """The answer to a GET, as a model; raises ApiError, Unreachable."""
+        return model.model_validate_json(self.request("GET", path, params=params).content)
+
+    def follow(self, job_id: str, after: int, timeout_s: float | None) -> Iterator[Event]:
+        """One connection to a job's event stream; ends with it, see :meth:`JobHandle.watch`."""
+        params = {"after": after, "timeout_s": timeout_s}
+        timeout = httpx2.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        path = f"{job_path(job_id)}/events"
+        with self._http.sse(path, params=_given(params), timeout=timeout) as source:
+            if source.response.is_error:
+                source.response.read()
+                raise ApiError(problem_of(source.response))
+            for sent in source:
+                data = sent.json() if sent.data else None
+                if not isinstance(data, dict):
+                    continue
+                if sent.event in ("progress", "gap", "end"):
+                    yield Event(sent.event, data)
+                else:
+                    event = bodies.EventBody.model_validate(data)
+                    yield Event(event.kind, event.data, event.seq)
+
+    def download(self, path: str, target: Path) -> str:
+        """Write an answer into a file, whole or not at all; returns its sha256 as it was read.
+
+        Raises ClientError when it is not what its ETag says.
+        """
+        part = target.with_name(f".{target.name}.part")
+        digest = hashlib.sha256()
+        try:
+            with self._http.stream("GET", path) as answer, part.open("wb") as file:
+                if answer.is_error:
+                    answer.read()
+                    raise ApiError(problem_of(answer))
+                for piece in answer.iter_bytes():
+                    digest.update(piece)
+                    file.write(piece)
+                promised = answer.headers.get("etag", "").strip('"')
+            found = f"sha256:{digest.hexdigest()}"
+            if promised != found:
+                raise ClientError(f"{path} arrived damaged; fetch it again")
+            part.replace(target)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return found
+
+
+def job_path(job_id: str) -> str:
+    """The path of a job."""
+    return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def _given(params: Params | None) -> dict[str, Any]:
+    return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def problem_of(answer: httpx2.Response) -> bodies.Problem:
+    """What the service says, or, where something else answered, what can be said."""
+    try:
+        return bodies.Problem.model_validate_json(answer.content)
+    except ValidationError:
+        return bodies.Problem(
+            type="about:blank",
+            title=answer.reason_phrase,
+            status=answer.status_code,
+            detail=f"The service answered with status {answer.status_code}.",
+            retryable=answer.status_code in (429, 502, 503, 504),
+        )

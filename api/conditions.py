@@ -1,0 +1,88 @@
+"""Conditional and partial requests: ETag, If-Match, If-None-Match, Range (RFC 9110, 13 and 14)."""
+
+import re
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from api.errors import INVALID_HEADER, RANGE_NOT_SATISFIABLE, RefusedError
+from service.errors import FieldError
+
+_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
+DIGITS_MAX = 18  # longer numbers are no size of any file
+
+
+def quoted(value: str) -> str:
+    """A strong entity tag."""
+    return f'"{value}"'
+
+
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names the tag, so that the answer is 304."""
+    given = request.headers.get("if-none-match")
+    if given is None:
+        return False
+    return given.strip() == "*" or etag in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
+
+
+def expected_version(request: Request) -> int | None:
+    """The version that If-Match asks for; None when it asks for nothing, or for any.
+
+    A tag that no job ever has asks for version 0, which no job has either.
+    """
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
+        return None
+    tags = _TAG.findall(given)
+    if len(tags) != 1:
+        raise RefusedError(
+            INVALID_HEADER,
+            "If-Match must hold the ETag of the job, as GET /v1/jobs/{id} answered it.",
+            errors=[FieldError("/header/if-match", "must be one entity tag, or *")],
+        )
+    inner = tags[0].strip('"')
+    return int(inner) if inner.isdecimal() and len(inner) <= DIGITS_MAX else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes [start, stop) of a file of ``size`` bytes."""
+
+    start: int
+    stop: int
+    size: int
+
+    @property
+    def content_range(self) -> str:
+        """The value of Content-Range."""
+        return f"bytes {self.start}-{self.stop - 1}/{self.size}"
+
+
+def asked_range(request: Request, size: int, etag: str) -> ByteRange | None:
+    """The range that is asked for; None for the whole file.
+
+    Several ranges, other units and an If-Range with another tag get the whole file, as the RFC
+    allows. Raises RefusedError (416).
+    """
+    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    if request.headers.get("if-range", etag) != etag:
+        return None
+    first, last = match.groups()
+    if len(first) > DIGITS_MAX or len(last) > DIGITS_MAX:
+        first, last = first[:DIGITS_MAX], last[:DIGITS_MAX]
+    if not first:
+        start, stop = max(size - int(last), 0), size
+    else:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < int(first):
+            return None
+    if start >= size or start >= stop:
+        raise RefusedError(
+            RANGE_NOT_SATISFIABLE,
+            f"The file has {size} bytes; ask for a range inside it.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return ByteRange(start, stop, size)

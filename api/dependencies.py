@@ -1,0 +1,36 @@
+"""What the routes are given: the services behind them."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from service.catalogue import Catalogue
+from service.feed import Feed
+from service.health import Health
+from service.results import Results
+from service.sampling import Sampling
+from service.training import Training
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that the routes call."""
+
+    training: Training
+    results: Results
+    sampling: Sampling
+    catalogue: Catalogue
+    feed: Feed
+    health: Health
+
+
+async def _services(request: Request) -> Services:
+    # async: a plain one would cost a thread for nothing
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+Given = Annotated[Services, Depends(_services)]
+JobId = Annotated[str, Path(description="Id of the job.", examples=["job-5f0c2b9e6f5a4d7c"])]

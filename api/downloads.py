@@ -1,0 +1,55 @@
+"""Files as answers: streamed, in part where a range is asked for, not at all where known."""
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from starlette.responses import Response, StreamingResponse
+
+from api.conditions import asked_range, is_unchanged, quoted
+from service.results import Download
+
+
+def send_file(request: Request, file: Download) -> Response:
+    """The file, a range of it (206), or 304; its digest is its ETag."""
+    etag = quoted(file.digest)
+    # The content behind the address may be replaced by a later attempt's; the tag tells.
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
+    if is_unchanged(request, etag):
+        return Response(status_code=304, headers=headers)
+    part = asked_range(request, file.size_bytes, etag)
+    start, stop = (part.start, part.stop) if part else (0, file.size_bytes)
+    headers |= {
+        "Content-Length": str(stop - start),
+        "Content-Disposition": _disposition(file.info_name),
+        "X-Content-Type-Options": "nosniff",
+    }
+    if part:
+        headers["Content-Range"] = part.content_range
+    return StreamingResponse(
+        file.open(start, stop),
+        status_code=206 if part else 200,
+        headers=headers,
+        media_type=file.media_type,
+    )
+
+
+def _disposition(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return f"inline; filename*=UTF-8''{quote(last)}"
+
+
+def documented_file(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a route that answers with a file."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    tag = {"schema": {"type": "string"}, "description": "sha256 of the content."}
+    headers = {"ETag": tag, "Accept-Ranges": {"schema": {"type": "string"}}}
+    return {
+        200: {"description": description, "content": content, "headers": headers},
+        206: {
+            "description": "The range that was asked for.",
+            "content": content,
+            "headers": {**headers, "Content-Range": {"schema": {"type": "string"}}},
+        },
+        304: {"description": "If-None-Match names the present content."},
+    }

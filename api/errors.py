@@ -1,0 +1,261 @@
+"""Every error as problem+json (RFC 9457): the one table from ServiceError to status and type."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from api import bodies
+from api.pointers import plain_message, pointer
+from service import errors
+from service.errors import FieldError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its stable name, status and title."""
+
+    name: str
+    status: int
+    title: str
+    retryable: bool = False
+
+    @property
+    def type(self) -> str:
+        """The URI reference that names it."""
+        return f"/problems/{self.name}"
+
+
+# Every class of the tree stands here (a test walks it).
+SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
+    errors.ServiceError: Kind("internal-error", 500, "The service failed"),
+    errors.NotFound: Kind("not-found", 404, "Not found"),
+    errors.JobNotFound: Kind("job-not-found", 404, "No such job"),
+    errors.CheckpointNotFound: Kind("checkpoint-not-found", 404, "No such checkpoint"),
+    errors.ResultNotFound: Kind("result-not-found", 404, "No such result"),
+    errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
+    errors.Conflict: Kind("conflict", 409, "Conflict"),
+    errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
+    errors.VersionConflict: Kind("version-conflict", 412, "The job has changed"),
+    errors.IdempotencyConflict: Kind(
+        "idempotency-conflict", 422, "The Idempotency-Key was used with another body"
+    ),
+    errors.Invalid: Kind("invalid", 422, "The request cannot be carried out"),
+    errors.InvalidSpec: Kind("invalid-spec", 422, "The spec is not valid"),
+    errors.InvalidQuery: Kind("invalid-query", 422, "A query parameter is not valid"),
+    errors.ExceedsCapacity: Kind("exceeds-capacity", 422, "More than this installation has"),
+    errors.OutOfStorage: Kind("out-of-storage", 507, "Not enough room for the checkpoints"),
+    errors.NotReady: Kind("not-ready", 503, "The service is not ready", retryable=True),
+    errors.ConfigurationError: Kind("configuration-error", 500, "The service is misconfigured"),
+}
+
+INTERNAL_ERROR = SERVICE_PROBLEMS[errors.ServiceError]
+INVALID_QUERY = SERVICE_PROBLEMS[errors.InvalidQuery]
+INVALID_BODY = Kind("invalid-body", 422, "The body is not valid")
+INVALID_HEADER = Kind("invalid-header", 422, "A header is not valid")
+MALFORMED_BODY = Kind("malformed-body", 400, "The body is not JSON")
+CROSS_ORIGIN = Kind("cross-origin", 403, "Asked from a foreign web page")
+NO_SUCH_ROUTE = Kind("no-such-route", 404, "No such address")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "Method not allowed")
+NOT_ACCEPTABLE = Kind("not-acceptable", 406, "No such representation")
+BODY_TOO_LARGE = Kind("body-too-large", 413, "The body is too large")
+UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The body must be JSON")
+RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside the file")
+FOREIGN_HOST = Kind("foreign-host", 421, "Not a name of this service")
+
+_FRAMEWORK = {
+    400: MALFORMED_BODY,
+    404: NO_SUCH_ROUTE,
+    405: METHOD_NOT_ALLOWED,
+    413: BODY_TOO_LARGE,
+}
+_DETAILS = {
+    400: "The body could not be read; send one JSON object in UTF-8.",
+    404: "There is nothing at this address; /openapi.json lists every address.",
+    405: "This address does not know the method; the header Allow lists those it knows.",
+    413: "The body is larger than this service accepts.",
+}
+
+
+class RefusedError(Exception):
+    """A request that is refused before it reaches the service."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+def request_id(scope: Scope) -> str:
+    """The request's name in log and answer; empty before it has one."""
+    found = scope.get("state", {}).get("request_id", "")
+    return str(found)
+
+
+def problem_response(
+    scope: Scope,
+    kind: Kind,
+    detail: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    state: bodies.State | None = None,
+) -> Response:
+    """The problem+json answer to the request of ``scope``."""
+    body = bodies.Problem(
+        type=kind.type,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=scope.get("raw_path", b"").decode("ascii", "replace"),
+        errors=[bodies.ProblemField(pointer=e.pointer, message=e.message) for e in errors],
+        retryable=kind.retryable,
+        request_id=request_id(scope),
+        state=state,
+    )
+    absent = {"state"} if state is None else None
+    answer = Response(
+        body.model_dump_json(exclude=absent), kind.status, dict(headers or {}), MEDIA_TYPE
+    )
+    if kind.retryable:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def service_problem(error: ServiceError) -> Kind:
+    """The kind of problem that a service error is: that of its nearest class in the table."""
+    return next(SERVICE_PROBLEMS[c] for c in type(error).__mro__ if c in SERVICE_PROBLEMS)
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return problem_response(
+        request.scope, error.kind, str(error), errors=error.errors, headers=error.headers
+    )
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    kind = service_problem(error)
+    if kind.status >= 500:
+        logger.error("request %s: %s", request_id(request.scope), error, exc_info=error)
+    fields = error.errors if isinstance(error, errors.Invalid) else ()
+    state: Any = error.state if isinstance(error, errors.StateConflict) else None
+    return problem_response(request.scope, kind, str(error), errors=fields, state=state)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    """Path, query and headers; a body's errors are explained where its model is known."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        FieldError(pointer(tuple(problem["loc"])), plain_message(problem))
+        for problem in error.errors()
+    ]
+    part = error.errors()[0]["loc"][0]
+    kind = INVALID_HEADER if part == "header" else INVALID_QUERY
+    return problem_response(
+        request.scope, kind, f"{found[0].pointer} {found[0].message}.", errors=found
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _FRAMEWORK.get(error.status_code) or Kind(
+        "http-error", error.status_code, "The request was refused"
+    )
+    detail = _DETAILS.get(error.status_code, error.detail)
+    return problem_response(request.scope, kind, detail, headers=error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    name = request_id(request.scope)
+    logger.error("request %s failed", name, exc_info=error)
+    detail = f"Something unforeseen happened; the service's log has it under request {name}."
+    headers = {"X-Request-ID": name}
+    return problem_response(request.scope, INTERNAL_ERROR, detail, headers=headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let every error of the application leave as a problem."""
+    app.add_exception_handler(RefusedError, _on_refusal)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a route's problems, with one example of each kind."""
+    entries: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        content = entries.setdefault(
+            kind.status,
+            {
+                "description": kind.title,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/Problem"},
+                        "examples": {},
+                    }
+                },
+            },
+        )["content"][MEDIA_TYPE]
+        content["examples"][kind.name] = {"value": _example(kind)}
+    return entries
+
+
+def _example(kind: Kind) -> dict[str, Any]:
+    detail = _DETAILS.get(kind.status, f"{kind.title}.")
+    for error, listed in SERVICE_PROBLEMS.items():
+        if listed is kind:
+            detail = (error.__doc__ or "").strip().split("\n")[0]
+    body = bodies.Problem(
+        type=kind.type,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance="/v1/jobs/job-5f0c2b9e6f5a4d7c",
+        errors=_EXAMPLE_FIELDS.get(kind.name, []),
+        retryable=kind.retryable,
+        request_id="4f0c2b9e6f5a4d7c",
+        state="succeeded" if kind.name == "state-conflict" else None,
+    )
+    return body.model_dump(mode="json", exclude_none=True)
+
+
+_EXAMPLE_FIELDS = {
+    "invalid-body": [
+        bodies.ProblemField(
+            pointer="/spec/trainer/spread/scal",
+            message="unknown key 'scal'; did you mean 'scale'?",
+        )
+    ],
+    "invalid-spec": [
+        bodies.ProblemField(
+            pointer="/spec/trainer/batch_size",
+            message="must be at most 9000, the size of the training split",
+        )
+    ],
+    "invalid-query": [
+        bodies.ProblemField(pointer="/query/n", message="must be less than or equal to 10000")
+    ],
+}

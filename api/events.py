@@ -1,0 +1,170 @@
+"""A job's events: as JSON, or as a stream that follows the job to its end."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from api import bodies, render
+from api.dependencies import Given, JobId, Services
+from api.errors import INVALID_HEADER, INVALID_QUERY, NOT_ACCEPTABLE, SERVICE_PROBLEMS, documented
+from api.jobs import json_answer
+from api.negotiation import VARY, choose
+from api.routes import StrictRoute
+from service import errors
+from service.feed import Follower
+from service.jobs import FINAL_STATES, Job, JobEvent
+
+router = APIRouter(prefix="/v1/jobs", tags=["events"], route_class=StrictRoute)
+
+SSE = "text/event-stream"
+SEQ_MAX = 2**53 - 1
+BATCH = 500
+KEEP_ALIVE_S = 15.0
+FLUSH_S = 1.0  # a follower is told at most so often, and at once of a change of state
+RETRY_MS = 1000
+_EXAMPLE = (
+    'event: metrics\nid: 7\ndata: {"seq":7,"at":"2026-01-01T00:00:00Z","attempt":1,'
+    '"kind":"metrics","data":{"step":90,"epoch":1.0,"values":{"loss_nats":571.2}}}\n\n'
+    'event: end\ndata: {"state":"succeeded","reason":"completed","message":"done"}\n\n'
+)
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="get_job_events",
+    summary="Events of a job, as JSON or as a stream",
+    response_model=bodies.EventPage,
+    responses={
+        200: {
+            "description": "Events in their order.",
+            "content": {SSE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        },
+        **documented(
+            SERVICE_PROBLEMS[errors.JobNotFound], NOT_ACCEPTABLE, INVALID_HEADER, INVALID_QUERY
+        ),
+    },
+)
+async def get_job_events(
+    job_id: JobId,
+    request: Request,
+    services: Given,
+    after: Annotated[
+        int, Query(ge=0, le=SEQ_MAX, description="Only events with a greater number.")
+    ] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Events in a JSON answer.")] = 200,
+    timeout_s: Annotated[
+        float | None,
+        Query(gt=0, le=86_400, description="Close a stream after so long, without ``end``."),
+    ] = None,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, le=SEQ_MAX, description="Resume a stream behind this event."),
+    ] = None,
+) -> Response:
+    """Read events as JSON, or follow them with ``Accept: text/event-stream``.
+
+    In a stream ``id`` is the event's number. ``progress`` events have none and come at most once
+    a second. ``gap`` says which numbers were lost. ``end`` holds the final state; a stream that
+    stops without it is a broken connection: connect again with Last-Event-ID.
+    """
+    chosen = choose(request.headers.get("accept"), {"application/json": "json", SSE: "sse"})
+    await run_in_threadpool(services.training.get, job_id)
+    if chosen == SSE:
+        stream = _Stream(services, job_id, after if last_event_id is None else last_event_id)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | VARY
+        return StreamingResponse(stream.run(timeout_s), headers=headers, media_type=SSE)
+    events = await run_in_threadpool(services.results.events, job_id, after, limit)
+    page = bodies.EventPage(
+        events=[render.event_body(event) for event in events],
+        next_after=events[-1].seq if events else after,
+    )
+    return json_answer(page, headers=VARY)
+
+
+def _plain(kind: str, data: BaseModel | dict[str, Any]) -> bytes:
+    text = json.dumps(data) if isinstance(data, dict) else data.model_dump_json()
+    return format_sse_event(event=kind, data_str=text)
+
+
+def _numbered(event: JobEvent) -> bytes:
+    text = render.event_body(event).model_dump_json()
+    return format_sse_event(event=event.kind, data_str=text, id=str(event.seq))
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One client that follows one job."""
+
+    services: Services
+    job_id: str
+    after: int
+    sent_progress: bodies.ProgressBody | None = None
+
+    async def run(self, timeout_s: float | None) -> AsyncIterator[bytes]:
+        """Everything behind ``after`` until the job ends or the time is up."""
+        deadline = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        yield format_sse_event(retry=RETRY_MS)
+        with self.services.feed.follow(self.job_id) as follower:
+            if (lost := await self._behind_the_end()) is not None:
+                yield lost
+            while True:
+                # The job is read before its events: what a final job has, is all that it has.
+                job = await run_in_threadpool(self.services.training.get, self.job_id)
+                is_silent = True
+                async for piece in self._news(job):
+                    is_silent = False
+                    yield piece
+                if is_silent:
+                    yield format_sse_event(comment="alive")
+                if job.state in FINAL_STATES:
+                    yield _plain(
+                        "end",
+                        bodies.EndBody(
+                            state=job.state.value, reason=job.reason.value, message=job.message
+                        ),
+                    )
+                    return
+                if not await _pause(follower, deadline):
+                    return
+
+    async def _behind_the_end(self) -> bytes | None:
+        """A gap for a client that claims to know more than there is; it starts again from 0."""
+        if self.after == 0 or await self._events(self.after - 1, 1):
+            return None
+        lost, self.after = self.after, 0
+        return _plain("gap", {"after": lost, "resumed_after": 0})
+
+    async def _events(self, after: int, limit: int) -> list[JobEvent]:
+        return await run_in_threadpool(self.services.results.events, self.job_id, after, limit)
+
+    async def _news(self, job: Job) -> AsyncIterator[bytes]:
+        while events := await self._events(self.after, BATCH):
+            if events[0].seq > self.after + 1:
+                yield _plain("gap", {"after": self.after, "resumed_after": events[0].seq - 1})
+            self.after = events[-1].seq
+            yield b"".join(_numbered(event) for event in events)
+        progress = render.progress_body(job.progress)
+        if progress is not None and progress != self.sent_progress:
+            self.sent_progress = progress
+            yield _plain("progress", progress)
+
+
+async def _pause(follower: Follower, deadline: float) -> bool:
+    """Wait for news worth a flush, or until a sign of life is due; False when time is up."""
+    began = time.monotonic()
+    wait_s = KEEP_ALIVE_S
+    while (left := min(began + wait_s, deadline) - time.monotonic()) > 0:
+        news = await follower.wait(left)
+        if news == "urgent":
+            break
+        if news == "ordinary":
+            wait_s = FLUSH_S  # since the last flush, which is when the pause began
+    return time.monotonic() < deadline

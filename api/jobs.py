@@ -1,0 +1,247 @@
+"""Jobs: submit, read, list, relabel, cancel."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from api import bodies, render
+from api.conditions import expected_version, is_unchanged, quoted
+from api.dependencies import Given, JobId, Services
+from api.errors import (
+    BODY_TOO_LARGE,
+    INVALID_BODY,
+    INVALID_HEADER,
+    INVALID_QUERY,
+    MALFORMED_BODY,
+    SERVICE_PROBLEMS,
+    UNSUPPORTED_MEDIA_TYPE,
+    documented,
+)
+from api.routes import StrictRoute
+from service import errors
+from service.jobs import Job, JobFilter, JobRequest, JobState, Label, LabelValue
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
+
+LIMIT_MAX = 100
+_BODY_PROBLEMS = (MALFORMED_BODY, INVALID_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
+_MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
+_ETAG = {"schema": {"type": "string"}, "description": "The job's version."}
+_FIRST_LIGHT = {
+    "name": "first light",
+    "labels": {"team": "a"},
+    "spec": {
+        "kind": "train",
+        "dataset": {"name": "mnist-10k"},
+        "trainer": {
+            "kind": "delta_vae",
+            "spread": {"kind": "laplace", "scale": 0.5},
+            "network": {"kind": "mlp", "hidden": [400, 400], "latent_dim": 64},
+            "epochs": 60,
+        },
+    },
+}
+
+
+class LabelsPatch(BaseModel):
+    """What a PATCH of a job holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    labels: dict[Label, LabelValue] = Field(max_length=32)
+    """The job's labels from now on, instead of those it had."""
+
+
+def json_answer(
+    body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A body as JSON."""
+    return Response(
+        body.model_dump_json(), status, dict(headers or {}), media_type="application/json"
+    )
+
+
+def _whole(services: Services, job: Job) -> bodies.JobBody:
+    ahead = services.training.ahead_of(job) if job.state is JobState.QUEUED else 0
+    return render.job_body(job, services.training.attempts(job.id), ahead)
+
+
+def _etag(job: Job) -> dict[str, str]:
+    # Progress is not part of the version, so a cache must ask each time.
+    return {"ETag": quoted(str(job.version)), "Cache-Control": "no-cache"}
+
+
+@router.post(
+    "",
+    operation_id="submit_job",
+    summary="Submit a training job",
+    status_code=201,
+    response_model=bodies.JobBody,
+    responses={
+        201: {
+            "description": "The job is stored and queued.",
+            "headers": {"Location": {"schema": {"type": "string"}}, "ETag": _ETAG},
+        },
+        200: {
+            "model": bodies.PlanBody,
+            "description": "With dry_run=true: what would be done; nothing is stored.",
+        },
+        **documented(
+            *_BODY_PROBLEMS,
+            SERVICE_PROBLEMS[errors.InvalidSpec],
+            SERVICE_PROBLEMS[errors.ExceedsCapacity],
+            SERVICE_PROBLEMS[errors.IdempotencyConflict],
+            INVALID_HEADER,
+            INVALID_QUERY,
+            SERVICE_PROBLEMS[errors.OutOfStorage],
+            SERVICE_PROBLEMS[errors.NotReady],
+        ),
+    },
+    openapi_extra={
+        "requestBody": {"content": {"application/json": {"example": _FIRST_LIGHT}}},
+    },
+)
+def submit_job(
+    body: JobRequest,
+    services: Given,
+    dry_run: Annotated[bool, Query(description="Check and estimate only; store nothing.")] = False,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[\x21-\x7e]+$",
+            description="The same key with the same body answers with the job it made before.",
+        ),
+    ] = None,
+) -> Response:
+    """Store a job; it starts when resources are free. The spec is kept with every default."""
+    if dry_run:
+        return json_answer(render.plan_body(services.training.dry_run(body)))
+    job, created = services.training.submit(body, idempotency_key)
+    headers = {"Location": render.job_path(job.id)} | _etag(job)
+    if not created:
+        headers["Idempotency-Replayed"] = "true"
+    return json_answer(_whole(services, job), 201, headers)
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    response_model=bodies.JobPage,
+    responses=documented(INVALID_QUERY),
+)
+def list_jobs(
+    services: Given,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    trainer: Annotated[
+        str | None, Query(max_length=64, description="Only jobs of this kind of trainer.")
+    ] = None,
+    dataset: Annotated[
+        str | None, Query(max_length=64, description="Only jobs on this data set or toy.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        Query(max_length=300, description="Only jobs with this label: key, or key=value."),
+    ] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=512, description="next_cursor of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Jobs on a page.")] = 20,
+) -> Response:
+    """List the jobs that match every filter given."""
+    key, equals, value = (label or "").partition("=")
+    wanted = JobFilter(
+        state=state,
+        trainer=trainer,
+        dataset=dataset,
+        label=(key, value if equals else None) if label else None,
+    )
+    return json_answer(render.job_page(services.training.list(wanted, cursor, limit)))
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Read a job",
+    response_model=bodies.JobBody,
+    responses={
+        200: {"description": "The job.", "headers": {"ETag": _ETAG}},
+        304: {"description": "If-None-Match names the job's version."},
+        **documented(_MISSING_JOB, INVALID_QUERY),
+    },
+)
+def get_job(job_id: JobId, request: Request, services: Given) -> Response:
+    """Read a job. The ETag is its version: state, wishes and labels, but not its progress."""
+    job = services.training.get(job_id)
+    headers = _etag(job)
+    if is_unchanged(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return json_answer(_whole(services, job), headers=headers)
+
+
+@router.patch(
+    "/{job_id}",
+    operation_id="set_labels",
+    summary="Change a job's labels",
+    response_model=bodies.JobBody,
+    responses={
+        200: {"description": "The job with its new labels.", "headers": {"ETag": _ETAG}},
+        **documented(
+            _MISSING_JOB,
+            SERVICE_PROBLEMS[errors.VersionConflict],
+            *_BODY_PROBLEMS,
+            INVALID_HEADER,
+            INVALID_QUERY,
+        ),
+    },
+)
+def set_labels(
+    job_id: JobId,
+    body: LabelsPatch,
+    request: Request,
+    services: Given,
+    if_match: Annotated[
+        str | None, Header(description="Change only the version with this ETag.")
+    ] = None,
+) -> Response:
+    """Replace a job's labels. With If-Match, only if the job has not changed since it was read."""
+    job = services.training.set_labels(job_id, body.labels, expected_version(request))
+    return json_answer(_whole(services, job), headers=_etag(job))
+
+
+@router.get(
+    "/{job_id}/spec",
+    operation_id="get_job_spec",
+    summary="The submission that makes this job again",
+    response_model=JobRequest,
+    responses=documented(_MISSING_JOB, INVALID_QUERY),
+)
+def get_job_spec(job_id: JobId, services: Given) -> Response:
+    """Answer with a body for POST /v1/jobs, its data set pinned and every default filled in."""
+    return json_answer(render.request_of(services.training.get(job_id)))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=bodies.CancelBody,
+    responses={
+        202: {"description": "The wish is stored.", "headers": {"ETag": _ETAG}},
+        **documented(_MISSING_JOB, SERVICE_PROBLEMS[errors.StateConflict], INVALID_QUERY),
+    },
+)
+def cancel_job(job_id: JobId, services: Given) -> Response:
+    """Ask for a job to end; asking twice is safe.
+
+    A running job gets a grace period for a last checkpoint. It says ``cancelled`` only when
+    nothing of it runs any more.
+    """
+    job = services.training.cancel(job_id)
+    return json_answer(bodies.CancelBody(job=_whole(services, job)), 202, _etag(job))

@@ -1,0 +1,156 @@
+"""From pydantic's errors to JSON pointers into the body, with what is allowed there.
+
+A pydantic location holds the tags of unions, which are not keys of the body. So body, location
+and JSON Schema are walked together: at a union the location's next part names the branch, anywhere
+else it is a key or an index (RFC 6901).
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import FieldError
+
+Schema = Mapping[str, Any]
+ERRORS_MAX = 20  # what a person can read; the rest shows when these are mended
+_UNION_KINDS = ("union_tag_invalid", "union_tag_not_found", "dataset_kind")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place in the body: its keys, what is there, its schema and that of its parent."""
+
+    keys: tuple[str | int, ...]
+    value: Any
+    schema: Schema
+    parent: Schema
+
+
+def pointer(keys: Sequence[str | int]) -> str:
+    """The JSON pointer of a path of keys and indices."""
+    parts = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
+    return "".join(f"/{part}" for part in parts).encode("utf-8", "replace").decode()
+
+
+def field_errors(
+    problems: Sequence[Mapping[str, Any]], body: object, schema: Schema
+) -> tuple[FieldError, ...]:
+    """What is wrong with ``body`` against a model whose JSON Schema is ``schema``.
+
+    ``problems`` are pydantic's, with locations that begin at the body.
+    """
+    found = []
+    for problem in problems[:ERRORS_MAX]:
+        place = _walk(tuple(problem["loc"]), body, schema)
+        found.append(_explain(problem, place, schema))
+    return tuple(found)
+
+
+def plain_message(problem: Mapping[str, Any]) -> str:
+    """Pydantic's message as the end of a sentence about the field."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    for opening, ours in (
+        ("Input should be", "must be"),
+        ("String should", "must"),
+        ("Extra inputs are not permitted", "is not known here"),
+        ("Field required", "is required"),
+    ):
+        message = message.replace(opening, ours)
+    if "unicode string" in message:
+        return "must be valid Unicode"
+    return "must be an object" if problem["type"].startswith("model_") else message
+
+
+def nearest(name: object, allowed: Sequence[str]) -> str:
+    """A hint at the allowed name that is meant, or all of them."""
+    close = difflib.get_close_matches(str(name), allowed, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"allowed are: {', '.join(allowed)}" if allowed else "nothing is allowed here"
+
+
+def _explain(problem: Mapping[str, Any], place: _Place, root: Schema) -> FieldError:
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        allowed = sorted(_resolve(place.parent, root).get("properties", {}))
+        message = f"unknown key {_shown(place.keys[-1])}; {nearest(place.keys[-1], allowed)}"
+        return FieldError(pointer(place.keys), message)
+    if kind in _UNION_KINDS:
+        return _explain_union(place, root)
+    return FieldError(pointer(place.keys), plain_message(problem))
+
+
+def _explain_union(place: _Place, root: Schema) -> FieldError:
+    kinds = [kind for branch in _branches(place.schema, root) for kind in _kinds(branch)]
+    if not isinstance(place.value, dict):
+        return FieldError(pointer(place.keys), f"must be an object with a kind: {', '.join(kinds)}")
+    message = f"must be one of: {', '.join(kinds)}"
+    if "kind" not in place.value:
+        message = f"is required; {message}"
+    elif difflib.get_close_matches(str(place.value["kind"]), kinds, n=1):
+        message += f"; {nearest(place.value['kind'], kinds)}"
+    return FieldError(pointer((*place.keys, "kind")), message)
+
+
+def _shown(key: object) -> str:
+    text = str(key)[:80].encode("utf-8", "replace").decode()
+    return repr(text)
+
+
+def _walk(location: tuple[str | int, ...], body: object, root: Schema) -> _Place:
+    place = _Place((), body, root, root)
+    for part in location:
+        if part == "[key]":  # a wrong key of a mapping; its pointer is that of the entry
+            continue
+        schema = _resolve(place.schema, root)
+        if "oneOf" in schema:
+            place = _Place(place.keys, place.value, _branch(schema, part, place.value, root), {})
+            continue
+        place = _Place(
+            (*place.keys, part), _child(place.value, part), _sub_schema(schema, part), schema
+        )
+    return _Place(place.keys, place.value, _resolve(place.schema, root), place.parent)
+
+
+def _child(value: object, part: str | int) -> object:
+    if isinstance(value, dict):
+        return value.get(part)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return None
+
+
+def _sub_schema(schema: Schema, part: str | int) -> Schema:
+    found = schema.get("properties", {}).get(part) if isinstance(part, str) else schema.get("items")
+    return found if isinstance(found, dict) else {}
+
+
+def _resolve(schema: Schema, root: Schema) -> Schema:
+    """The schema behind references and behind "or null"."""
+    while True:
+        if "$ref" in schema:
+            schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+        elif "anyOf" in schema:
+            schema = next(s for s in schema["anyOf"] if s.get("type") != "null")
+        else:
+            return schema
+
+
+def _branches(schema: Schema, root: Schema) -> list[Schema]:
+    return [_resolve(branch, root) for branch in schema.get("oneOf", ())]
+
+
+def _kinds(branch: Schema) -> list[str]:
+    kind = branch["properties"]["kind"]
+    return list(kind.get("enum", (kind.get("const"),)))
+
+
+def _branch(schema: Schema, tag: object, value: object, root: Schema) -> Schema:
+    """The branch of a union that a tag names, or else the one that the body's kind names."""
+    mapping = schema.get("discriminator", {}).get("mapping", {})
+    if tag in mapping:
+        return _resolve({"$ref": mapping[tag]}, root)
+    named = value.get("kind") if isinstance(value, dict) else None
+    branches = _branches(schema, root)
+    return next((b for b in branches if named in _kinds(b)), branches[0])

@@ -1,0 +1,199 @@
+"""From the service's values to the bodies of answers."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+from urllib.parse import quote
+
+from api import bodies
+from service.jobs import (
+    ArtifactInfo,
+    Attempt,
+    CheckpointInfo,
+    Job,
+    JobEvent,
+    JobRequest,
+    JobState,
+    MetricPoint,
+    Page,
+    Progress,
+)
+from service.training import Plan
+
+
+def job_path(job_id: str) -> str:
+    """The path of a job."""
+    return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def job_links(job_id: str) -> dict[str, str]:
+    """The paths of what belongs to a job."""
+    path = job_path(job_id)
+    names = (
+        *("spec", "cancel", "events", "metrics", "checkpoints"),
+        *("samples", "grids", "filmstrip", "artifacts"),
+    )
+    return {"self": path} | {name: f"{path}/{name}" for name in names}
+
+
+def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
+    """How far a job is."""
+    if progress is None:
+        return None
+    return bodies.ProgressBody(
+        step=progress.step,
+        total_steps=progress.total_steps,
+        fraction=min(progress.step / max(progress.total_steps, 1), 1.0),
+        epoch=progress.epoch,
+        eta_s=progress.eta_s,
+    )
+
+
+def _summary_fields(job: Job) -> dict[str, Any]:
+    dataset = job.spec.dataset
+    return {
+        "id": job.id,
+        "name": job.name,
+        "labels": dict(job.labels),
+        "priority": job.priority,
+        "state": job.state.value,
+        "reason": job.reason.value,
+        "message": job.message,
+        "cancel_requested": job.cancel_requested,
+        "trainer": job.spec.trainer.kind,
+        "dataset": dataset.name if dataset.kind == "named" else dataset.kind,
+        "progress": progress_body(job.progress),
+        "spec_digest": job.spec_digest,
+        "version": job.version,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at,
+        "ended_at": job.ended_at,
+        "links": job_links(job.id),
+    }
+
+
+def attempt_body(attempt: Attempt) -> bodies.AttemptBody:
+    """One try at a job."""
+    return bodies.AttemptBody(
+        number=attempt.number,
+        reason=attempt.reason.value if attempt.reason else None,
+        message=attempt.message,
+        host=attempt.host,
+        pid=attempt.pid,
+        resumed_from_step=attempt.resumed_from_step,
+        created_at=attempt.created_at,
+        started_at=attempt.started_at,
+        first_step_at=attempt.first_step_at,
+        ended_at=attempt.ended_at,
+    )
+
+
+def job_body(job: Job, attempts: Sequence[Attempt], ahead: int) -> bodies.JobBody:
+    """A job, whole."""
+    waits = job.state is JobState.QUEUED
+    return bodies.JobBody(
+        **_summary_fields(job),
+        limits=bodies.LimitsBody(
+            max_wall_s=job.limits.max_wall_s, max_attempts=job.limits.max_attempts
+        ),
+        queue=bodies.QueueBody(ahead=ahead) if waits else None,
+        attempts=[attempt_body(attempt) for attempt in attempts],
+        spec=job.spec.model_dump(mode="json"),
+    )
+
+
+def job_page(page: Page) -> bodies.JobPage:
+    """One page of a list."""
+    return bodies.JobPage(
+        jobs=[bodies.JobSummary(**_summary_fields(job)) for job in page.jobs],
+        next_cursor=page.next_cursor,
+    )
+
+
+def request_of(job: Job) -> JobRequest:
+    """The submission that would make this job again."""
+    return JobRequest(
+        name=job.name,
+        labels=dict(job.labels),
+        priority=job.priority,
+        limits=job.limits,
+        spec=job.spec,
+    )
+
+
+def plan_body(plan: Plan) -> bodies.PlanBody:
+    """What a submission would do."""
+    return bodies.PlanBody(
+        spec=plan.spec.model_dump(mode="json"),
+        parameters=plan.parameters,
+        memory_bytes=plan.memory_bytes,
+        steps=plan.steps,
+        storage_bytes=plan.storage_bytes,
+        duration_s=plan.duration_s,
+        waits_for=plan.waits_for,
+    )
+
+
+def event_body(event: JobEvent) -> bodies.EventBody:
+    """One event of a job."""
+    return bodies.EventBody(
+        seq=event.seq,
+        at=event.at,
+        attempt=event.attempt,
+        kind=event.kind,
+        data=dict(event.data),
+    )
+
+
+def metric_bodies(points: Sequence[MetricPoint]) -> list[bodies.MetricPointBody]:
+    """The points of one metric."""
+    return [
+        bodies.MetricPointBody(
+            step=point.step, epoch=point.epoch, value=_finite(point.value), at=point.at
+        )
+        for point in points
+    ]
+
+
+def checkpoint_body(job_id: str, checkpoint: CheckpointInfo) -> bodies.CheckpointBody:
+    """A checkpoint with the paths of its weights and samples."""
+    path, name = job_path(job_id), quote(checkpoint.id, safe="")
+    return bodies.CheckpointBody(
+        id=checkpoint.id,
+        attempt=checkpoint.attempt,
+        step=checkpoint.step,
+        epoch=checkpoint.epoch,
+        digest=checkpoint.digest,
+        size_bytes=checkpoint.size_bytes,
+        metrics=_finite_values(checkpoint.metrics),
+        is_best=checkpoint.is_best,
+        has_train_state=checkpoint.has_train_state,
+        created_at=checkpoint.created_at,
+        links={
+            "weights": f"{path}/checkpoints/{name}/weights",
+            "samples": f"{path}/samples?checkpoint={name}",
+        },
+    )
+
+
+def artifact_body(job_id: str, artifact: ArtifactInfo) -> bodies.ArtifactBody:
+    """A published file with its path."""
+    return bodies.ArtifactBody(
+        name=artifact.name,
+        attempt=artifact.attempt,
+        media_type=artifact.media_type,
+        digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        step=artifact.step,
+        epoch=artifact.epoch,
+        created_at=artifact.created_at,
+        links={"content": f"{job_path(job_id)}/artifacts/{quote(artifact.name)}"},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in values.items()}

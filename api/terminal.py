@@ -1,0 +1,72 @@
+"""What the command line reads from its arguments and writes to the terminal."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+TOYS = ("ring", "line", "two-moons", "surface")
+
+
+def terminal() -> Console:
+    """Standard output."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def failure(message: str) -> typer.Exit:
+    """Say it in red on standard error; raise what this returns to leave with exit code 1."""
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True
+    )
+    return typer.Exit(1)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def dataset_ref(name: str | None) -> dict[str, str] | None:
+    """A spec's data set from its name."""
+    if name is None:
+        return None
+    return {"kind": name} if name in TOYS else {"name": name}
+
+
+def integers(flag: str, text: str | None) -> list[int] | None:
+    """Whole numbers from a text such as 1,5,10."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise failure(f"{flag} takes whole numbers with commas between them") from None
+
+
+def labels_of(pairs: list[str] | None) -> dict[str, str] | None:
+    """Labels from texts such as team=a."""
+    if not pairs:
+        return None
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise failure(f"--label takes key=value, not {pair}")
+        labels[key] = value
+    return labels
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file, or from standard input for ``-``."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        body = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise failure(f"{file} is not readable JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise failure(f"{file} must hold a JSON object")
+    return body

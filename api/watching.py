@@ -1,0 +1,55 @@
+"""A job's events as a progress bar: loss, epoch, time to the end."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from api.client import Event, JobHandle
+
+
+def watch_job(job: JobHandle, console: Console) -> JobHandle:
+    """Follow the job to its end; raises JobFailed unless it succeeds."""
+    columns = (
+        TextColumn("{task.fields[state]:>9}"),
+        BarColumn(),
+        TextColumn("epoch {task.fields[epoch]:>6}  loss {task.fields[loss]:>9}"),
+        TextColumn("{task.fields[left]:>9}"),
+    )
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+        task = progress.add_task(
+            "training", total=None, state=job.state, epoch="-", loss="-", left=""
+        )
+        for event in job.watch():
+            _show(event, progress, task, console)
+    return job.wait()
+
+
+def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> None:
+    data = event.data
+    match event.kind:
+        case "state":
+            progress.update(task, state=data["state"])
+            if data["reason"] not in ("submitted", "starting", "training"):
+                console.print(f"{data['state']}: {data['message']}", markup=False)
+        case "progress":
+            progress.update(
+                task,
+                completed=data["step"],
+                total=data["total_steps"],
+                epoch=f"{data['epoch']:.1f}",
+                left=_time_left(data["eta_s"]),
+            )
+        case "metrics":
+            loss = data["values"].get("loss_nats")
+            if loss is not None:
+                progress.update(task, loss=f"{loss:.2f}")
+        case "notice":
+            console.print(f"note: {data['message']}", markup=False)
+        case "gap":
+            console.print("some events were lost on the way", markup=False)
+
+
+def _time_left(eta_s: float | None) -> str:
+    if eta_s is None:
+        return ""
+    minutes, seconds = divmod(round(eta_s), 60)
+    return f"{minutes}:{seconds:02d} left"
