@@ -1,6 +1,6 @@
 """The list of jobs: newest first, by keyset, so that no page moves while jobs are added."""
 
-from sqlalchemy import Connection, Select, and_, or_, select
+from sqlalchemy import Connection, Select, literal, select, tuple_
 
 from service.jobs import JobFilter, Page
 from service.jobstore.cursor import Cursor, parse_cursor
@@ -17,11 +17,9 @@ def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: i
     statement = _filtered(filter)
     if cursor is not None:
         last = parse_cursor(cursor)
+        # As one comparison of pairs, which an index answers by seeking; an OR is scanned.
         statement = statement.where(
-            or_(
-                created_us < last.created_us,
-                and_(created_us == last.created_us, job_id < last.job_id),
-            )
+            tuple_(created_us, job_id) < tuple_(literal(last.created_us), literal(last.job_id))
         )
     rows = connection.execute(
         statement.order_by(created_us.desc(), job_id.desc()).limit(limit + 1)
