@@ -229,7 +229,7 @@ class Attempts:
             return self._write_outcome(
                 attempt,
                 "interrupted",
-                "The service was restarted, and the attempt ended with it; the job goes on from its "
+                "The service was restarted, and this attempt ended; the job goes on from its "
                 "last checkpoint.",
             )
         sighting = self._cluster.look(attempt.executor_id)

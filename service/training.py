@@ -144,8 +144,13 @@ class Training:
 
     def _checked(self, request: JobRequest) -> tuple[TrainSpec, Estimate]:
         """The resolved spec and its costs, or the error that says why it cannot be carried out."""
+        pinned = request.spec.dataset.digest
         try:
             info = describe(request.spec.dataset, self._cache_dir)
+            if pinned not in (None, info.digest):
+                raise SpecMismatch(
+                    "/dataset/digest", f"the data set is now {info.digest}; leave the digest out"
+                )
             spec = resolve(request.spec, info)
         except DataError as error:
             raise InvalidSpec(

@@ -152,8 +152,8 @@ class KeptCheckpoint(BaseModel):
 def surplus(checkpoints: Sequence[KeptCheckpoint], keep: int) -> set[str]:
     """The ids to remove so that at most ``keep`` regular checkpoints stay.
 
-    First, last, named ones and the latest best one stay. Of the others, the one that leaves the
-    smallest gap goes first, which thins a long run evenly.
+    The first, the last two, named ones and the latest best one stay. Of the others, the one that
+    leaves the smallest gap goes first, which thins a long run evenly.
     """
     ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
     best = next((c.id for c in reversed(ordered) if c.is_best), None)
@@ -161,11 +161,12 @@ def surplus(checkpoints: Sequence[KeptCheckpoint], keep: int) -> set[str]:
 
     def is_regular(index: int) -> bool:
         checkpoint = ordered[index]
-        return 0 < index < len(ordered) - 1 and not checkpoint.is_named and checkpoint.id != best
+        inner = 0 < index < len(ordered) - TRAIN_STATES_KEPT
+        return inner and not checkpoint.is_named and checkpoint.id != best
 
     while True:
         regular = [index for index in range(len(ordered)) if is_regular(index)]
-        if len(regular) <= keep - 2:
+        if len(regular) <= keep - 1 - TRAIN_STATES_KEPT:
             return removed
         gaps = {index: ordered[index + 1].step - ordered[index - 1].step for index in regular}
         index = min(regular, key=lambda i: (gaps[i], i))

@@ -188,16 +188,17 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
         for event in train(run.spec, data, resume=resume, should_stop=should_stop):
             ledger.check()
             now = datetime.now(UTC)
+            if not isinstance(event, Notice):
+                ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
             match event:
                 case Tick():
-                    ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
+                    pass
                 case Metrics():
                     ledger.append(
                         MetricsRecord(
                             at=now, step=event.step, epoch=event.epoch, values=dict(event.values)
                         )
                     )
-                    ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
                 case Checkpoint():
                     publisher.checkpoint(event)
                 case Grid():

@@ -87,8 +87,8 @@ class MlpNetwork(SpecModel):
     """Feed-forward encoder and decoder with LeakyReLU(0.01) between dense layers."""
 
     kind: Literal["mlp"]
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(strict=False)] = Field(
-        default=(400, 400), min_length=1, max_length=8
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(strict=False)] = (
+        Field(default=(400, 400), min_length=1, max_length=8)
     )
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     latent_dim: int = Field(default=64, ge=1, le=4096)
@@ -314,9 +314,9 @@ class TrainSpec(SpecModel):
         tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)
     ] = Field(default=(1,), max_length=64)
     """Epochs that have a checkpoint besides; these are never thinned out."""
-    keep_checkpoints: int = Field(default=16, ge=2, le=1000)
-    """How many of the regular checkpoints keep their weights; the others are thinned evenly.
-    The first, the last and the best stay; the train state is kept of the last two."""
+    keep_checkpoints: int = Field(default=16, ge=3, le=1000)
+    """How many of the regular checkpoints are kept; the others are thinned evenly. The first, the
+    last two and the best stay; the train state is kept of the last two."""
 
     def digest(self) -> str:
         """Identity of the computation: data, trainer, seed; not resources, limits or cadence."""

@@ -1,0 +1,55 @@
+"""The whole service but for HTTP, over an inline cluster."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.attempts import Attempts
+from service.cluster.inline import InlineCluster
+from service.feed import Feed
+from service.jobs import FINAL_STATES, Job, JobRequest
+from service.jobstore import JobStore
+from service.training import Training
+from service.watcher import Watcher
+from workers.artifacts import LocalStore
+
+
+@dataclass
+class Service:
+    """Services with a watcher that is not started: tests run its rounds, or start it."""
+
+    jobs: JobStore
+    artifacts: LocalStore
+    cluster: InlineCluster
+    training: Training
+    watcher: Watcher
+
+    def submit(self, request: JobRequest) -> Job:
+        return self.training.submit(request)[0]
+
+    def run_until(self, job: Job, is_there: Callable[[Job], bool], timeout_s: float = 30) -> Job:
+        """Rounds until the job is there."""
+        give_up_at = time.monotonic() + timeout_s
+        while time.monotonic() < give_up_at:
+            self.watcher.round()
+            now = self.jobs.get(job.id)
+            if is_there(now):
+                return now
+            time.sleep(0.01)
+        raise AssertionError(f"the job stays {now.state}: {now.message}")
+
+    def run_to_end(self, job: Job) -> Job:
+        return self.run_until(job, lambda now: now.state in FINAL_STATES)
+
+
+def make_service(
+    jobs: JobStore, artifacts: LocalStore, cache_dir: Path, cluster: InlineCluster
+) -> Service:
+    feed = Feed()
+    attempts = Attempts(
+        jobs, artifacts, cluster, feed, cache_dir, cancel_grace_s=5, start_timeout_s=5
+    )
+    watcher = Watcher(jobs, cluster, attempts)
+    training = Training(jobs, artifacts, cluster, feed, cache_dir, watcher.wake)
+    return Service(jobs, artifacts, cluster, training, watcher)

@@ -1,0 +1,221 @@
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from service.cluster.inline import InlineCluster
+from service.jobs import JobState, Reason
+from service.jobstore import JobStore
+from tests.factories import long_spec, request, tiny_spec
+from tests.harness import Service, make_service
+from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
+from workers.events import Outcome
+
+
+def states(service: Service, job_id: str) -> list[str]:
+    return [
+        f"{event.data['state']}:{event.data['reason']}"
+        for event in service.jobs.events(job_id)
+        if event.kind == "state"
+    ]
+
+
+def test_a_job_runs_from_queued_to_succeeded(service: Service) -> None:
+    job = service.run_to_end(service.submit(request()))
+    assert (job.state, job.reason) == (JobState.SUCCEEDED, Reason.COMPLETED)
+    assert job.progress is not None
+    assert job.progress.step == job.progress.total_steps == 12
+    seen = states(service, job.id)
+    assert seen[:2] == ["queued:submitted", "running:starting"]
+    assert seen[-1] == "succeeded:completed"
+
+
+def test_jobs_start_by_priority_and_then_by_age(service: Service) -> None:
+    names = [("old", 0), ("young", 0), ("urgent", 5)]
+    made = {name: service.submit(request(name=name, priority=p)) for name, p in names}
+    for job in made.values():
+        service.run_to_end(job)
+    started = {name: service.jobs.attempts(job.id)[0].created_at for name, job in made.items()}
+    assert sorted(started, key=lambda name: started[name]) == ["urgent", "old", "young"]
+
+
+def test_a_job_that_waits_says_for_what(service: Service) -> None:
+    running = service.submit(request(long_spec()))
+    waiting = service.submit(request())
+    service.watcher.round()
+    job = service.jobs.get(waiting.id)
+    assert job.reason is Reason.WAITING_FOR_RESOURCES
+    assert "1 core" in job.message
+    assert service.training.ahead_of(job) == 0
+    service.training.cancel(running.id)
+    assert service.run_to_end(waiting).state is JobState.SUCCEEDED
+
+
+def test_a_large_job_is_not_overtaken_for_ever_by_small_ones(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    service = make_service(jobs, artifacts, tmp_path, InlineCluster(cpus=2))
+    small = service.submit(request(long_spec()))
+    service.watcher.round()
+    spec = tiny_spec()
+    large = service.submit(
+        request(
+            spec.model_copy(
+                update={"resources": spec.resources.model_copy(update={"cpus_per_worker": 2})}
+            )
+        )
+    )
+    later = service.submit(request())
+    service.watcher.round()
+    assert jobs.get(later.id).state is JobState.QUEUED
+    service.training.cancel(small.id)
+    service.run_to_end(large)
+    service.run_to_end(later)
+    first = [jobs.attempts(job.id)[0].created_at for job in (large, later)]
+    assert first == sorted(first)
+    service.cluster.close()
+
+
+def test_a_queued_job_is_cancelled_without_ever_running(service: Service) -> None:
+    first = service.submit(request(long_spec()))
+    second = service.submit(request())
+    service.watcher.round()
+    service.training.cancel(second.id)
+    service.watcher.round()
+    assert service.jobs.get(second.id).state is JobState.CANCELLED
+    assert service.jobs.attempts(second.id) == []
+    service.training.cancel(first.id)
+    service.run_to_end(first)
+
+
+def test_a_running_job_is_cancelled_with_a_checkpoint(service: Service) -> None:
+    job = service.submit(request(long_spec()))
+    service.run_until(job, lambda now: now.reason is Reason.TRAINING)
+    asked = service.training.cancel(job.id)
+    assert asked.cancel_requested
+    assert asked.state is JobState.RUNNING
+    ended = service.run_to_end(job)
+    assert (ended.state, ended.reason) == (JobState.CANCELLED, Reason.CANCELLED)
+    attempt = service.jobs.attempts(job.id)[-1]
+    assert attempt.reason is Reason.CANCELLED
+    assert attempt.ended_at is not None
+    latest = service.jobs.checkpoints(job.id)[-1]
+    assert ended.progress is not None
+    assert latest.step == ended.progress.step
+    assert service.training.cancel(job.id).state is JobState.CANCELLED
+
+
+def test_an_executor_that_vanishes_costs_an_attempt_and_no_more(service: Service) -> None:
+    job = service.submit(request(long_spec(epochs=400), limits={"max_attempts": 2}))
+    service.run_until(job, lambda now: len(service.jobs.checkpoints(job.id)) >= 2)
+    attempt = service.jobs.attempts(job.id)[-1]
+    prefix = attempt_prefix(job.id, 1)
+    lost = Outcome(reason="worker_lost", message="lost", at=attempt.created_at)
+    service.artifacts.put(outcome_key(prefix), lost.model_dump_json().encode())
+    again = service.run_until(job, lambda now: now.attempt == 2)
+    assert again.state is JobState.RUNNING
+    ended = service.run_to_end(job)
+    assert ended.state is JobState.SUCCEEDED
+    first, second = service.jobs.attempts(job.id)
+    assert first.reason is Reason.WORKER_LOST
+    assert second.resumed_from_step is not None
+    assert second.resumed_from_step > 0
+
+
+def test_a_job_that_is_lost_too_often_fails_and_says_so(service: Service) -> None:
+    job = service.submit(request(long_spec(), limits={"max_attempts": 1}))
+    service.run_until(job, lambda now: now.reason is Reason.TRAINING)
+    lost = Outcome(reason="worker_lost", message="Lost.", at=datetime(2026, 1, 1, tzinfo=UTC))
+    service.artifacts.put(outcome_key(attempt_prefix(job.id, 1)), lost.model_dump_json().encode())
+    ended = service.run_to_end(job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.WORKER_LOST)
+    assert "max_attempts" in ended.message or "limits" in ended.message
+
+
+def test_a_restarted_service_goes_on_under_the_same_id(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    before = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    job = before.submit(request(long_spec(epochs=600)))
+    before.run_until(job, lambda now: len(jobs.checkpoints(job.id)) >= 2)
+    after = make_service(jobs, artifacts, tmp_path, InlineCluster())  # another session
+    ended = after.run_to_end(job)
+    assert ended.state is JobState.SUCCEEDED
+    first, *_, last = jobs.attempts(job.id)
+    assert first.reason is Reason.INTERRUPTED
+    assert last.resumed_from_step
+    metrics = jobs.metrics(job.id, ["loss_nats"])["loss_nats"]
+    steps = [point.step for point in metrics]
+    assert steps == sorted(set(steps))
+    before.cluster.close()
+    after.cluster.close()
+
+
+def test_what_a_given_up_attempt_still_writes_is_not_believed(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    """The old attempt of a restarted service lives on for a while: it finds its end written."""
+    before = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    job = before.submit(request(long_spec()))
+    before.run_until(job, lambda now: now.reason is Reason.TRAINING)
+    old = jobs.attempts(job.id)[-1]
+    after = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    after.run_until(job, lambda now: now.attempt == 2)
+    give_up_at = time.monotonic() + 20
+    while before.cluster.look(old.executor_id).state != "gone":
+        assert time.monotonic() < give_up_at, "the old attempt never noticed"
+        time.sleep(0.05)
+    outcome = Outcome.model_validate_json(artifacts.get(outcome_key(attempt_prefix(job.id, 1))))
+    assert outcome.reason == "interrupted"
+    after.training.cancel(job.id)
+    after.run_to_end(job)
+    assert {event.attempt for event in jobs.events(job.id, limit=10_000)} <= {0, 1, 2}
+    after.cluster.close()
+
+
+def test_a_time_limit_counts_all_attempts(service: Service) -> None:
+    job = service.submit(request(long_spec(), limits={"max_wall_s": 0.5}))
+    ended = service.run_to_end(job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.TIME_LIMIT)
+    assert "max_wall_s" in ended.message
+    assert service.jobs.checkpoints(job.id)
+
+
+def test_events_that_cannot_be_read_fail_the_job_and_not_the_service(service: Service) -> None:
+    job = service.submit(request(long_spec()))
+    service.run_until(job, lambda now: now.reason is Reason.TRAINING)
+    chunk = service.jobs.attempts(job.id)[-1].next_chunk
+    for ahead in range(chunk, chunk + 40):
+        key = chunk_key(attempt_prefix(job.id, 1), ahead)
+        if not service.artifacts.exists(key):
+            service.artifacts.put(key, b"not a record\n")
+            break
+    ended = service.run_to_end(job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.INTERNAL_ERROR)
+    other = service.run_to_end(service.submit(request()))
+    assert other.state is JobState.SUCCEEDED
+
+
+def test_a_stopping_service_leaves_its_jobs_queued_with_a_checkpoint(service: Service) -> None:
+    service.watcher.start()
+    job = service.submit(request(long_spec()))
+    give_up_at = time.monotonic() + 20
+    while service.jobs.get(job.id).reason is not Reason.TRAINING:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+    service.watcher.stop(grace_s=10)
+    left = service.jobs.get(job.id)
+    assert (left.state, left.reason) == (JobState.QUEUED, Reason.RECOVERING)
+    assert service.jobs.checkpoints(job.id)[-1].has_train_state
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_spec_gives_the_same_weights_in_every_job(service: Service, seed: int) -> None:
+    spec = tiny_spec().model_copy(update={"seed": seed})
+    digests = []
+    for _ in range(2):
+        job = service.run_to_end(service.submit(request(spec)))
+        latest = service.jobs.checkpoints(job.id)[-1]
+        digests.append(latest.digest)
+    assert digests[0] == digests[1]

@@ -1,0 +1,120 @@
+import itertools
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.artifacts import LocalStore, chunk_key, outcome_key
+from workers.errors import ClaimLost
+from workers.events import RECORD, NoticeRecord, ProgressRecord
+from workers.publish import KeptCheckpoint, Ledger, surplus
+
+PREFIX = "jobs/j/attempts/1"
+
+
+def notice(text: str) -> NoticeRecord:
+    return NoticeRecord(at=datetime.now(UTC), code="test", message=text)
+
+
+def read_back(store: LocalStore, chunks: int) -> list[str]:
+    lines = [
+        line for chunk in range(chunks) for line in store.get(chunk_key(PREFIX, chunk)).splitlines()
+    ]
+    records = [RECORD.validate_json(line) for line in lines]
+    return [record.message for record in records if isinstance(record, NoticeRecord)]
+
+
+def test_records_come_back_in_order_and_once(artifacts: LocalStore) -> None:
+    ledger = Ledger(artifacts, PREFIX)
+    for number in range(500):
+        ledger.append(notice(str(number)))
+    chunks = ledger.close()
+    assert read_back(artifacts, chunks) == [str(number) for number in range(500)]
+    assert not artifacts.exists(chunk_key(PREFIX, chunks))
+
+
+def test_only_the_last_progress_before_a_flush_is_written(artifacts: LocalStore) -> None:
+    ledger = Ledger(artifacts, PREFIX)
+    ledger.append(notice("begin"))
+    for step in range(1000):
+        ledger.progress(ProgressRecord(at=datetime.now(UTC), step=step, epoch=0.0))
+    chunks = ledger.close()
+    records = b"".join(artifacts.get(chunk_key(PREFIX, chunk)) for chunk in range(chunks))
+    steps = [
+        record.step
+        for record in map(RECORD.validate_json, records.splitlines())
+        if isinstance(record, ProgressRecord)
+    ]
+    assert steps[-1] == 999
+    assert len(steps) <= chunks
+
+
+def test_an_outcome_by_another_hand_ends_the_claim(artifacts: LocalStore) -> None:
+    ledger = Ledger(artifacts, PREFIX)
+    artifacts.put(outcome_key(PREFIX), b"{}")
+    ledger.append(notice("too late"))
+    with pytest.raises(ClaimLost):
+        ledger.close()
+    assert not artifacts.exists(chunk_key(PREFIX, 0))
+
+
+def test_a_chunk_by_another_writer_ends_the_claim(artifacts: LocalStore) -> None:
+    artifacts.put(chunk_key(PREFIX, 0), b"somebody else's\n")
+    ledger = Ledger(artifacts, PREFIX)
+    ledger.append(notice("mine"))
+    with pytest.raises(ClaimLost):
+        ledger.close()
+
+
+def test_an_abandoned_log_writes_nothing_more_and_leaves_no_thread(artifacts: LocalStore) -> None:
+    ledger = Ledger(artifacts, PREFIX)
+    ledger.abandon()
+    assert list(artifacts.list("jobs")) == []
+    assert "ledger" not in {thread.name for thread in threading.enumerate()}
+
+
+def checkpoint(step: int, *, best: bool = False, named: bool = False) -> KeptCheckpoint:
+    return KeptCheckpoint(
+        id=f"{step:08d}",
+        prefix=f"p/{step}",
+        step=step,
+        is_best=best,
+        is_named=named,
+        has_train_state=True,
+    )
+
+
+def thin_a_run(steps: int, keep: int) -> list[int]:
+    """Apply the policy after every checkpoint, as a run does."""
+    kept: list[KeptCheckpoint] = []
+    for step in range(1, steps + 1):
+        kept.append(checkpoint(step))
+        gone = surplus(kept, keep)
+        kept = [one for one in kept if one.id not in gone]
+    return [one.step for one in kept]
+
+
+@given(st.integers(1, 200), st.integers(3, 20))
+def test_a_run_keeps_its_first_and_last_and_no_more_than_it_may(steps: int, keep: int) -> None:
+    kept = thin_a_run(steps, keep)
+    assert len(kept) <= keep
+    assert kept[0] == 1
+    assert kept[-2:] == [step for step in (steps - 1, steps) if step > 0]
+
+
+def test_thinning_leaves_no_gap_of_more_than_a_few_strides() -> None:
+    kept = thin_a_run(1000, 10)
+    gaps = [b - a for a, b in itertools.pairwise(kept)]
+    assert max(gaps) <= 4 * 1000 / 9
+
+
+def test_named_and_best_checkpoints_are_never_thinned() -> None:
+    kept = [checkpoint(step, best=step == 3, named=step == 5) for step in range(1, 11)]
+    assert surplus(kept, 3) == {f"{step:08d}" for step in (2, 4, 6, 7, 8)}
+
+
+def test_only_the_latest_best_is_protected() -> None:
+    kept = [checkpoint(step, best=step in (2, 3)) for step in range(1, 6)]
+    assert surplus(kept, 3) == {"00000002"}

@@ -1,0 +1,187 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.factories import long_spec, tiny_spec
+from workers.artifacts import LocalStore, chunk_key, outcome_key
+from workers.checkpoint import decode_tensors
+from workers.errors import StoreError
+from workers.events import (
+    RECORD,
+    CheckpointRecord,
+    FirstStepRecord,
+    MetricsRecord,
+    NoticeRecord,
+    Outcome,
+    Record,
+    StartedRecord,
+)
+from workers.run import Run, StopFlag, Versions, execute
+from workers.spec import TrainSpec
+
+
+def run_of(
+    store: LocalStore, tmp_path: Path, spec: TrainSpec, attempt: int = 1, **fields: object
+) -> Run:
+    return Run.model_validate(
+        {
+            "job_id": "job-1",
+            "attempt": attempt,
+            "spec": spec,
+            "artifacts_uri": store.uri,
+            "cache_dir": tmp_path,
+            **fields,
+        }
+    )
+
+
+def records_of(store: LocalStore, run: Run, outcome: Outcome) -> list[Record]:
+    assert outcome.chunks is not None
+    return [
+        RECORD.validate_json(line)
+        for chunk in range(outcome.chunks)
+        for line in store.get(chunk_key(run.prefix, chunk)).splitlines()
+    ]
+
+
+def weights_of(store: LocalStore, run: Run, step: int) -> dict[str, bytes]:
+    content = store.get(f"{run.prefix}/checkpoints/{step:08d}/weights.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in decode_tensors(content).items()}
+
+
+def test_a_run_publishes_its_events_and_last_of_all_its_outcome(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec())
+    outcome = execute(run, StopFlag())
+    assert outcome.reason == "completed"
+    assert outcome.step == 12
+    stored = Outcome.model_validate_json(artifacts.get(outcome_key(run.prefix)))
+    assert stored == outcome
+    records = records_of(artifacts, run, outcome)
+    assert isinstance(records[0], StartedRecord)
+    assert records[0].total_steps == 12
+    assert [r.step for r in records if isinstance(r, FirstStepRecord)] == [1]
+    assert [r.step for r in records if isinstance(r, CheckpointRecord)] == [4, 12]
+    assert {r.step for r in records if isinstance(r, MetricsRecord)} >= {4, 8, 12}
+
+
+def test_every_published_file_is_recorded_with_its_digest(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    import hashlib
+
+    run = run_of(artifacts, tmp_path, tiny_spec())
+    records = records_of(artifacts, run, execute(run, StopFlag()))
+    checkpoints = [r for r in records if isinstance(r, CheckpointRecord)]
+    for record in checkpoints:
+        content = artifacts.get(f"{record.prefix}/weights.safetensors")
+        assert record.digest == "sha256:" + hashlib.sha256(content).hexdigest()
+        assert record.size_bytes == len(content)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(artifacts: LocalStore, tmp_path: Path) -> None:
+    spec = tiny_spec(epochs=40)
+    whole = run_of(artifacts, tmp_path, spec)
+    end = execute(whole, StopFlag()).step
+    stop = StopFlag()
+    stop.request("interrupted")
+    first = run_of(artifacts, tmp_path, spec, attempt=2)
+    outcome = execute(first, stop)
+    assert outcome.reason == "interrupted"
+    assert outcome.step < end
+    second = run_of(
+        artifacts,
+        tmp_path,
+        spec,
+        attempt=3,
+        resume_from=f"{first.prefix}/checkpoints/{outcome.step:08d}",
+    )
+    assert execute(second, StopFlag()).reason == "completed"
+    assert weights_of(artifacts, second, end) == weights_of(artifacts, whole, end)
+
+
+def test_the_keep_policy_bounds_what_a_run_leaves(artifacts: LocalStore, tmp_path: Path) -> None:
+    spec = tiny_spec(epochs=12).model_copy(
+        update={"checkpoint_every_epochs": 1, "checkpoint_at_epochs": (), "keep_checkpoints": 4}
+    )
+    run = run_of(artifacts, tmp_path, spec)
+    execute(run, StopFlag())
+    keys = [stored.key for stored in artifacts.list(f"{run.prefix}/checkpoints")]
+    weights = [key for key in keys if key.endswith("weights.safetensors")]
+    states = [key for key in keys if key.endswith("train_state.safetensors")]
+    assert len(weights) <= 5  # four, and the best one
+    assert weights[0].endswith("00000004/weights.safetensors")
+    assert weights[-1].endswith("00000048/weights.safetensors")
+    assert [key.split("/")[-2] for key in states] == ["00000044", "00000048"]
+
+
+def test_a_time_limit_ends_a_run_with_a_checkpoint(artifacts: LocalStore, tmp_path: Path) -> None:
+    run = run_of(artifacts, tmp_path, long_spec(), wall_s=0.3)
+    outcome = execute(run, StopFlag())
+    assert outcome.reason == "time_limit"
+    assert weights_of(artifacts, run, outcome.step)
+
+
+def test_other_versions_are_refused_by_name(artifacts: LocalStore, tmp_path: Path) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec(), versions=Versions(spreadtrain="0.0.1"))
+    outcome = execute(run, StopFlag())
+    assert outcome.reason == "version_mismatch"
+    assert "0.0.1" in outcome.message
+
+
+def test_data_that_is_not_there_is_a_reason_and_not_a_traceback(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    spec = tiny_spec().model_copy(
+        update={
+            "dataset": TrainSpec.model_validate(
+                {"dataset": {"name": "no-such-data"}, "trainer": {"kind": "vae"}}
+            ).dataset
+        }
+    )
+    outcome = execute(run_of(artifacts, tmp_path, spec), StopFlag())
+    assert outcome.reason == "data_unavailable"
+    assert outcome.detail is None
+
+
+def test_divergence_is_a_reason_that_says_what_to_try(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    spec = tiny_spec(
+        epochs=400,
+        network={"kind": "mlp", "hidden": [64, 64, 64], "latent_dim": 2},
+        optimizer={"learning_rate": 10.0, "clip_norm": None},
+        spread={"kind": "gaussian", "scale": 1e-4},
+    )
+    outcome = execute(run_of(artifacts, tmp_path, spec), StopFlag())
+    assert outcome.reason == "diverged"
+    assert outcome.step > 0
+    assert "learning" in outcome.message
+
+
+def test_a_biased_estimator_leaves_its_warning(artifacts: LocalStore, tmp_path: Path) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec(estimator="clean_target"))
+    records = records_of(artifacts, run, execute(run, StopFlag()))
+    assert [r.code for r in records if isinstance(r, NoticeRecord)] == ["clean_target_is_biased"]
+
+
+def test_an_attempt_that_was_given_up_believes_the_service(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec())
+    given_up = Outcome(
+        reason="worker_lost", message="given up", at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    artifacts.put(outcome_key(run.prefix), given_up.model_dump_json().encode())
+    assert execute(run, StopFlag()) == given_up
+    assert [stored.key for stored in artifacts.list("jobs")] == [outcome_key(run.prefix)]
+
+
+def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, artifacts: LocalStore) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec()).model_copy(
+        update={"artifacts_uri": "gopher://nowhere"}
+    )
+    with pytest.raises(StoreError):
+        execute(run, StopFlag())
