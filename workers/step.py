@@ -49,7 +49,7 @@ class Stepper:
         x = as_float(self._rows.index_select(0, self._batch(step)))
         terms = self._terms(x, step, epoch)
         state.optimizer.zero_grad()
-        terms.loss.backward()  # type: ignore[no-untyped-call]
+        terms.loss.backward()
         norm = clip_gradients(self._parameters, optimizer.clip_norm)
         if step % GRADIENT_NORM_EVERY == 0:
             self.last_gradient_norm = gradient_norm(self._parameters) if norm is None else norm

@@ -1,0 +1,139 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from workers.build import build_model, checkpoint_epochs, estimate, grid_epochs, resolve
+from workers.data import DatasetInfo, describe, load
+from workers.errors import SpecMismatch
+from workers.events import Finished
+from workers.spec import NamedDataset, ToyDataset, TrainSpec
+from workers.train import train
+
+SPECS = sorted((Path(__file__).parent / "specs").glob("v1-*.json"))
+
+
+def info(ref: NamedDataset | ToyDataset | None = None) -> DatasetInfo:
+    return describe(ref or NamedDataset(name="mnist-10k"), Path("unused"))
+
+
+def spec_of(**trainer: Any) -> TrainSpec:
+    return TrainSpec.model_validate(
+        {"dataset": {"name": "mnist-10k"}, "trainer": {"kind": "delta_vae", **trainer}}
+    )
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_stored_spec_still_parses_and_keeps_its_content(path: Path) -> None:
+    spec = TrainSpec.model_validate_json(path.read_text())
+    assert TrainSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_there_are_stored_specs() -> None:
+    assert len(SPECS) >= 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spread": {"kind": "laplace", "scale": 0}},
+        {"spread": {"kind": "laplace", "scale": -0.5}},
+        {"spread": {"kind": "gaussian", "scale": float("nan")}},
+        {"spread": {"kind": "gaussian", "scale": float("inf")}},
+        {"spread": {"kind": "uniform", "scale": 0.5}},
+        {"spread": {"kind": "gaussian", "scale": "0.5"}},
+        {"network": {"kind": "mlp", "hidden": []}},
+        {"network": {"kind": "mlp", "hidden": [0]}},
+        {"network": {"kind": "mlp", "hidden": [8193]}},
+        {"batch_size": 0},
+        {"epochs": 1.5},
+        {"noise_samples": 65},
+        {"optimizer": {"learning_rate": float("nan")}},
+        {"optimizer": {"betas": [0.9, 1.0]}},
+        {"unknown": 1},
+    ],
+)
+def test_values_out_of_bounds_and_nan_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        spec_of(**change)
+
+
+def test_resolving_pins_the_data_and_chooses_the_output() -> None:
+    spec = resolve(spec_of(), info())
+    assert spec.dataset.digest == info().digest
+    assert spec.trainer.network.output == "sigmoid"
+    assert resolve(spec, info()) == spec
+    toy = ToyDataset(kind="ring")
+    vectors = spec_of().model_copy(update={"dataset": toy})
+    assert resolve(vectors, info(toy)).trainer.network.output == "identity"
+
+
+def pointer_of(spec: TrainSpec, about: DatasetInfo) -> str:
+    with pytest.raises(SpecMismatch) as caught:
+        resolve(spec, about)
+    return caught.value.pointer
+
+
+def test_what_does_not_fit_the_data_is_refused_with_a_pointer() -> None:
+    assert pointer_of(spec_of(batch_size=9001), info()) == "/trainer/batch_size"
+    resolve(spec_of(batch_size=9000), info())
+    ring = info(ToyDataset(kind="ring"))
+    sigmoid = spec_of(network={"kind": "mlp", "output": "sigmoid"})
+    assert pointer_of(sigmoid, ring) == "/trainer/network/output"
+    wide = spec_of(network={"kind": "linear", "latent_dim": 3})
+    assert pointer_of(wide, ring) == "/trainer/network/latent_dim"
+
+
+@pytest.mark.parametrize("network", [{"kind": "mlp", "hidden": [7, 5]}, {"kind": "linear"}])
+def test_the_parameter_count_is_that_of_the_model(network: dict[str, Any]) -> None:
+    spec = resolve(spec_of(network=network), info())
+    model = build_model(spec, info(), torch.device("cpu"))
+    assert estimate(spec, info()).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_estimate_counts_steps_and_grows_with_what_is_kept() -> None:
+    few = resolve(spec_of(epochs=60), info())
+    assert estimate(few, info()).steps == 60 * 90
+    often = few.model_copy(update={"checkpoint_every_epochs": 1, "keep_checkpoints": 50})
+    assert estimate(often, info()).storage_bytes > 2 * estimate(few, info()).storage_bytes
+    averaged = resolve(spec_of(optimizer={"ema_decay": 0.9}), info())
+    assert estimate(averaged, info()).memory_bytes > estimate(few, info()).memory_bytes
+
+
+def test_an_enormous_network_is_estimated_without_being_built() -> None:
+    huge = spec_of(network={"kind": "mlp", "hidden": [8192] * 8, "latent_dim": 4096})
+    assert estimate(resolve(huge, info()), info()).memory_bytes > 10 * 2**30
+
+
+def test_the_estimated_steps_are_those_that_training_takes(tmp_path: Path) -> None:
+    ref = ToyDataset(kind="line", samples=47)
+    spec = spec_of(network={"kind": "linear", "latent_dim": 1}, epochs=2, batch_size=10).model_copy(
+        update={"dataset": ref}
+    )
+    data = load(ref, tmp_path)
+    finished = [*train(spec, data)][-1]
+    assert isinstance(finished, Finished)
+    assert finished.step == estimate(spec, data.info).steps == 10
+
+
+def test_checkpoints_and_grids_always_include_the_last_epoch() -> None:
+    spec = spec_of(epochs=7, grid_every_epochs=3).model_copy(
+        update={"checkpoint_every_epochs": 4, "checkpoint_at_epochs": (2, 9)}
+    )
+    assert checkpoint_epochs(spec) == {2, 4, 7}
+    assert grid_epochs(spec) == {1, 3, 6, 7}
+
+
+def test_the_initial_weights_follow_from_the_seed_alone() -> None:
+    spec = resolve(spec_of(network={"kind": "mlp", "hidden": [8]}), info())
+    torch.manual_seed(1)
+    first = build_model(spec, info(), torch.device("cpu")).state_dict()
+    torch.manual_seed(2)
+    second = build_model(spec, info(), torch.device("cpu")).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = build_model(
+        spec.model_copy(update={"seed": 1}), info(), torch.device("cpu")
+    ).state_dict()
+    assert not any(torch.equal(first[name], other[name]) for name in first)

@@ -1,0 +1,183 @@
+import gzip
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from workers import toys
+from workers.data import catalogue, describe, load
+from workers.errors import DatasetChanged, DatasetUnavailable, UnknownDataset
+from workers.metrics import as_float, total_variance
+from workers.spec import NamedDataset, ToyDataset
+
+MNIST = NamedDataset(name="mnist-10k")
+
+
+def write_idx(cache: Path, header: bytes, pixels: bytes) -> None:
+    folder = cache / "fashion-mnist"
+    folder.mkdir(exist_ok=True)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pixels))
+
+
+def idx_header(count: int, rows: int, columns: int) -> bytes:
+    return b"\x00\x00\x08\x03" + np.array([count, rows, columns], ">u4").tobytes()
+
+
+def test_mnist_10k_is_shipped(tmp_path: Path) -> None:
+    data = load(MNIST, tmp_path)
+    assert data.info.shape == (28, 28)
+    assert data.info.is_image
+    assert data.train.shape == (9000, 784)
+    assert data.held_out.shape == (1000, 784)
+    assert data.train.dtype == torch.uint8
+    assert data.train.max() == 255
+    assert "CC BY-SA 3.0" in data.info.detail
+
+
+def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    info = describe(MNIST, tmp_path)
+    data = load(MNIST, tmp_path)
+    rows = torch.cat((data.train, data.held_out))
+    assert len(rows) == info.count
+    expected = hashlib.sha256(b"(10000, 28, 28)")
+    with np.load(Path(toys.__file__).parent / "datasets" / "mnist10k.npz") as archive:
+        expected.update(archive["images"].tobytes())
+    assert info.digest == f"sha256:{expected.hexdigest()}"
+
+
+def test_the_splits_are_a_partition_fixed_by_the_split_seed(tmp_path: Path) -> None:
+    ref = ToyDataset(kind="line", samples=100, held_out_fraction=0.2)
+    data = load(ref, tmp_path)
+    assert (len(data.train), len(data.held_out)) == (80, 20)
+    rows = {tuple(row) for row in torch.cat((data.train, data.held_out)).tolist()}
+    assert rows == {tuple(row) for row in toys.draw(ref).tolist()}
+    assert torch.equal(load(ref, tmp_path).held_out, data.held_out)
+    other = load(ref.model_copy(update={"split_seed": 1}), tmp_path)
+    assert not torch.equal(other.held_out, data.held_out)
+
+
+def test_something_is_held_out_even_of_a_tiny_fraction(tmp_path: Path) -> None:
+    ref = ToyDataset(kind="line", samples=20, held_out_fraction=0.001)
+    assert len(load(ref, tmp_path).held_out) == 1
+
+
+def test_a_changed_content_is_refused(tmp_path: Path) -> None:
+    pinned = describe(MNIST, tmp_path).digest
+    assert load(MNIST.model_copy(update={"digest": pinned}), tmp_path).info.digest == pinned
+    with pytest.raises(DatasetChanged, match="submit the job again"):
+        load(MNIST.model_copy(update={"digest": "sha256:" + "0" * 64}), tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownDataset, match="mnist-10k, digits, fashion-mnist"):
+        describe(NamedDataset(name="nothing"), tmp_path)
+    with pytest.raises(UnknownDataset, match='"kind": "ring"'):
+        describe(NamedDataset(name="ring"), tmp_path)
+
+
+def test_the_catalogue_has_every_name_and_says_what_is_missing(tmp_path: Path) -> None:
+    infos = {info.name: info for info in catalogue(tmp_path)}
+    toy_names = ["ring", "line", "two-moons", "surface"]
+    assert list(infos) == ["mnist-10k", "digits", "fashion-mnist", *toy_names]
+    for name, info in infos.items():
+        if info.available:
+            assert info.digest.startswith("sha256:"), name
+            assert info.count > 0
+        else:
+            assert name == "fashion-mnist"
+            assert "apt-get install dataset-fashion-mnist" in info.detail
+
+
+def test_digits_are_scaled_to_bytes(tmp_path: Path) -> None:
+    data = load(NamedDataset(name="digits"), tmp_path)
+    assert data.info.shape == (8, 8)
+    assert (data.train.min().item(), data.train.max().item()) == (0, 255)
+    assert len(data.train) + len(data.held_out) == 1797
+
+
+def test_fashion_mnist_is_read_from_the_cache(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8)
+    write_idx(tmp_path, idx_header(30, 28, 28), pixels.tobytes())
+    data = load(NamedDataset(name="fashion-mnist", held_out_fraction=0.5), tmp_path)
+    rows = torch.cat((data.train, data.held_out)).numpy()
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, pixels.reshape(30, -1)))
+
+
+def test_a_rewritten_file_has_a_new_digest(tmp_path: Path) -> None:
+    ref = NamedDataset(name="fashion-mnist")
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(120))
+    before = describe(ref, tmp_path).digest
+    write_idx(tmp_path, idx_header(31, 2, 2), bytes(124))
+    assert describe(ref, tmp_path).digest != before
+
+
+@pytest.mark.parametrize(
+    ("header", "pixels"),
+    [
+        (b"\x80\x04", b""),
+        (b"\x00\x00\x08\x01" + bytes(12), b""),
+        (idx_header(30, 28, 28), bytes(100)),
+        (idx_header(2**32 - 1, 28, 28), bytes(100)),
+        (idx_header(30, 2**20, 2**20), bytes(100)),
+        (idx_header(0, 28, 28), b""),
+    ],
+)
+def test_a_broken_idx_file_is_unavailable(tmp_path: Path, header: bytes, pixels: bytes) -> None:
+    write_idx(tmp_path, header, pixels)
+    with pytest.raises(DatasetUnavailable, match="replace it"):
+        describe(NamedDataset(name="fashion-mnist"), tmp_path)
+
+
+def test_a_file_that_is_not_gzip_is_unavailable(tmp_path: Path) -> None:
+    write_idx(tmp_path, b"", b"")
+    path = tmp_path / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+    whole = gzip.compress(idx_header(30, 28, 28) + bytes(30 * 784))
+    for content in (b"plain text", whole[:-20], whole[:20] + b"\xff" * 40):
+        path.write_bytes(content)
+        with pytest.raises(DatasetUnavailable, match="replace it"):
+            describe(NamedDataset(name="fashion-mnist"), tmp_path)
+
+
+def test_toys_lie_on_their_curves() -> None:
+    ring = toys.draw(ToyDataset(kind="ring", samples=500))
+    np.testing.assert_allclose((ring**2).sum(1), 1, atol=1e-5)
+    line = toys.draw(ToyDataset(kind="line", samples=500))
+    np.testing.assert_allclose(line[:, 1], line[:, 0] / 2, atol=1e-6)
+    moons = toys.draw(ToyDataset(kind="two-moons", samples=500))
+    radii = [np.hypot(*(moons - centre).T) for centre in ([-0.5, -0.25], [0.5, 0.25])]
+    np.testing.assert_allclose(np.min(np.abs(np.array(radii) - 1), axis=0), 0, atol=1e-5)
+    surface = toys.draw(ToyDataset(kind="surface", samples=500))
+    expected = 0.5 * np.sin(2 * surface[:, 0]) * np.cos(surface[:, 1])
+    np.testing.assert_allclose(surface[:, 2], expected, atol=1e-5)
+
+
+def test_a_toys_digest_follows_from_its_recipe() -> None:
+    ref = ToyDataset(kind="ring")
+    variants = [
+        ref,
+        *(
+            ref.model_copy(update=change)
+            for change in ({"kind": "line"}, {"samples": 99}, {"noise_std": 0.1}, {"seed": 1})
+        ),
+    ]
+    assert len({toys.digest(variant) for variant in variants}) == len(variants)
+    # How it is split is not content.
+    assert toys.digest(ref.model_copy(update={"split_seed": 9})) == toys.digest(ref)
+
+
+def test_pixels_become_values_between_zero_and_one() -> None:
+    values = as_float(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
+    torch.testing.assert_close(values, torch.tensor([[0.0, 0.2, 1.0]]))
+
+
+def test_the_total_variance_is_the_sum_of_the_variances() -> None:
+    rows = 100 + torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0))
+    expected = rows.double().var(0, correction=0).sum().item()
+    assert total_variance(rows) == pytest.approx(expected, rel=1e-6)
+    pixels = torch.randint(
+        0, 256, (5000, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    expected = (pixels.double() / 255).var(0, correction=0).sum().item()
+    assert total_variance(pixels) == pytest.approx(expected, rel=1e-6)

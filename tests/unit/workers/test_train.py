@@ -1,0 +1,404 @@
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from workers.checkpoint import decode_tensors, encode_train_state
+from workers.data import Dataset, load
+from workers.errors import CheckpointError, Diverged, SpecMismatch
+from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
+from workers.spec import TrainSpec
+from workers.train import train
+
+DIGITS = {"name": "digits"}
+RING = {"kind": "ring", "samples": 400}
+TINY = {"kind": "mlp", "hidden": [16], "latent_dim": 3}
+
+
+def spec_of(dataset: Mapping[str, Any] = DIGITS, **changes: Any) -> TrainSpec:
+    run = {
+        name: changes.pop(name)
+        for name in ("seed", "checkpoint_every_epochs", "checkpoint_at_epochs", "resources")
+        if name in changes
+    }
+    trainer = {"kind": "delta_vae", "network": TINY, "epochs": 4, "batch_size": 128, **changes}
+    return TrainSpec.model_validate({"dataset": dataset, "trainer": trainer, **run})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load(spec_of().dataset, Path("unused"))
+
+
+@pytest.fixture(scope="module")
+def ring() -> Dataset:
+    return load(spec_of(RING).dataset, Path("unused"))
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """True from the call before step ``steps`` + 1 of this attempt on."""
+    asked = iter(range(10**9))
+    return lambda: next(asked) >= steps
+
+
+def last_checkpoint(events: list[Event]) -> Checkpoint:
+    return [event for event in events if isinstance(event, Checkpoint)][-1]
+
+
+def finished(events: list[Event]) -> Finished:
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+def metrics(events: list[Event]) -> list[Metrics]:
+    """The metrics at the end of each epoch."""
+    return [e for e in events if isinstance(e, Metrics) and e.epoch == int(e.epoch)]
+
+
+def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "spread": {
+            "kind": "gaussian",
+            "scale": 0.3,
+            "schedule": {"kind": "cosine", "initial_scale": 0.9, "until_epoch": 3},
+        },
+        "estimator": "antithetic",
+        "warm_up_epochs": 1,
+        "noise_samples": 2,
+        "importance_samples": 2,
+        "optimizer": {
+            "kind": "adamw",
+            "weight_decay": 0.01,
+            "ema_decay": 0.9,
+            "schedule": {"kind": "cosine", "final_fraction": 0.1},
+        },
+        "early_stopping": {"patience": 50},
+    },
+    "vae": {"kind": "vae", "observation": {"kind": "laplace", "scale": 0.4}, "noise_samples": 2},
+    "staircase": {
+        "estimator": "clean_target",
+        "optimizer": {"clip_norm": None, "schedule": {"kind": "staircase", "every_epochs": 1}},
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stop_at", [1, 20, 26, 31])
+def test_stopping_anywhere_and_resuming_gives_the_same_bits(
+    variant: str, stop_at: int, digits: Dataset
+) -> None:
+    """2n epochs = n + stop + resume + n; 13 steps make an epoch, so 26 is on a boundary."""
+    spec = spec_of(**VARIANTS[variant])
+    whole = [*train(spec, digits)]
+    part = [*train(spec, digits, should_stop=stop_after(stop_at))]
+    assert finished(part).reason == "interrupted"
+    assert finished(part).step == stop_at
+    # Through bytes, as a restart would have it.
+    state = decode_tensors(encode_train_state(last_checkpoint(part)))
+    rest = [*train(spec, digits, resume=state)]
+    assert finished(rest).step == finished(whole).step == 52
+    one, other = last_checkpoint(whole), last_checkpoint(rest)
+    assert same(one.weights, other.weights)
+    assert same(one.train_state, other.train_state)
+    clock = {"data_per_s"}
+    for a, b in zip(reversed(metrics(whole)), reversed(metrics(rest)), strict=False):
+        gradient = {"gradient_norm"}  # measured every 20th step, perhaps before the stop
+        assert {k: v for k, v in a.values.items() if k not in clock | gradient} == {
+            k: v for k, v in b.values.items() if k not in clock | gradient
+        }
+
+
+def test_a_run_can_be_stopped_after_every_step(digits: Dataset) -> None:
+    spec = spec_of(epochs=1, optimizer={"ema_decay": 0.5})
+    state = None
+    for step in range(1, 14):
+        events = [*train(spec, digits, resume=state, should_stop=stop_after(1))]
+        assert finished(events).step == step
+        state = last_checkpoint(events).train_state
+    assert finished(events).reason == "completed"
+    whole = last_checkpoint([*train(spec, digits)])
+    assert same(last_checkpoint(events).weights, whole.weights)
+
+
+def test_a_stop_before_the_first_step_can_be_resumed(digits: Dataset) -> None:
+    spec = spec_of(epochs=1)
+    events = [*train(spec, digits, should_stop=lambda: True)]
+    assert [type(event) for event in events] == [Checkpoint, Finished]
+    rest = [*train(spec, digits, resume=last_checkpoint(events).train_state)]
+    whole = [*train(spec, digits)]
+    assert same(last_checkpoint(rest).weights, last_checkpoint(whole).weights)
+
+
+def test_a_stop_on_a_checkpointed_step_writes_it_once(digits: Dataset) -> None:
+    spec = spec_of(checkpoint_every_epochs=1)
+    events = [*train(spec, digits, should_stop=stop_after(26))]
+    steps = [event.step for event in events if isinstance(event, Checkpoint)]
+    assert steps == [13, 26]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits: Dataset) -> None:
+    torch.manual_seed(1)
+    first = last_checkpoint([*train(spec_of(epochs=1), digits)])
+    torch.manual_seed(2)
+    second = last_checkpoint([*train(spec_of(epochs=1), digits)])
+    other = last_checkpoint([*train(spec_of(epochs=1, seed=1), digits)])
+    assert same(first.weights, second.weights)
+    assert not same(first.weights, other.weights)
+
+
+def test_evaluation_grids_and_checkpoints_do_not_change_the_weights(digits: Dataset) -> None:
+    often = spec_of(checkpoint_every_epochs=1, grid_every_epochs=1, evaluate_every_epochs=1)
+    seldom = spec_of(
+        checkpoint_every_epochs=99,
+        checkpoint_at_epochs=(),
+        grid_every_epochs=99,
+        evaluate_every_epochs=99,
+    )
+    one, other = [*train(often, digits)], [*train(seldom, digits)]
+    assert sum("held_out_elbo_nats" in m.values for m in metrics(one)) == 4
+    assert sum("held_out_elbo_nats" in m.values for m in metrics(other)) == 1
+    assert same(last_checkpoint(one).weights, last_checkpoint(other).weights)
+
+
+def test_training_does_not_touch_the_process_s_random_state(digits: Dataset) -> None:
+    before = torch.get_rng_state()
+    [*train(spec_of(epochs=1), digits)]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_objective_falls_and_its_parts_add_up(digits: Dataset) -> None:
+    every = metrics([*train(spec_of(epochs=8), digits)])
+    assert every[-1].values["loss_nats"] < every[0].values["loss_nats"] - 2
+    for event in every:
+        v = event.values
+        assert v["loss_nats"] == pytest.approx(v["reconstruction_nats"] + v["kl_nats"], rel=1e-5)
+        assert v["elbo_nats"] == pytest.approx(-v["loss_nats"], rel=1e-5)
+        assert v["held_out_excess_nats"] == pytest.approx(
+            -v["held_out_elbo_nats"] - v["noise_entropy_nats"]
+        )
+        assert v["held_out_loss_nats"] == pytest.approx(-v["held_out_elbo_nats"], rel=1e-6)
+        # An ELBO is below the evidence, and that, noise being independent, below −H(K).
+        assert v["held_out_excess_nats"] > 0
+        assert v["gradient_norm"] > 0
+        assert v["data_per_s"] > 0
+    assert every[-1].values["data_total_variance"] == pytest.approx(
+        (digits.train.double() / 255).var(0, correction=0).sum().item(), rel=1e-6
+    )
+
+
+def test_the_means_of_an_epoch_weigh_every_datum_the_same(ring: Dataset) -> None:
+    """360 data in batches of 100: the last one, of 60, counts 60."""
+    spec = spec_of(RING, epochs=1, batch_size=100, optimizer={"learning_rate": 1e-9})
+    means = metrics([*train(spec, ring)])[0].values["loss_nats"]
+    whole = spec_of(RING, epochs=40, batch_size=360, optimizer={"learning_rate": 1e-9})
+    draws = [m.values["loss_nats"] for m in metrics([*train(whole, ring)])]
+    # Four batches have the spread of one draw over all the data.
+    assert abs(means - float(np.mean(draws))) < 6 * float(np.std(draws, ddof=1))
+
+
+def test_a_checkpoint_comes_at_each_named_epoch_and_a_grid_too(digits: Dataset) -> None:
+    spec = spec_of(
+        epochs=5, checkpoint_every_epochs=2, checkpoint_at_epochs=(3,), grid_every_epochs=4
+    )
+    events = [*train(spec, digits)]
+    checkpoints = [event for event in events if isinstance(event, Checkpoint)]
+    assert [c.epoch for c in checkpoints] == [2, 3, 4, 5]
+    assert [c.is_named for c in checkpoints] == [False, True, False, False]
+    assert [e.epoch for e in events if isinstance(e, Grid)] == [1, 4, 5]
+    assert all(e.png.startswith(b"\x89PNG") for e in events if isinstance(e, Grid))
+    assert "held_out_elbo_nats" in checkpoints[0].metrics
+    assert finished(events).reason == "completed"
+
+
+def test_a_checkpoint_is_a_copy(digits: Dataset) -> None:
+    spec = spec_of(epochs=2, checkpoint_every_epochs=1, optimizer={"ema_decay": 0.9})
+    events = train(spec, digits)
+    first = next(event for event in events if isinstance(event, Checkpoint))
+    before = {name: tensor.clone() for name, tensor in first.weights.items()}
+    state = {name: tensor.clone() for name, tensor in first.train_state.items()}
+    assert finished([*events]).reason == "completed"
+    assert same(before, first.weights)
+    assert same(state, first.train_state)
+
+
+def test_the_moving_average_is_what_is_shown(digits: Dataset) -> None:
+    """A decay of 0 is no average at all; a slow one stays near the initial weights."""
+    plain = last_checkpoint([*train(spec_of(epochs=1), digits)])
+    at_once = last_checkpoint([*train(spec_of(epochs=1, optimizer={"ema_decay": 0.0}), digits)])
+    slow = last_checkpoint([*train(spec_of(epochs=1, optimizer={"ema_decay": 0.9999}), digits)])
+    assert same(plain.weights, at_once.weights)
+    name = "decoder.layers.1.weight"
+    raw = slow.train_state[f"weights.{name}"]
+    assert torch.equal(raw, plain.weights[name])
+    assert not torch.equal(slow.weights[name], raw)
+
+
+def test_the_moving_average_follows_its_definition(digits: Dataset) -> None:
+    spec = spec_of(epochs=1, optimizer={"ema_decay": 0.7})
+    expected: Tensor | None = None
+    name, state = "encoder.layers.0.bias", None
+    start = [*train(spec, digits, should_stop=lambda: True)]
+    expected = last_checkpoint(start).train_state[f"weights.{name}"]
+    for _ in range(5):
+        events = [*train(spec, digits, resume=state, should_stop=stop_after(1))]
+        state = last_checkpoint(events).train_state
+        expected = 0.7 * expected + 0.3 * state[f"weights.{name}"]
+    assert state is not None
+    torch.testing.assert_close(state[f"average.{name}"], expected)
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(digits: Dataset) -> None:
+    # A rate so large that the later epochs are not each better than all before.
+    spec = spec_of(epochs=8, checkpoint_every_epochs=1, optimizer={"learning_rate": 0.1})
+    events = [*train(spec, digits)]
+    lowest = float("inf")
+    verdicts = []
+    for event in events:
+        if isinstance(event, Checkpoint):
+            cost = event.metrics["held_out_excess_nats"]
+            assert event.is_best == (cost < lowest)
+            lowest = min(lowest, cost)
+            verdicts.append(event.is_best)
+    assert True in verdicts
+    assert False in verdicts
+
+
+def test_early_stopping_ends_the_run_with_a_checkpoint(digits: Dataset) -> None:
+    spec = spec_of(
+        epochs=50,
+        early_stopping={"metric": "elbo_nats", "patience": 2, "min_delta": 1e6},
+        checkpoint_every_epochs=50,
+    )
+    events = [*train(spec, digits)]
+    # The first evaluation improves on nothing, the next two not by as much as asked.
+    assert finished(events).reason == "stopped_early"
+    assert finished(events).epoch == 3
+    assert last_checkpoint(events).epoch == 3
+    assert any(isinstance(event, Grid) and event.epoch == 3 for event in events)
+    again = [*train(spec, digits, resume=last_checkpoint(events).train_state)]
+    assert finished(again).reason == "stopped_early"
+
+
+def test_early_stopping_waits_until_the_objective_has_settled(digits: Dataset) -> None:
+    spec = spec_of(
+        epochs=8,
+        warm_up_epochs=5,
+        early_stopping={"patience": 1, "min_delta": 1e6},
+    )
+    assert finished([*train(spec, digits)]).epoch == 6
+
+
+@pytest.mark.parametrize("kind", ["ring", "line", "two-moons", "surface"])
+def test_toys_train_to_samples_near_their_data(kind: str) -> None:
+    dataset = {"kind": kind, "samples": 1000}
+    spec = spec_of(
+        dataset,
+        network={"kind": "mlp", "hidden": [32], "latent_dim": 2},
+        spread={"kind": "gaussian", "scale": 0.3},
+        optimizer={"learning_rate": 5e-3},
+        epochs=40,
+    )
+    events = [*train(spec, load(spec.dataset, Path("unused")))]
+    values = metrics(events)[-1].values
+    assert 0.5 < values["sample_total_variance"] / values["data_total_variance"] < 1.5
+    assert values["held_out_excess_nats"] < metrics(events)[0].values["held_out_excess_nats"] - 0.5
+
+
+def test_the_clean_target_comes_with_its_warning(digits: Dataset) -> None:
+    events = train(spec_of(estimator="clean_target"), digits)
+    first = next(events)
+    assert isinstance(first, Notice)
+    assert first.code == "clean_target_is_biased"
+    naive = next(iter(train(spec_of(), digits)))
+    assert isinstance(naive, Tick)
+    assert naive.step == 1
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e9])
+def test_divergence_is_raised_with_the_step_and_advice(
+    ring: Dataset, clip_norm: float | None
+) -> None:
+    spec = spec_of(
+        RING,
+        network={"kind": "mlp", "hidden": [64, 64, 64], "latent_dim": 2},
+        spread={"kind": "gaussian", "scale": 1e-4},
+        optimizer={"learning_rate": 10.0, "clip_norm": clip_norm},
+        epochs=400,
+    )
+    with pytest.raises(Diverged, match="learning rate below 10") as caught:
+        [*train(spec, ring)]
+    assert caught.value.step > 0
+    assert "clip_norm" in str(caught.value)
+
+
+def test_a_nan_in_the_train_state_is_never_published(digits: Dataset) -> None:
+    spec = spec_of()
+    events = [*train(spec, digits, should_stop=stop_after(5))]
+    state = dict(last_checkpoint(events).train_state)
+    name = "weights.decoder.layers.0.bias"
+    state[name] = torch.full_like(state[name], float("nan"))
+    with pytest.raises(Diverged, match="at step 6"):
+        [*train(spec, digits, resume=state)]
+    with pytest.raises(Diverged, match="weights"):
+        [*train(spec, digits, resume=state, should_stop=lambda: True)]
+
+
+def test_the_train_state_of_another_spec_is_refused(digits: Dataset) -> None:
+    state = last_checkpoint([*train(spec_of(epochs=1), digits)]).train_state
+    wider = spec_of(network={"kind": "mlp", "hidden": [17], "latent_dim": 3})
+    for spec in (wider, spec_of(optimizer={"ema_decay": 0.9})):
+        with pytest.raises(CheckpointError, match="does not fit"):
+            [*train(spec, digits, resume=state)]
+    with pytest.raises(CheckpointError):
+        [*train(spec_of(), digits, resume={})]
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(ring: Dataset) -> None:
+    with pytest.raises(SpecMismatch):
+        [*train(spec_of(RING, batch_size=361), ring)]
+
+
+def test_an_event_comes_at_least_once_a_second(digits: Dataset) -> None:
+    """A step that takes a twentieth of a second, an epoch that takes many."""
+
+    def slowly() -> bool:
+        time.sleep(0.05)
+        return time.monotonic() > end
+
+    spec = spec_of(batch_size=4, epochs=1)
+    end = time.monotonic() + 2.5
+    kinds = []
+    before = time.monotonic()
+    gaps = []
+    for event in train(spec, digits, should_stop=slowly):
+        now = time.monotonic()
+        gaps.append(now - before)
+        before = now
+        kinds.append(type(event))
+    assert max(gaps) < 2.0  # half a second by design; the rest is for a busy machine
+    assert kinds.count(Metrics) >= 1
+    assert kinds.count(Tick) >= 2
+
+
+def test_an_interim_metric_is_the_mean_of_the_epoch_so_far(digits: Dataset) -> None:
+    def slowly() -> bool:
+        time.sleep(0.1)
+        return False
+
+    spec = spec_of(epochs=1, optimizer={"learning_rate": 1e-9}, evaluate_every_epochs=9)
+    events = [*train(spec, digits, should_stop=slowly)]
+    interim = [e for e in events if isinstance(e, Metrics) and e.epoch < 1]
+    assert interim
+    assert interim[0].values["loss_nats"] == pytest.approx(
+        metrics(events)[0].values["loss_nats"], rel=0.02
+    )
