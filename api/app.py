@@ -23,6 +23,7 @@ from api.errors import (
     add_error_handlers,
     documented,
 )
+from api.examples import add_examples
 from api.figures import HttpFigures, ServiceFigures
 from api.middleware import Entrance, host_names
 from service import __version__, errors
@@ -39,7 +40,7 @@ to do, and `errors` points at the fields. Query parameters that are not known ar
 
 
 class _App(FastAPI):
-    """FastAPI with the schema of problems in its description."""
+    """FastAPI with problems and examples in its description."""
 
     def openapi(self) -> dict[str, Any]:
         """See FastAPI."""
@@ -49,6 +50,7 @@ class _App(FastAPI):
             problem = bodies.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs")
             schemas["Problem"] = problem
+            add_examples(schema)
         assert self.openapi_schema is not None
         return self.openapi_schema
 
@@ -61,7 +63,6 @@ def _application(settings: Settings) -> _App:
         description=_DESCRIPTION,
         redirect_slashes=False,
         separate_input_output_schemas=False,
-        max_body_size=settings.max_body_bytes,
         responses=documented(
             CROSS_ORIGIN, FOREIGN_HOST, INTERNAL_ERROR, SERVICE_PROBLEMS[errors.NotReady]
         ),
@@ -76,7 +77,8 @@ def _application(settings: Settings) -> _App:
         figures=figures,
     )
     for module in (jobs, events, results, samples, datasets, trainers, health):
-        app.include_router(module.router)
+        # Inside the entrance, which answers to a declared length; this counts undeclared ones.
+        app.include_router(module.router, max_body_size=settings.max_body_bytes)
     return app
 
 

@@ -20,6 +20,7 @@ from api.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     documented,
 )
+from api.examples import REQUEST
 from api.routes import StrictRoute
 from service import errors
 from service.jobs import Job, JobFilter, JobRequest, JobState, Label, LabelValue
@@ -30,20 +31,6 @@ LIMIT_MAX = 100
 _BODY_PROBLEMS = (MALFORMED_BODY, INVALID_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
 _MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
 _ETAG = {"schema": {"type": "string"}, "description": "The job's version."}
-_FIRST_LIGHT = {
-    "name": "first light",
-    "labels": {"team": "a"},
-    "spec": {
-        "kind": "train",
-        "dataset": {"name": "mnist-10k"},
-        "trainer": {
-            "kind": "delta_vae",
-            "spread": {"kind": "laplace", "scale": 0.5},
-            "network": {"kind": "mlp", "hidden": [400, 400], "latent_dim": 64},
-            "epochs": 60,
-        },
-    },
-}
 
 
 class LabelsPatch(BaseModel):
@@ -101,7 +88,7 @@ def _etag(job: Job) -> dict[str, str]:
         ),
     },
     openapi_extra={
-        "requestBody": {"content": {"application/json": {"example": _FIRST_LIGHT}}},
+        "requestBody": {"content": {"application/json": {"example": REQUEST}}},
     },
 )
 def submit_job(

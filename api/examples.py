@@ -1,0 +1,167 @@
+"""One example of each answer, for the OpenAPI document."""
+
+from typing import Any
+
+_AT = "2026-01-02T03:04:05Z"
+_JOB = "/v1/jobs/job-5f0c2b9e6f5a4d7c"
+_DIGEST = "sha256:" + "3a" * 32
+
+SPEC: dict[str, Any] = {
+    "kind": "train",
+    "version": 1,
+    "seed": 0,
+    "dataset": {"kind": "named", "name": "mnist-10k", "digest": _DIGEST},
+    "trainer": {
+        "kind": "delta_vae",
+        "spread": {"kind": "laplace", "scale": 0.5},
+        "network": {"kind": "mlp", "hidden": [400, 400], "latent_dim": 64},
+        "epochs": 60,
+        "batch_size": 100,
+    },
+}
+REQUEST: dict[str, Any] = {"name": "first light", "labels": {"team": "a"}, "spec": SPEC}
+_SUMMARY: dict[str, Any] = {
+    "id": "job-5f0c2b9e6f5a4d7c",
+    "name": "first light",
+    "labels": {"team": "a"},
+    "priority": 0,
+    "state": "running",
+    "reason": "training",
+    "message": "Training.",
+    "cancel_requested": False,
+    "trainer": "delta_vae",
+    "dataset": "mnist-10k",
+    "progress": {"step": 540, "total_steps": 5400, "fraction": 0.1, "epoch": 6.0, "eta_s": 41.0},
+    "spec_digest": _DIGEST,
+    "version": 3,
+    "created_at": _AT,
+    "updated_at": _AT,
+    "ended_at": None,
+    "links": {"self": _JOB, "samples": f"{_JOB}/samples"},
+}
+_ATTEMPT = {
+    "number": 1,
+    "reason": None,
+    "message": None,
+    "host": "worker-1",
+    "pid": 4711,
+    "resumed_from_step": None,
+    "created_at": _AT,
+    "started_at": _AT,
+    "first_step_at": _AT,
+    "ended_at": None,
+}
+_BODY = {
+    **_SUMMARY,
+    "limits": {"max_wall_s": None, "max_attempts": 3},
+    "queue": None,
+    "attempts": [_ATTEMPT],
+    "spec": SPEC,
+}
+_GRID = {
+    "name": "grids/00000540.png",
+    "attempt": 1,
+    "media_type": "image/png",
+    "digest": _DIGEST,
+    "size_bytes": 21_504,
+    "step": 540,
+    "epoch": 6.0,
+    "created_at": _AT,
+    "links": {"content": f"{_JOB}/artifacts/grids/00000540.png"},
+}
+_CHECKPOINT = {
+    "id": "00000540",
+    "attempt": 1,
+    "step": 540,
+    "epoch": 6.0,
+    "digest": _DIGEST,
+    "size_bytes": 4_312_496,
+    "metrics": {"loss_nats": 431.7},
+    "is_best": True,
+    "has_train_state": True,
+    "created_at": _AT,
+    "links": {
+        "weights": f"{_JOB}/checkpoints/00000540/weights",
+        "samples": f"{_JOB}/samples?checkpoint=00000540",
+    },
+}
+_PLAN = {
+    "spec": SPEC,
+    "parameters": 1_076_000,
+    "memory_bytes": 420_000_000,
+    "steps": 5400,
+    "storage_bytes": 95_000_000,
+    "duration_s": 45.0,
+    "waits_for": "nothing: it would start at once",
+}
+_EVENT = {
+    "seq": 7,
+    "at": _AT,
+    "attempt": 1,
+    "kind": "metrics",
+    "data": {"step": 90, "epoch": 1.0, "values": {"loss_nats": 571.2}},
+}
+_POINT = {"step": 90, "epoch": 1.0, "value": 571.2, "at": _AT}
+
+# By the name of the answer's schema.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "JobBody": _BODY,
+    "JobPage": {"jobs": [_SUMMARY], "next_cursor": None},
+    "JobRequest": REQUEST,
+    "CancelBody": {"intent": "cancelled", "job": {**_BODY, "cancel_requested": True}},
+    "PlanBody": _PLAN,
+    "EventPage": {"events": [_EVENT], "next_after": 7},
+    "MetricsBody": {"metrics": {"loss_nats": [_POINT]}},
+    "CheckpointList": {"checkpoints": [_CHECKPOINT]},
+    "GridList": {"grids": [_GRID]},
+    "ArtifactList": {"artifacts": [_GRID]},
+    "SamplesBody": {
+        "checkpoint": "00000540",
+        "step": 540,
+        "seed": 0,
+        "n": 2,
+        "spread": False,
+        "shape": [2, 2],
+        "samples": [[0.98, 0.17], [-0.34, 0.94]],
+    },
+    "DatasetList": {
+        "datasets": [
+            {
+                "name": "mnist-10k",
+                "title": "MNIST: 10,000 handwritten digits, 28×28 grey",
+                "shape": [28, 28],
+                "count": 10_000,
+                "is_image": True,
+                "digest": _DIGEST,
+                "available": True,
+                "detail": "The first 10,000 training digits of MNIST.",
+            }
+        ]
+    },
+    "TrainerList": {
+        "trainers": [
+            {
+                "name": "delta_vae",
+                "title": "δ-VAE, trained by spread divergence",
+                "description": "The implicit model x = g(z) trained through a spread KL.",
+                "links": {"schema": "/v1/trainers/delta_vae/schema"},
+            }
+        ]
+    },
+    "LiveBody": {"alive": True},
+    "ReadyBody": {
+        "ready": True,
+        "parts": [{"name": "database", "ready": True, "detail": "ok"}],
+    },
+}
+
+
+def add_examples(document: dict[str, Any]) -> None:
+    """Put the example of each JSON answer into an OpenAPI document."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {}).get("application/json", {})
+                name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+                if name in EXAMPLES:
+                    content["example"] = EXAMPLES[name]

@@ -1,0 +1,147 @@
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.app import Services, create_app
+from api.main import running_services
+from service.attempts import Attempts
+from service.catalogue import Catalogue
+from service.cluster.inline import InlineCluster
+from service.feed import Feed
+from service.health import Health
+from service.jobs import Job
+from service.jobstore import JobStore
+from service.results import Results
+from service.sampling import Sampling
+from service.settings import Settings
+from service.training import Training
+from service.watcher import Watcher
+from tests.factories import request
+from workers.artifacts import LocalStore
+
+DIGITS = {
+    "name": "digits",
+    "labels": {"team": "a"},
+    "spec": {
+        "dataset": {"name": "digits"},
+        "trainer": {
+            "kind": "delta_vae",
+            "network": {"kind": "mlp", "hidden": [16], "latent_dim": 4},
+            "epochs": 3,
+            "batch_size": 200,
+            "grid_every_epochs": 1,
+        },
+        "checkpoint_at_epochs": [1, 2],
+    },
+}
+LOCAL = "http://localhost"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service at work, seen from inside the process."""
+
+    app: FastAPI
+    http: TestClient
+    services: Services
+    trained: str  # id of a job that has succeeded
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("running")
+    settings = Settings(data_dir=folder)
+    jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
+    with (
+        contextlib.closing(jobs),
+        contextlib.closing(InlineCluster()) as cluster,
+        running_services(settings, jobs, artifacts, cluster) as services,
+    ):
+        app = create_app(services, settings)
+        with TestClient(app, base_url=LOCAL) as http:
+            job_id = http.post("/v1/jobs", json=DIGITS).json()["id"]
+            events = http.get(
+                f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}
+            ).text
+            assert '"state":"succeeded"' in events
+            yield Running(app, http, services, job_id)
+
+
+@pytest.fixture(scope="session")
+def url(running: Running) -> Iterator[str]:
+    """The address of a real server in front of the same services."""
+    server = uvicorn.Server(
+        uvicorn.Config(running.app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        threading.Event().wait(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """A service whose watcher does nothing: jobs stay as the test puts them."""
+
+    app: FastAPI
+    http: TestClient
+    jobs: JobStore
+    feed: Feed
+    artifacts: LocalStore
+
+    def submit(self, **fields: Any) -> str:
+        """The id of a new job."""
+        body = request(**fields).model_dump(mode="json")
+        answer = self.http.post("/v1/jobs", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def change(self, job_id: str, change: Callable[[JobStore, Job], object]) -> None:
+        """Change a job as the watcher would, and tell its followers."""
+        change(self.jobs, self.jobs.get(job_id))
+        self.feed.notify(job_id, urgent=True)
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[Quiet]:
+    settings = Settings(data_dir=tmp_path, max_body_bytes=100_000)
+    cluster, feed = InlineCluster(), Feed()
+    artifacts = LocalStore(tmp_path / "artifacts")
+    with contextlib.closing(JobStore.open("sqlite://")) as jobs:
+        attempts = Attempts(
+            jobs,
+            artifacts,
+            cluster,
+            feed,
+            tmp_path,
+            cancel_grace_s=settings.cancel_grace_s,
+            start_timeout_s=settings.start_timeout_s,
+        )
+        watcher = Watcher(jobs, cluster, attempts)
+        results = Results(jobs, artifacts)
+        services = Services(
+            training=Training(jobs, artifacts, cluster, feed, tmp_path, watcher.wake),
+            results=results,
+            sampling=Sampling(results, artifacts, tmp_path),
+            catalogue=Catalogue(tmp_path),
+            feed=feed,
+            health=Health(jobs, artifacts, cluster, watcher, feed),
+        )
+        app = create_app(services, settings)
+        with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:
+            yield Quiet(app, http, jobs, feed, artifacts)
