@@ -1,6 +1,8 @@
 """The connection to the database: transactions, and the vendor's errors as ours."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -108,16 +110,30 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     # The driver's own transactions begin too late (not before a SELECT): we begin them.
     connection.isolation_level = None
-    for pragma in (
-        "foreign_keys = ON",
-        "journal_mode = WAL",
-        # In WAL mode NORMAL may lose the last commits when the power fails.
-        "synchronous = FULL",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    _write_ahead(connection)
+    # In WAL mode NORMAL may lose the last commits when the power fails.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # Unlike all else, this change does not wait for another connection that makes it as well.
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if (
+                error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
+                or time.monotonic() > give_up_at
+            ):
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
