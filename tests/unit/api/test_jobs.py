@@ -62,7 +62,7 @@ def test_the_same_key_with_another_body_is_refused(quiet: Quiet) -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
 def test_a_key_that_cannot_be_kept_is_refused(quiet: Quiet, key: str) -> None:
-    headers = {"Idempotency-Key": key.encode()}
+    headers = {b"Idempotency-Key": key.encode()}
     answer = quiet.http.post("/v1/jobs", json=BODY, headers=headers)
     problem(answer, 422, "invalid-header")
 

@@ -130,7 +130,13 @@ def test_samples_that_are_known_are_not_sent_again(running: Running) -> None:
 
 
 def test_every_parameter_that_changes_the_bytes_changes_the_tag(running: Running) -> None:
-    requests = ({}, {"n": 3}, {"seed": 1}, {"spread": "true"}, {"format": "npz"})
+    requests: tuple[dict[str, Any], ...] = (
+        {},
+        {"n": 3},
+        {"seed": 1},
+        {"spread": "true"},
+        {"format": "npz"},
+    )
     tags = {running.http.get(path(running), params=p).headers["etag"] for p in requests}
     assert len(tags) == len(requests)
 

@@ -1,0 +1,205 @@
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from api.cli import app
+from api.demo import run_demo
+from api.terminal import TOYS
+from tests.factories import long_spec, tiny_spec
+from tests.unit.api.conftest import Running
+from workers.generate import Generator
+from workers.spec import ToyDataset
+
+ROOT = Path(__file__).parents[3]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    """Runs a command against the running service."""
+    runner = CliRunner(env={"SPREADTRAIN_URL": url, "COLUMNS": "200"})
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return runner.invoke(app, arguments, input=stdin)
+
+    return run
+
+
+def id_in(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    found = re.search(r"job-[0-9a-f]+", result.stdout)
+    assert found
+    return found[0]
+
+
+def refused(result: Result, says: str) -> None:
+    """One red line and exit code 1, never a traceback."""
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_the_toys_of_the_command_line_are_those_of_the_spec() -> None:
+    assert get_args(ToyDataset.model_fields["kind"].annotation) == TOYS
+
+
+def test_flags_become_a_spec(run: Run) -> None:
+    flags = (
+        *("--dataset", "digits", "--spread", "gaussian", "--scale", "0.3", "--epochs", "1"),
+        *("--seed", "9", "--hidden", "8,4", "--latent-dim", "3", "--learning-rate", "0.01"),
+        *("--name", "from flags", "--label", "team=a", "--label", "stage=x=y"),
+    )
+    job = json.loads(run("show", id_in(run("submit", *flags))).stdout)
+    assert (job["name"], job["labels"]) == ("from flags", {"team": "a", "stage": "x=y"})
+    assert job["spec"]["seed"] == 9
+    assert job["spec"]["dataset"]["name"] == "digits"
+    trainer = job["spec"]["trainer"]
+    assert trainer["spread"] == {"kind": "gaussian", "scale": 0.3, "schedule": None}
+    assert trainer["network"]["hidden"] == [8, 4]
+    assert trainer["network"]["latent_dim"] == 3
+    assert trainer["optimizer"]["learning_rate"] == 0.01
+    assert trainer["epochs"] == 1
+
+
+def test_a_spec_is_read_from_a_file_and_from_standard_input(run: Run, tmp_path: Path) -> None:
+    spec = tiny_spec().model_dump_json()
+    file = tmp_path / "spec.json"
+    file.write_text(spec)
+    from_file = json.loads(run("show", id_in(run("submit", str(file)))).stdout)
+    from_stdin = json.loads(run("show", id_in(run("submit", "-", stdin=spec))).stdout)
+    assert from_file["spec_digest"] == from_stdin["spec_digest"]
+
+
+def test_a_dry_run_shows_the_plan(run: Run) -> None:
+    result = run("submit", "--dataset", "ring", "--epochs", "2", "--dry-run")
+    assert result.exit_code == 0
+    plan = json.loads(result.stdout)
+    assert plan["spec"]["dataset"]["kind"] == "ring"
+    assert plan["steps"] == 180
+
+
+def test_a_submission_can_be_watched_to_its_end(run: Run) -> None:
+    result = run("submit", "-", "--watch", stdin=tiny_spec().model_dump_json())
+    assert id_in(result)
+    assert "succeeded: Trained for 3 epochs." in result.stdout
+
+
+def test_a_watch_shows_where_the_job_ended(run: Run, running: Running) -> None:
+    result = run("watch", running.trained)
+    assert result.exit_code == 0
+    assert "succeeded" in result.stdout
+
+
+def test_a_cancelled_job_ends_its_watch_with_an_error(run: Run) -> None:
+    job = id_in(run("submit", "-", stdin=long_spec().model_dump_json()))
+    assert "will be cancelled" in run("cancel", job).stdout
+    refused(run("watch", job), "cancelled")
+
+
+def test_jobs_are_listed_newest_first(run: Run) -> None:
+    spec = tiny_spec().model_dump_json()
+    jobs = [id_in(run("submit", "-", "--label", "cli=list", stdin=spec)) for _ in range(3)]
+    found = run("list", "--label", "cli=list").stdout
+    assert re.findall(r"job-[0-9a-f]+", found) == jobs[::-1]
+    two = run("list", "--label", "cli=list", "--limit", "2").stdout
+    assert re.findall(r"job-[0-9a-f]+", two) == jobs[:0:-1]
+
+
+def test_samples_take_the_form_of_the_files_name(
+    run: Run, running: Running, tmp_path: Path
+) -> None:
+    png, npz, text = (tmp_path / f"s.{suffix}" for suffix in ("png", "npz", "json"))
+    for file in (png, npz, text):
+        result = run("samples", running.trained, "-o", str(file), "-n", "4", "--seed", "2")
+        assert (result.exit_code, result.stdout.strip()) == (0, str(file))
+    assert png.read_bytes().startswith(b"\x89PNG")
+    with np.load(npz, allow_pickle=False) as arrays:
+        assert arrays["samples"].shape == (4, 8, 8)
+    assert json.loads(text.read_text())["n"] == 4
+    refused(run("samples", running.trained, "-o", "s.gif"), ".npz")
+
+
+def test_film_strip_and_weights_are_fetched(run: Run, running: Running, tmp_path: Path) -> None:
+    strip, weights = tmp_path / "strip.png", tmp_path / "weights.safetensors"
+    result = run("filmstrip", running.trained, "-o", str(strip), "--epochs", "1,3", "-n", "2")
+    assert result.exit_code == 0
+    assert strip.read_bytes().startswith(b"\x89PNG")
+    assert run("weights", running.trained, "-o", str(weights)).exit_code == 0
+    assert Generator.load(weights).sample(1).shape == (1, 8, 8)
+
+
+def test_what_can_be_named_is_listed(run: Run) -> None:
+    assert "mnist-10k" in run("datasets").stdout
+    assert "delta_vae" in run("trainers").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("show", "job-none"), "no job"),
+        (("submit", "--scale", "-1"), "/spec/trainer/spread/scale"),
+        (("submit", "--spread", "cauchy"), "gaussian, laplace"),
+        (("submit", "--dataset", "nope"), "nope"),
+        (("submit", "--label", "team"), "key=value"),
+        (("submit", "--hidden", "a,b"), "whole numbers"),
+        (("submit", "missing.json"), "missing.json"),
+        (("submit", "missing.json", "--epochs", "3"), "not both"),
+        (("samples", "job-none"), "no job"),
+        (("samples", "job-none", "-o", "no/such/folder/s.png"), "no job"),
+        (("list", "--url", "http://127.0.0.1:1"), "spreadtrain serve"),
+    ],
+)
+def test_an_error_is_one_line(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    refused(run(*arguments), says)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", ""])
+def test_a_file_that_is_no_object_is_refused(run: Run, content: str) -> None:
+    refused(run("submit", "-", stdin=content), "JSON")
+
+
+def test_a_folder_that_is_not_there_is_named(run: Run, running: Running) -> None:
+    refused(run("samples", running.trained, "-o", "no/such/folder/s.png"), "no/such/folder")
+
+
+def test_a_service_with_wrong_settings_does_not_start(tmp_path: Path) -> None:
+    runner = CliRunner()
+    refused(runner.invoke(app, ["serve", "--host", "0.0.0.0"]), "loopback")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["serve", "--port", port, "--data-dir", str(tmp_path)]
+        refused(runner.invoke(app, arguments), port)
+
+
+def test_a_demonstration_whose_service_cannot_start_says_why_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(RuntimeError, match=r"did not start.*service\.log"):
+        run_demo(tmp_path, 1, Console(quiet=True))
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(tmp_path) not in listed.stdout
+
+
+def test_the_command_line_is_a_module_too() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "api.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("serve", "submit", "watch", "samples", "demo"):
+        assert command in found.stdout
