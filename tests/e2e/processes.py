@@ -1,0 +1,159 @@
+"""A real service in a real process, and a census of everything that it starts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from api.client import Client, ClientError, JobHandle
+from service.cluster.processes import is_running
+from service.cluster.reap import holders
+
+ROOT = Path(__file__).parents[2]
+READY_S = 60.0
+Answer = TypeVar("Answer")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(look: Callable[[], Answer], timeout_s: float, what: str) -> Answer:
+    """The first answer that is true; fails with what was waited for."""
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at:
+        if answer := look():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
+
+
+def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
+    """Every process has ended; zombies of this test's own have."""
+    wait_until(
+        lambda: not any(is_running(pid) for pid in pids),
+        timeout_s,
+        f"processes live on: {[psutil.Process(pid) for pid in pids if is_running(pid)]}",
+    )
+
+
+class ServiceProcess:
+    """``spreadtrain serve`` on a data folder."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = data_dir.parent / f"service-{self.port}.log"
+        variables = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SPREADTRAIN_", "RAY_"))
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port)],
+                cwd=ROOT,
+                env={**variables, "SPREADTRAIN_DATA_DIR": str(data_dir), **environment},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.client = Client(self.url)
+        try:
+            wait_until(self.is_ready, READY_S, "the service to be ready")
+        except AssertionError:
+            self.end()
+            raise AssertionError(self.log.read_text()[-3000:]) from None
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the service ended: {self.log.read_text()[-3000:]}")
+        try:
+            return self.client.ready().ready
+        except ClientError:
+            return False
+
+    def census(self) -> frozenset[int]:
+        """Every process that the service has started, the service itself included."""
+        found = {self.process.pid}
+        found |= {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+        for folder in self.ray_folders():
+            found |= {holder.pid for holder in holders(folder)}
+        return frozenset(found)
+
+    def ray_folders(self) -> list[Path]:
+        """Temporary folders of Rays that this service started."""
+        mine = {
+            Path(path)
+            for child in psutil.Process(self.process.pid).children()
+            for path in child.cmdline()
+            if Path(path).name.startswith("spreadtrain-") and tempfile.gettempdir() in path
+        }
+        return sorted(mine)
+
+    def child(self, name: str) -> int:
+        """Process id of the service's child of that name."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child.pid for child in children if child.name() == name)
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> int:
+        """Signal the service and wait for its end; returns its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever the test did."""
+        self.client.close()
+        if self.process.poll() is None:
+            pids = self.census()
+            self.process.kill()
+            self.process.wait()
+            wait_until_gone(pids)
+
+
+def pid_of_attempt(job: JobHandle) -> int:
+    """Process id of the job's running attempt."""
+    return (
+        wait_until(
+            lambda: job.refresh().body.attempts[-1].pid if job.body.attempts else None,
+            30,
+            "the attempt's process id",
+        )
+        or 0
+    )
+
+
+def wait_for(job: JobHandle, is_there: Callable[[JobHandle], bool], what: str) -> JobHandle:
+    return wait_until(lambda: (is_there(job.refresh()) and job) or None, 90, what) or job
+
+
+def spec(epochs: int, **fields: object) -> Mapping[str, object]:
+    """Real digits on a small network: about 0.1 s an epoch, a checkpoint at each."""
+    return {
+        "dataset": {"name": "mnist-10k"},
+        "trainer": {
+            "kind": "delta_vae",
+            "network": {"kind": "mlp", "hidden": [32], "latent_dim": 8},
+            "epochs": epochs,
+            "evaluate_every_epochs": 100_000,
+            "grid_every_epochs": 100_000,
+        },
+        "checkpoint_every_epochs": 1,
+        **fields,
+    }

@@ -1,0 +1,172 @@
+"""What real signals do to a real service: nothing is left running, and nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from api.client import JobHandle
+from service.cluster.processes import is_running
+from tests.e2e.conftest import Start
+from tests.e2e.processes import (
+    ROOT,
+    pid_of_attempt,
+    spec,
+    wait_for,
+    wait_until,
+    wait_until_gone,
+)
+
+
+def begun(job: JobHandle) -> bool:
+    """The job has a checkpoint to go on from."""
+    return job.refresh().state == "running" and len(job.checkpoints()) >= 2
+
+
+def resumed_steps(job: JobHandle) -> list[int | None]:
+    return [attempt.resumed_from_step for attempt in job.refresh().body.attempts]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(
+    start: Start, number: int
+) -> None:
+    service = start()
+    undisturbed = service.client.submit(spec(30)).wait(90)
+    job = service.client.submit(spec(30))
+    wait_for(job, begun, "two checkpoints")
+    pids = service.census()
+    assert len(pids) > 5
+    assert service.stop(number) == 0
+    wait_until_gone(pids, 1)
+
+    again = start()
+    resumed = again.client.job(job.id).wait(90)
+    assert resumed.state == "succeeded"
+    first, second = resumed_steps(resumed)
+    assert first is None
+    assert second is not None
+    assert second > 0
+    assert (
+        resumed.checkpoints()[-1].digest
+        == again.client.job(undisturbed.id).checkpoints()[-1].digest
+    )
+
+
+def test_killing_the_service_leaves_no_process_and_loses_no_job(start: Start) -> None:
+    service = start()
+    job = service.client.submit(spec(60))
+    wait_for(job, begun, "two checkpoints")
+    pids = service.census()
+    service.kill()
+    again = start()
+    wait_until_gone(pids)
+    resumed = again.client.job(job.id).wait(90)
+    assert resumed.state == "succeeded"
+    assert [attempt.reason for attempt in resumed.body.attempts] == ["interrupted", "completed"]
+    assert resumed_steps(resumed)[1]
+
+
+def test_a_killed_service_is_cleaned_up_after_even_if_it_never_comes_back(start: Start) -> None:
+    service = start()
+    wait_for(service.client.submit(spec(1000)), begun, "two checkpoints")
+    pids = service.census()
+    folders = service.ray_folders()
+    service.kill()
+    wait_until_gone(pids)
+    wait_until(lambda: not any(folder.exists() for folder in folders), 20, "the folders to go")
+
+
+def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Start) -> None:
+    service = start()
+    job = service.client.submit(spec(60))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    os.kill(pid, signal.SIGKILL)
+    resumed = job.wait(90)
+    assert [attempt.reason for attempt in resumed.body.attempts] == ["worker_lost", "completed"]
+    assert resumed_steps(resumed)[1]
+    assert not is_running(pid)
+    steps = [point.step for point in resumed.metrics()["loss_nats"]]
+    assert steps == sorted(set(steps))
+
+
+def test_killing_the_raylet_is_survived(start: Start) -> None:
+    service = start()
+    job = service.client.submit(spec(100))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    before = service.census() - {service.process.pid}
+    os.kill(service.child("raylet"), signal.SIGKILL)
+    wait_until_gone(frozenset({pid}), 2)
+    assert job.wait(120).state == "succeeded"
+    wait_until_gone(before)
+    assert service.is_ready()
+    reasons = [attempt.reason for attempt in job.refresh().body.attempts]
+    assert reasons == ["worker_lost", "completed"]
+
+
+def test_a_cancelled_job_has_no_process_left(start: Start) -> None:
+    service = start()
+    job = service.client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    asked_at = time.monotonic()
+    job.cancel()
+    wait_until(lambda: job.refresh().state == "cancelled", 15, "the job to be cancelled")
+    assert not is_running(pid)
+    assert time.monotonic() - asked_at < 12  # within the grace time it ends by itself
+    assert job.body.reason == "cancelled"
+    assert service.client.submit(spec(1)).wait(60).state == "succeeded"
+
+
+def test_an_attempt_that_does_not_listen_is_cancelled_the_hard_way(start: Start) -> None:
+    service = start(SPREADTRAIN_CANCEL_GRACE_S="1")
+    job = service.client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    os.kill(pid, signal.SIGSTOP)  # it can neither see the wish nor write its outcome
+    job.cancel()
+    wait_until(lambda: job.refresh().state == "cancelled", 30, "the job to be cancelled")
+    assert not is_running(pid)
+
+
+def test_a_second_service_on_the_same_data_is_refused(start: Start) -> None:
+    service = start()
+    second = subprocess.run(
+        [sys.executable, "-m", "api.cli", "serve", "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert "another service is running" in second.stderr + second.stdout
+    assert "Traceback" not in second.stderr
+    assert service.is_ready()
+
+
+def test_a_taken_port_is_said_at_once(start: Start) -> None:
+    service = start()
+    second = subprocess.run(
+        [sys.executable, "-m", "api.cli", "serve", "--port", str(service.port)],
+        cwd=ROOT,
+        env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir.parent / "other")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert "choose another port" in (second.stderr + second.stdout).replace("\n", " ")
+
+
+def test_ten_jobs_at_once_all_run_and_share_what_there_is(start: Start) -> None:
+    service = start(SPREADTRAIN_CPUS="2")
+    jobs = [service.client.submit(spec(1), name=str(number)) for number in range(10)]
+    assert {job.wait(120).state for job in jobs} == {"succeeded"}
