@@ -18,6 +18,11 @@ def quoted(value: str) -> str:
     return f'"{value}"'
 
 
+def is_head(request: Request) -> bool:
+    """Whether only the head of the answer is asked for."""
+    return bool(request.scope.get("state", {}).get("is_head"))
+
+
 def is_unchanged(request: Request, etag: str) -> bool:
     """Whether If-None-Match names the tag, so that the answer is 304."""
     given = request.headers.get("if-none-match")

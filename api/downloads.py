@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
-from api.conditions import asked_range, is_unchanged, quoted
+from api.conditions import asked_range, is_head, is_unchanged, quoted
 from service.results import Download
 
 
@@ -27,7 +27,7 @@ def send_file(request: Request, file: Download) -> Response:
     if part:
         headers["Content-Range"] = part.content_range
     return StreamingResponse(
-        file.open(start, stop),
+        () if is_head(request) else file.open(start, stop),
         status_code=206 if part else 200,
         headers=headers,
         media_type=file.media_type,

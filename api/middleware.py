@@ -40,8 +40,10 @@ class Entrance:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = name
+        scope.setdefault("state", {}).update(request_id=name, is_head=scope["method"] == "HEAD")
         began, status, seconds = time.perf_counter(), 500, 0.0
+        # A HEAD is a GET whose body the route leaves away.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def named_send(message: Message) -> None:
             nonlocal status, seconds
@@ -53,9 +55,9 @@ class Entrance:
         try:
             refusal = self._refusal(scope["method"], headers)
             app = problem_response(scope, *refusal) if refusal else self._app
-            await app(scope, receive, named_send)
+            await app(inner, receive, named_send)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(inner.get("route"), "path", "none")
             self._figures.count(scope["method"], route, status, seconds)
 
     def _refusal(self, method: str, headers: Headers) -> tuple[Kind, str] | None:

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
+from api.conditions import is_head
 from api.errors import (
     INVALID_BODY,
     INVALID_QUERY,
@@ -51,7 +52,10 @@ class StrictRoute(APIRoute):
             _check_path(request)
             _check_query(request, known)
             if schema is None:
-                return await handler(request)
+                answer = await handler(request)
+                if is_head(request):
+                    return Response(status_code=answer.status_code, headers=answer.headers)
+                return answer
             _check_content_type(request)
             parsed = _StrictRequest(request.scope, request.receive)
             if await parsed.body():

@@ -206,3 +206,16 @@ def test_a_finished_job_tells_its_whole_story(running: Running) -> None:
     for name, path in body["links"].items():
         if name != "cancel":
             assert running.http.get(path).status_code == 200, path
+
+
+def test_a_head_has_the_headers_of_a_get_and_no_body(running: Running) -> None:
+    job = f"/v1/jobs/{running.trained}"
+    for path in (job, f"{job}/samples?n=2", f"{job}/checkpoints/latest/weights", "/livez"):
+        head, get = running.http.head(path), running.http.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("etag", "content-length", "content-type", "cache-control"):
+            assert head.headers.get(name) == get.headers.get(name)
+    stream = running.http.head(f"{job}/events", headers={"Accept": "text/event-stream"})
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert running.services.feed.count() == 0
+    assert running.http.head(f"{job}/cancel").status_code == 405

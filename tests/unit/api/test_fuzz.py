@@ -1,0 +1,114 @@
+"""Whatever is sent, the answer is a success or a problem that is not the service's own fault."""
+
+import copy
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.api.conftest import DIGITS, Running
+from tests.unit.api.test_problems import problem
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["laplace", "vae", "ring", "mlp", "named", "2"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+QUICK = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def places(value: Any, keys: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The paths of all values in a body."""
+    inner: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [keys, *(place for key, item in inner for place in places(item, (*keys, key)))]
+
+
+def replaced(body: Any, keys: tuple[str | int, ...], value: Any) -> Any:
+    """The body with another value at a path."""
+    if not keys:
+        return value
+    body = copy.deepcopy(body)
+    target = body
+    for key in keys[:-1]:
+        target = target[key]
+    target[keys[-1]] = value
+    return body
+
+
+def sent(running: Running, body: Any) -> None:
+    # The client's own encoder refuses NaN; Python's writes it, as careless clients do.
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = running.http.post("/v1/jobs?dry_run=true", content=content, headers=headers)
+    if answer.status_code == 200:
+        return
+    assert answer.status_code in (400, 422, 507), answer.text
+    found = problem(answer, answer.status_code, answer.json()["type"].rpartition("/")[2])
+    if answer.status_code == 422:
+        assert found["errors"]
+
+
+@QUICK
+@given(body=VALUES)
+def test_any_body_is_answered(running: Running, body: Any) -> None:
+    sent(running, body)
+
+
+@QUICK
+@given(data=st.data(), value=VALUES)
+def test_a_good_body_with_any_value_anywhere_is_answered(
+    running: Running, data: st.DataObject, value: Any
+) -> None:
+    keys = data.draw(st.sampled_from(places(DIGITS)))
+    sent(running, replaced(DIGITS, keys, value))
+
+
+@QUICK
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_answered(running: Running, content: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = running.http.post("/v1/jobs?dry_run=true", content=content, headers=headers)
+    assert answer.status_code in (400, 422)
+
+
+@QUICK
+@given(
+    name=st.sampled_from(["n", "seed", "checkpoint", "spread", "format", "x"]),
+    value=st.text(max_size=20),
+)
+def test_any_query_is_answered(running: Running, name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return
+    path = f"/v1/jobs/{running.trained}/samples"
+    answer = running.http.get(path, params={"format": "json", "n": "2", name: value})
+    assert answer.status_code in (200, 404, 422)
+
+
+@QUICK
+@given(
+    header=st.sampled_from(
+        ["Accept", "Range", "If-None-Match", "If-Range", "X-Request-ID", "Last-Event-ID"]
+    ),
+    value=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
+    below=st.sampled_from(["", "/samples?n=1", "/events", "/checkpoints/latest/weights"]),
+)
+def test_any_header_is_answered(running: Running, header: str, value: str, below: str) -> None:
+    path = f"/v1/jobs/{running.trained}{below}"
+    answer = running.http.get(path, headers={header: value})
+    assert answer.status_code in (200, 206, 304, 406, 416, 422)
