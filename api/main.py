@@ -10,7 +10,6 @@ from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
-from service.sampling import Sampling
 
 from api.app import Services, create_app
 from service.attempts import Attempts
@@ -21,6 +20,7 @@ from service.feed import Feed
 from service.health import Health
 from service.jobstore import JobStore
 from service.results import Results
+from service.sampling import Sampling
 from service.settings import Settings, ray_environment
 from service.training import Training
 from service.watcher import Watcher

@@ -161,12 +161,12 @@ class Training:
                 "The spec does not fit its data.",
                 (FieldError(f"/spec{error.pointer}", str(error)),),
             ) from error
-        self._check_capacity(spec)
         costs = estimate(spec, info)
+        self._check_capacity(spec, costs)
         self._check_storage(costs)
         return spec, costs
 
-    def _check_capacity(self, spec: TrainSpec) -> None:
+    def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
         wanted, ceiling = spec.resources, self._ceiling()
         errors = []
         if wanted.workers * wanted.cpus_per_worker > ceiling.cpus:
@@ -181,6 +181,15 @@ class Training:
                 FieldError(
                     "/spec/resources/gpus_per_worker",
                     f"asks for {wanted.workers * wanted.gpus_per_worker} GPUs of {ceiling.gpus:g}",
+                )
+            )
+        if costs.memory_bytes > ceiling.memory_bytes:
+            errors.append(
+                FieldError(
+                    "/spec/trainer",
+                    f"needs about {costs.memory_bytes / 1e9:.1f} GB of memory, and the largest "
+                    f"node has {ceiling.memory_bytes / 1e9:.1f} GB; choose a smaller network, "
+                    "batch_size, noise_samples or importance_samples",
                 )
             )
         if errors:

@@ -1,7 +1,6 @@
 """Runs one attempt: drives train(), publishes what it yields, and always leaves an outcome."""
 
 import os
-import platform
 import socket
 import threading
 import time
@@ -13,10 +12,9 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-import workers
 from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
-from workers.checkpoint import decode_tensors
-from workers.data import Dataset, load
+from workers.checkpoint import Versions, decode_tensors, parse_manifest, verify
+from workers.data import Dataset, DatasetInfo, load
 from workers.errors import (
     ArtifactExists,
     ClaimLost,
@@ -47,16 +45,6 @@ from workers.spec import TrainSpec
 from workers.train import train
 
 StopReason = Literal["cancelled", "interrupted", "service_stopped"]
-
-
-class Versions(BaseModel):
-    """What must agree between the service and the node of an attempt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    spreadtrain: str = workers.__version__
-    python: str = platform.python_version()
-    torch: str = torch.__version__
 
 
 class Run(BaseModel):
@@ -174,7 +162,7 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
     data = load(run.spec.dataset, run.cache_dir)
     resume = None
     if run.resume_from is not None:
-        resume = decode_tensors(store.get(f"{run.resume_from}/train_state.safetensors"))
+        resume = _train_state(store, run.resume_from)
     ledger.append(_started(run, data))
     begun = time.monotonic()
 
@@ -212,6 +200,14 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
                 ledger.append(FirstStepRecord(at=now, step=event.step))
                 first = False
     raise AssertionError("train() ended without Finished")
+
+
+def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
+    """A checkpoint's train state, checked against its manifest."""
+    manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
+    content = store.get(f"{prefix}/train_state.safetensors")
+    verify(content, manifest.train_state)
+    return decode_tensors(content)
 
 
 def _started(run: Run, data: Dataset) -> StartedRecord:
@@ -256,21 +252,32 @@ def _conclude(
 
 
 def warm_up() -> None:
-    """Train a toy for one epoch and forget it.
+    """Train on a few invented pictures and forget them.
 
-    The first use of torch's layers and optimisers costs a process more than a second; paid here,
-    the first step of a real attempt comes at once.
+    The first use of torch's layers and optimisers and of the PNG encoder costs a process more
+    than a second; paid here, the first step of a real attempt comes at once.
     """
     spec = TrainSpec.model_validate(
         {
-            "dataset": {"kind": "line", "samples": 20},
+            "dataset": {"name": "warm-up"},
             "trainer": {
                 "kind": "delta_vae",
-                "network": {"kind": "mlp", "hidden": [4], "latent_dim": 1, "output": "identity"},
+                "network": {"kind": "mlp", "hidden": [4], "latent_dim": 1},
                 "epochs": 1,
-                "batch_size": 10,
+                "batch_size": 4,
             },
         }
     )
-    for _ in train(spec, load(spec.dataset, Path())):
+    info = DatasetInfo(
+        name="warm-up",
+        title="",
+        shape=(4, 4),
+        count=12,
+        is_image=True,
+        digest="sha256:" + "0" * 64,
+        available=True,
+        detail="",
+    )
+    pictures = torch.zeros(12, 16, dtype=torch.uint8)
+    for _ in train(spec, Dataset(info, train=pictures[:8], held_out=pictures[8:])):
         pass

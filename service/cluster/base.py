@@ -9,10 +9,12 @@ from workers.spec import Resources
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a cluster can ever give to attempts: cores and GPUs."""
+    """What a cluster can ever give to attempts: cores and GPUs, and the memory of its largest
+    node, which bounds one worker."""
 
     cpus: float
     gpus: float
+    memory_bytes: int
 
     def fits(self, resources: Resources) -> bool:
         """Whether the resources would fit into all of it."""
@@ -26,6 +28,7 @@ class Capacity:
         return Capacity(
             self.cpus - resources.workers * resources.cpus_per_worker,
             self.gpus - resources.workers * resources.gpus_per_worker,
+            self.memory_bytes,
         )
 
 

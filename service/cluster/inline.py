@@ -9,6 +9,8 @@ import secrets
 import socket
 import threading
 
+import psutil
+
 from service.cluster.base import Capacity, Sighting
 from workers.run import Run, StopFlag, StopReason, execute
 from workers.spec import Resources
@@ -21,7 +23,7 @@ class InlineCluster:
 
     def __init__(self, cpus: float = 1.0) -> None:
         self._session = secrets.token_hex(4)
-        self._capacity = Capacity(cpus=cpus, gpus=0.0)
+        self._capacity = Capacity(cpus=cpus, gpus=0.0, memory_bytes=psutil.virtual_memory().total)
         self._threads: dict[str, tuple[threading.Thread, StopFlag]] = {}
 
     @property

@@ -85,8 +85,12 @@ class RayCluster:
         """See :meth:`service.cluster.base.Cluster.capacity`."""
         self._check()
         with _vendor_errors():
-            resources = ray.cluster_resources()
-        return Capacity(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return Capacity(
+            cpus=sum(node.get("CPU", 0.0) for node in nodes),
+            gpus=sum(node.get("GPU", 0.0) for node in nodes),
+            memory_bytes=int(max((node.get("memory", 0.0) for node in nodes), default=0.0)),
+        )
 
     def reserve(self, resources: Resources) -> str:
         """See :meth:`service.cluster.base.Cluster.reserve`."""

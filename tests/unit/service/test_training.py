@@ -80,13 +80,27 @@ def test_more_than_the_ceiling_is_refused_with_the_numbers(service: Service) -> 
     assert "3 cores of 1" in caught.value.errors[0].message
 
 
+def test_more_memory_than_a_node_has_is_refused_with_the_numbers(service: Service) -> None:
+    trainer = {
+        "kind": "delta_vae",
+        "batch_size": 9000,
+        "noise_samples": 64,
+        "importance_samples": 128,
+    }
+    spec = spec_with(dataset={"name": "mnist-10k"}, trainer=trainer)
+    with pytest.raises(ExceedsCapacity) as caught:
+        service.submit(request(spec))
+    assert pointers(caught.value) == ["/spec/trainer"]
+    assert "GB" in caught.value.errors[0].message
+
+
 def test_a_run_that_would_fill_the_disk_is_refused(service: Service) -> None:
     spec = spec_with(
         dataset={"name": "mnist-10k"},
         trainer={
             "kind": "vae",
             "epochs": 1000,
-            "network": {"kind": "mlp", "hidden": [8192] * 8, "latent_dim": 4096},
+            "network": {"kind": "mlp", "hidden": [4096] * 2, "latent_dim": 1024},
         },
         checkpoint_every_epochs=1,
         keep_checkpoints=1000,

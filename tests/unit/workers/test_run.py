@@ -5,7 +5,7 @@ import pytest
 
 from tests.factories import long_spec, tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
-from workers.checkpoint import decode_tensors
+from workers.checkpoint import Versions, decode_tensors
 from workers.errors import StoreError
 from workers.events import (
     RECORD,
@@ -17,7 +17,7 @@ from workers.events import (
     Record,
     StartedRecord,
 )
-from workers.run import Run, StopFlag, Versions, execute
+from workers.run import Run, StopFlag, execute
 from workers.spec import TrainSpec
 
 
