@@ -272,12 +272,12 @@ def warm_up() -> None:
         name="warm-up",
         title="",
         shape=(4, 4),
-        count=12,
+        count=20,
         is_image=True,
         digest="sha256:" + "0" * 64,
         available=True,
         detail="",
     )
-    pictures = torch.zeros(12, 16, dtype=torch.uint8)
-    for _ in train(spec, Dataset(info, train=pictures[:8], held_out=pictures[8:])):
+    train_split, held_out = torch.zeros(20, 16, dtype=torch.uint8).split((18, 2))
+    for _ in train(spec, Dataset(info, train_split, held_out)):
         pass

@@ -23,7 +23,8 @@ from ray.exceptions import (
     ActorUnavailableError,
     GetTimeoutError,
     RayError,
-    RayTaskError,
+    RaySystemError,
+    RpcError,
 )
 
 from service.cluster.base import Capacity, ClusterDown, Sighting
@@ -262,19 +263,22 @@ class RayCluster:
             ray.kill(ray.get_actor(executor_id, namespace=self._namespace), no_restart=True)
         self._seen.pop(executor_id, None)
 
-    def _failure(self, answer: Any) -> ActorDiedError | RayTaskError | None:
+    def _failure(self, answer: Any) -> RayError | None:
+        """Why an executor has no answer, or None; raises what is Ray's failure, not its own."""
         try:
             ray.get(answer)
-        except (ActorDiedError, RayTaskError) as error:
-            return error
         except ActorUnavailableError:
             return None
+        except (RaySystemError, RpcError):
+            raise
+        except RayError as error:
+            return error
         return None
 
-    def _dead(self, executor_id: str, failure: ActorDiedError | RayTaskError) -> Sighting:
+    def _dead(self, executor_id: str, failure: RayError) -> Sighting:
         """The actor died, or it could not begin; it is gone when its process is."""
         seen = self._seen[executor_id]
-        if isinstance(failure, RayTaskError):
+        if not isinstance(failure, ActorDiedError):
             ray.kill(seen.handle, no_restart=True)
         pid = seen.sighting.pid
         if self.own and pid is not None and is_running(pid):
@@ -287,7 +291,7 @@ def _sighting(report: ExecutorReport) -> Sighting:
     return Sighting(report["state"], report["pid"], report["host"], report["detail"])
 
 
-def _cause(failure: ActorDiedError | RayTaskError) -> str:
+def _cause(failure: RayError) -> str:
     """What Ray knows of the end, without its addresses, ids and advice."""
     exit_type = re.search(r"Worker exit type: (\w+)", str(failure))
     detail = re.search(r"Worker exit detail: ([^.\n]+)", str(failure))

@@ -1,0 +1,184 @@
+"""What every cluster must do; one body over all of them."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.cluster.base import Cluster, Sighting
+from service.cluster.inline import InlineCluster
+from service.cluster.processes import is_running
+from service.settings import ray_environment
+from tests.factories import long_spec, tiny_spec
+from workers.artifacts import LocalStore, chunk_key, outcome_key
+from workers.events import Outcome
+from workers.run import Run
+from workers.spec import Resources, TrainSpec
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    ray_environment(joining=False)
+    from service.cluster.ray_cluster import RayCluster
+    from service.cluster.ray_session import RaySession
+
+    session = RaySession("", tmp_path_factory.mktemp("ray"), cpus=2)
+    session.start()
+    made = RayCluster(session, "contract")
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["inline", "ray"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_cluster")
+    else:
+        inline = InlineCluster(cpus=2)
+        yield inline
+        inline.close()
+
+
+@pytest.fixture
+def make_run(artifacts: LocalStore, tmp_path: Path) -> Callable[[TrainSpec], Run]:
+    def make(spec: TrainSpec) -> Run:
+        return Run(
+            job_id="job-1", attempt=1, spec=spec, artifacts_uri=artifacts.uri, cache_dir=tmp_path
+        )
+
+    return make
+
+
+def look_for(cluster: Cluster, executor: str, state: str, timeout_s: float = 60) -> Sighting:
+    give_up_at = time.monotonic() + timeout_s
+    while (sighting := cluster.look(executor)).state != state:
+        assert time.monotonic() < give_up_at, f"still {sighting}"
+        time.sleep(0.02)
+    return sighting
+
+
+def outcome_of(artifacts: LocalStore, run: Run, timeout_s: float = 60) -> Outcome:
+    give_up_at = time.monotonic() + timeout_s
+    while not artifacts.exists(outcome_key(run.prefix)):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+    return Outcome.model_validate_json(artifacts.get(outcome_key(run.prefix)))
+
+
+MakeRun = Callable[[TrainSpec], Run]
+
+
+def test_an_attempt_runs_to_its_outcome(
+    cluster: Cluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    run = make_run(tiny_spec())
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    assert outcome_of(artifacts, run).reason == "completed"
+    cluster.release(executor, reusable=True)
+
+
+def test_launching_twice_is_as_launching_once(
+    cluster: Cluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    run = make_run(tiny_spec())
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    cluster.launch(executor, run)
+    outcome = outcome_of(artifacts, run)
+    assert outcome.chunks is not None
+    assert not artifacts.exists(chunk_key(run.prefix, outcome.chunks))
+    cluster.release(executor, reusable=True)
+
+
+def test_a_stop_ends_an_attempt_with_its_reason(
+    cluster: Cluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    run = make_run(long_spec())
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    look_for(cluster, executor, "running")
+    cluster.request_stop(executor, "cancelled")
+    assert outcome_of(artifacts, run).reason == "cancelled"
+    cluster.release(executor, reusable=False)
+    look_for(cluster, executor, "gone")
+
+
+def test_a_killed_executor_is_gone_with_its_process(cluster: Cluster, make_run: MakeRun) -> None:
+    run = make_run(long_spec())
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    sighting = look_for(cluster, executor, "running")
+    cluster.kill(executor)
+    look_for(cluster, executor, "gone")
+    if not isinstance(cluster, InlineCluster):
+        assert sighting.pid is not None
+        assert not is_running(sighting.pid)
+    cluster.release(executor, reusable=False)
+
+
+def test_an_executor_that_never_was_is_gone(cluster: Cluster) -> None:
+    assert cluster.look("executor-000000").state == "gone"
+    cluster.request_stop("executor-000000", "cancelled")
+    cluster.kill("executor-000000")
+    cluster.release("executor-000000", reusable=True)
+
+
+def test_the_ceiling_is_known(cluster: Cluster) -> None:
+    capacity = cluster.capacity()
+    assert capacity.cpus == 2
+    assert capacity.fits(Resources(cpus_per_worker=2))
+    assert not capacity.fits(Resources(cpus_per_worker=3))
+    assert not capacity.minus(Resources(cpus_per_worker=2)).fits(Resources())
+    assert capacity.memory_bytes > 1e9
+
+
+def test_ray_keeps_one_warm_executor_and_uses_it_again(
+    ray_cluster: Cluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    ray_cluster.tend(frozenset())
+    first = ray_cluster.reserve(Resources())
+    ray_cluster.launch(first, make_run(tiny_spec()))
+    outcome_of(artifacts, make_run(tiny_spec()))
+    ray_cluster.release(first, reusable=True)
+    assert ray_cluster.reserve(Resources()) == first
+    ray_cluster.release(first, reusable=False)
+    look_for(ray_cluster, first, "gone")
+
+
+def test_the_spare_makes_room_for_another_shape(
+    ray_cluster: Cluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    ray_cluster.tend(frozenset())
+    spare = ray_cluster.reserve(Resources())
+    ray_cluster.launch(spare, make_run(tiny_spec()))
+    outcome_of(artifacts, make_run(tiny_spec()))
+    ray_cluster.release(spare, reusable=True)
+    large = tiny_spec().model_copy(update={"resources": Resources(cpus_per_worker=2)})
+    run = make_run(large).model_copy(update={"attempt": 2})
+    executor = ray_cluster.reserve(large.resources)
+    assert executor != spare
+    ray_cluster.launch(executor, run)
+    assert outcome_of(artifacts, run).reason == "completed"
+    look_for(ray_cluster, spare, "gone")
+    ray_cluster.release(executor, reusable=True)
+    look_for(ray_cluster, executor, "gone")
+
+
+def test_an_executor_that_nobody_knows_is_ended(ray_cluster: Cluster, make_run: MakeRun) -> None:
+    import ray
+
+    from service.cluster.ray_executor import Executor
+
+    stranger = ray.remote(Executor).options(
+        name="executor-stranger", namespace="contract", lifetime="detached", num_cpus=0
+    )
+    pid = ray.get(stranger.remote().report.remote())["pid"]
+    ray_cluster.tend(frozenset({"executor-stranger"}))
+    assert is_running(pid)
+    ray_cluster.tend(frozenset())
+    give_up_at = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
