@@ -26,6 +26,7 @@ from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
 from workers.errors import StoreError
+from workers.generate import use_one_thread
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def serve(settings: Settings) -> None:
 def _serve(
     settings: Settings, jobs: JobStore, artifacts: ArtifactStore, listener: socket.socket
 ) -> None:
+    use_one_thread()
     cluster = _cluster(settings)
     # uvicorn raises the signal again that ended it; by then the services must be wound down
     # first, so the signal's default must not end this process.

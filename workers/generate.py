@@ -37,6 +37,14 @@ _LATENTS, _NOISE = 0, 1  # streams of one seed
 Array = NDArray[np.float32]
 
 
+def use_one_thread() -> None:
+    """Decode on the calling thread alone, in this whole process.
+
+    A block is too small to share between cores, and requests already run side by side.
+    """
+    torch.set_num_threads(1)
+
+
 def draw_latents(n: int, latent_dim: int, seed: int) -> Array:
     """Standard normal latents, shape (n, Z); fewer are the first rows of more."""
     return _stream(seed, _LATENTS).standard_normal((n, latent_dim), dtype=np.float32)
