@@ -17,6 +17,7 @@ from service.cluster.base import Cluster
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.verdicts import judge
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
 from workers.events import RECORD, Outcome, OutcomeReason
@@ -26,23 +27,6 @@ from workers.run import Run, StopReason
 log = logging.getLogger(__name__)
 
 OUTCOME_PATIENCE_S = 5.0  # an executor that is idle for longer without an outcome has lost it
-
-_ENDS: dict[OutcomeReason, JobState] = {
-    "completed": JobState.SUCCEEDED,
-    "stopped_early": JobState.SUCCEEDED,
-    "cancelled": JobState.CANCELLED,
-    "interrupted": JobState.QUEUED,
-    "service_stopped": JobState.QUEUED,
-    "worker_lost": JobState.QUEUED,
-    "diverged": JobState.FAILED,
-    "invalid": JobState.FAILED,
-    "data_unavailable": JobState.FAILED,
-    "out_of_memory": JobState.FAILED,
-    "store_unreachable": JobState.FAILED,
-    "time_limit": JobState.FAILED,
-    "version_mismatch": JobState.FAILED,
-    "internal_error": JobState.FAILED,
-}
 
 
 @dataclass
@@ -199,8 +183,8 @@ class Attempts:
             except ValidationError:
                 log.exception("%s: chunk %d is unreadable", prefix, chunk)
                 return False
-            if self._jobs.ingest(attempt.job_id, attempt.number, chunk, records):
-                self._feed.notify(attempt.job_id, urgent=False)
+            self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
+            self._feed.notify(attempt.job_id, urgent=False)
             chunk += 1
 
     def _outcome(self, attempt: Attempt) -> Outcome | None:
@@ -304,27 +288,11 @@ class Attempts:
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
         self._ingest(self._jobs.attempts(job.id)[-1])
-        self._settle_by(job, outcome)
+        verdict = judge(job, outcome, self._jobs.attempts(job.id))
+        self.settle(job, verdict.to, verdict.reason, verdict.message, outcome)
         if same_session:
             self._cluster.release(attempt.executor_id, reusable=clean)
         self._watched.pop((job.id, attempt.number), None)
-
-    def _settle_by(self, job: Job, outcome: Outcome) -> None:
-        to, reason, message = _ENDS[outcome.reason], Reason(outcome.reason), outcome.message
-        if to is JobState.QUEUED:
-            reason = Reason.RECOVERING
-            if job.cancel_requested:
-                to, reason, message = JobState.CANCELLED, Reason.CANCELLED, "Cancelled."
-            elif outcome.reason == "worker_lost":
-                lost = 1 + sum(
-                    attempt.reason is Reason.WORKER_LOST for attempt in self._jobs.attempts(job.id)
-                )
-                if lost >= job.limits.max_attempts:
-                    to, reason = JobState.FAILED, Reason.WORKER_LOST
-                    message = f"{message} That was the last of {lost} attempts (limits)."
-                else:
-                    message = f"{message} The job goes on from its last checkpoint."
-        self.settle(job, to, reason, message, outcome)
 
     def _explain(self, job: Job, reason: Reason, message: str) -> None:
         if job.reason is not reason:
