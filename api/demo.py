@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,7 +75,16 @@ def _say_where(
 
 
 def _serve_hint(output: Path, url: str) -> str:
-    return f"spreadtrain serve --port {url.rpartition(':')[2]} --data-dir {_data_dir(output)}"
+    port = url.rpartition(":")[2]
+    return f"{_own_name()} serve --port {port} --data-dir {_data_dir(output)}"
+
+
+def _own_name() -> str:
+    """How this program was called, so that the hint works without an activated environment."""
+    called = Path(sys.argv[0])
+    if called.name != "spreadtrain":
+        return "python -m api.cli"
+    return called.name if shutil.which(called.name) == str(called) else os.path.relpath(called)
 
 
 def _data_dir(output: Path) -> Path:
