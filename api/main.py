@@ -15,6 +15,7 @@ from api.app import Services, create_app
 from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.base import Cluster, ClusterUnavailable
+from service.cluster.ray_cluster import RayCluster
 from service.errors import ConfigurationError
 from service.feed import Feed
 from service.health import Health
@@ -116,20 +117,20 @@ def _serve(
 
 
 def _cluster(settings: Settings) -> Cluster:
-    """The Ray cluster of the settings, started or joined in the calling thread."""
+    """The Ray cluster of the settings, started or joined."""
     ray_environment(joining=bool(settings.ray_address))
-    # Ray reads its environment when it is imported.
-    from service.cluster.ray_cluster import RayCluster
-    from service.cluster.ray_session import RaySession
-
-    session = RaySession(settings.ray_address, settings.data_dir, settings.cpus)
-    try:
-        session.start()
-    except ClusterUnavailable as error:
-        session.close()
-        raise ConfigurationError(str(error)) from error
     installation = hashlib.sha256(f"{settings.database} {settings.artifacts}".encode())
-    return RayCluster(session, namespace=f"spreadtrain-{installation.hexdigest()[:16]}")
+    cluster = RayCluster(
+        settings.ray_address,
+        settings.data_dir,
+        settings.cpus,
+        namespace=f"spreadtrain-{installation.hexdigest()[:16]}",
+    )
+    try:
+        cluster.start()
+    except ClusterUnavailable as error:
+        raise ConfigurationError(str(error)) from error
+    return cluster
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class Watcher:
             self._wind_down()
 
     def _wind_down(self) -> None:
-        """In the watcher's thread, as a Ray that was started again here dies with this thread."""
+        """The last rounds: every attempt publishes a checkpoint and ends."""
         try:
             self._attempts.stop_all(self._grace_s)
         except (ClusterDown, StoreError) as error:

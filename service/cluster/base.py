@@ -1,10 +1,12 @@
 """What the watcher asks of a cluster, whichever it is."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from workers.run import Run, StopReason
 from workers.spec import Resources
+
+if TYPE_CHECKING:  # Ray's host process imports this, and does without torch
+    from workers.run import Run, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Cluster(Protocol):
         """
         ...
 
-    def launch(self, executor_id: str, run: Run) -> None:
+    def launch(self, executor_id: str, run: "Run") -> None:
         """Let the executor begin the run; returns before it has begun. Idempotent by id."""
         ...
 
@@ -87,7 +89,7 @@ class Cluster(Protocol):
         """What is to be seen of the executor now."""
         ...
 
-    def request_stop(self, executor_id: str, reason: StopReason) -> None:
+    def request_stop(self, executor_id: str, reason: "StopReason") -> None:
         """Ask the run to publish a checkpoint and end; it ends with this outcome."""
         ...
 

@@ -1,5 +1,7 @@
 """Processes on this machine by id: Ray's word on who lives comes late."""
 
+import contextlib
+
 import psutil
 
 
@@ -11,12 +13,11 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def own_child(name: str) -> int | None:
-    """Process id of this process's child with that name, or None."""
+def own_children(*names: str) -> tuple[int, ...]:
+    """Process ids of this process's living children with these names."""
+    found = []
     for process in psutil.Process().children():
-        try:
-            if process.name() == name and process.status() != psutil.STATUS_ZOMBIE:
-                return process.pid
-        except psutil.NoSuchProcess:
-            continue
-    return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() in names and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return tuple(found)

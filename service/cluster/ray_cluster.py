@@ -1,303 +1,193 @@
-"""Attempts on Ray: one detached actor each, found again by name.
+"""Attempts on Ray, as the service sees it: through a host process that may fail.
 
-A warm spare of the default shape (one core, no GPU) waits for the next attempt, since a fresh
-process takes two seconds to its first step. Executors are reused only after a clean end.
-
-Ray calls never block the watcher: an executor is asked, and what it answered last time is looked
-at. Vendor exceptions end here as ClusterDown.
+Every question has a time limit. Ray hangs or dies with the host (ray_host.py); the service kills
+that host, clears up after it and starts another.
 """
 
 import contextlib
-import re
-import secrets
+import json
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
-import ray
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    GetTimeoutError,
-    RayError,
-    RaySystemError,
-    RpcError,
-)
-
-from service.cluster.base import Capacity, ClusterDown, Sighting
-from service.cluster.processes import is_running
-from service.cluster.ray_executor import Executor, ExecutorReport
-from service.cluster.ray_session import RaySession
+from service.cluster.base import Capacity, ClusterDown, ClusterUnavailable, Sighting
+from service.cluster.reap import end_holders
 from workers.run import Run, StopReason
 from workers.spec import Resources
 
-DEFAULT_SHAPE = Resources()
-USES_PER_EXECUTOR = 20
-IDLE_KEPT = 2  # the one just released and the spare; a surplus ends after IDLE_SURPLUS_S
-IDLE_SURPLUS_S = 60.0
-THREADS_PER_EXECUTOR = 4  # begin, report and stop must never wait for one another
-ANSWER_TIMEOUT_S = 5.0
-
-
-PENDING = Sighting("pending")
-
-
-@dataclass
-class _Seen:
-    """What this process knows of one executor."""
-
-    handle: Any
-    shape: Resources
-    uses: int = 0
-    busy: bool = False
-    idle_since: float = field(default_factory=time.monotonic)
-    begun: Any = None
-    asked: Any = None
-    sighting: Sighting = PENDING
-
-
-@contextmanager
-def _vendor_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RayError, ConnectionError, RuntimeError, OSError) as error:
-        raise ClusterDown(f"Ray does not answer: {type(error).__name__}") from error
+START_TIMEOUT_S = 90.0
+JOIN_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 15.0
+LEAVE_TIMEOUT_S = 15.0
+TURN_TIMEOUT_S = 5.0  # for a thread's turn to ask; while Ray is started anew, nobody can
+CAPACITY_LASTS_S = 2.0
 
 
 class RayCluster:
     """See :class:`service.cluster.base.Cluster`."""
 
-    def __init__(self, session: RaySession, namespace: str) -> None:
-        self.own = session.own
-        self._ray = session
-        self._namespace = namespace
-        self._seen: dict[str, _Seen] = {}
-        self._lock = threading.RLock()
+    def __init__(self, address: str, data_dir: Path, cpus: int | None, namespace: str) -> None:
+        self.own = not address
+        self._configuration = {
+            "address": address,
+            "data_dir": str(data_dir.resolve()),
+            "cpus": cpus,
+            "namespace": namespace,
+        }
+        self._turn = threading.Lock()
+        self._host: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._lines: TextIO | None = None
+        self._folder: Path | None = None
+        self._session = ""
+        self._capacity: tuple[float, Capacity] | None = None
 
     @property
     def session(self) -> str:
         """See :attr:`service.cluster.base.Cluster.session`."""
-        return self._ray.identity
+        return self._session
+
+    def start(self) -> None:
+        """Start or join Ray. Raises ClusterUnavailable."""
+        with self._turn:
+            self._start()
 
     def capacity(self) -> Capacity:
-        """See :meth:`service.cluster.base.Cluster.capacity`."""
-        self._check()
-        with _vendor_errors():
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return Capacity(
-            cpus=sum(node.get("CPU", 0.0) for node in nodes),
-            gpus=sum(node.get("GPU", 0.0) for node in nodes),
-            memory_bytes=int(max((node.get("memory", 0.0) for node in nodes), default=0.0)),
-        )
+        """See :meth:`service.cluster.base.Cluster.capacity`; at most two seconds old."""
+        known = self._capacity
+        if known is not None and time.monotonic() - known[0] < CAPACITY_LASTS_S:
+            return known[1]
+        capacity = Capacity(**self._ask("capacity"))
+        self._capacity = (time.monotonic(), capacity)
+        return capacity
 
     def reserve(self, resources: Resources) -> str:
         """See :meth:`service.cluster.base.Cluster.reserve`."""
-        self._check()
-        with self._lock:
-            if resources == DEFAULT_SHAPE:
-                idle = self._idle()
-                if idle:
-                    executor_id = max(idle, key=lambda name: self._seen[name].idle_since)
-                    self._seen[executor_id].busy = True
-                    return executor_id
-            return f"executor-{secrets.token_hex(6)}"
+        executor_id: str = self._ask("reserve", resources=resources.model_dump())
+        return executor_id
 
     def launch(self, executor_id: str, run: Run) -> None:
         """See :meth:`service.cluster.base.Cluster.launch`."""
-        self._check()
-        with self._lock, _vendor_errors():
-            if executor_id not in self._seen:
-                self._make_room(run.spec.resources)
-                self._create(executor_id, run.spec.resources)
-            seen = self._seen[executor_id]
-            if seen.begun is None:
-                seen.busy = True
-                seen.uses += 1
-                seen.asked = None
-                seen.sighting = PENDING
-                seen.begun = seen.handle.begin.remote(run.model_dump_json())
+        self._ask(
+            "launch",
+            executor_id=executor_id,
+            run=run.model_dump_json(),
+            resources=run.spec.resources.model_dump(),
+        )
 
     def look(self, executor_id: str) -> Sighting:
         """See :meth:`service.cluster.base.Cluster.look`."""
-        self._check()
-        with self._lock, _vendor_errors():
-            seen = self._find(executor_id)
-            if seen is None:
-                return Sighting("gone")
-            if seen.begun is not None:
-                if not ray.wait([seen.begun], timeout=0)[0]:
-                    return seen.sighting
-                if (failure := self._failure(seen.begun)) is not None:
-                    return self._dead(executor_id, failure)
-            if seen.asked is None:
-                seen.asked = seen.handle.report.remote()
-            if ray.wait([seen.asked], timeout=0)[0]:
-                answer, seen.asked = seen.asked, None
-                if (failure := self._failure(answer)) is not None:
-                    return self._dead(executor_id, failure)
-                seen.sighting = _sighting(ray.get(answer))
-            return seen.sighting
+        return Sighting(**self._ask("look", executor_id=executor_id))
 
     def request_stop(self, executor_id: str, reason: StopReason) -> None:
         """See :meth:`service.cluster.base.Cluster.request_stop`."""
-        self._check()
-        with self._lock, _vendor_errors():
-            if (seen := self._find(executor_id)) is not None:
-                seen.handle.stop.remote(reason)
+        self._ask("request_stop", executor_id=executor_id, reason=reason)
 
     def kill(self, executor_id: str) -> None:
         """See :meth:`service.cluster.base.Cluster.kill`."""
-        self._check()
-        with self._lock, _vendor_errors():
-            if (seen := self._find(executor_id)) is not None:
-                ray.kill(seen.handle, no_restart=True)
+        self._ask("kill", executor_id=executor_id)
 
     def release(self, executor_id: str, *, reusable: bool) -> None:
         """See :meth:`service.cluster.base.Cluster.release`."""
-        with self._lock:
-            seen = self._seen.get(executor_id)
-            if seen is None:
-                return
-            reusable = (
-                reusable
-                and seen.shape == DEFAULT_SHAPE
-                and seen.uses < USES_PER_EXECUTOR
-                and len(self._idle()) < IDLE_KEPT
-            )
-            if reusable:
-                seen.busy = False
-                seen.begun = None
-                seen.idle_since = time.monotonic()
-            else:
-                self.kill(executor_id)
-                del self._seen[executor_id]
+        self._ask("release", executor_id=executor_id, reusable=reusable)
 
     def tend(self, known: frozenset[str]) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
-        self._check()
-        with self._lock, _vendor_errors():
-            idle = self._idle()
-            for name in idle:
-                self.look(name)  # an executor that nobody asks after ends itself
-            idle = self._idle()
-            surplus = sorted(idle, key=lambda name: self._seen[name].idle_since)[:-1]
-            for name in surplus:
-                if time.monotonic() - self._seen[name].idle_since > IDLE_SURPLUS_S:
-                    self._end(name)
-            if not idle and self._fits(DEFAULT_SHAPE):
-                self._create(f"executor-{secrets.token_hex(6)}", DEFAULT_SHAPE)
-            for named in ray.util.list_named_actors(all_namespaces=True):
-                name = named["name"]
-                ours = named["namespace"] == self._namespace and name.startswith("executor-")
-                if ours and name not in self._seen and name not in known:
-                    self._end(name)
+        self._ask("tend", known=sorted(known))
 
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""
-        with self._lock:
-            self._seen.clear()
-            self._ray.rejoin()
+        with self._turn:
+            self._drop()
+            self._start()
 
     def close(self) -> None:
         """See :meth:`service.cluster.base.Cluster.close`."""
-        with self._lock:
-            if not self.own and self._ray.is_alive():
-                for name in self._idle():
-                    self._end(name)
-            self._ray.close()
+        with self._turn:
+            if self._host is not None and self._socket is not None:
+                # The end of its questions lets the host leave in order.
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                    self._socket.shutdown(socket.SHUT_WR)
+                    self._host.wait(LEAVE_TIMEOUT_S)
+            self._drop()
 
-    def _check(self) -> None:
-        if not self._ray.is_alive():
-            raise ClusterDown("Ray is not running")
-
-    def _idle(self) -> list[str]:
-        return [name for name, seen in self._seen.items() if not seen.busy]
-
-    def _fits(self, shape: Resources) -> bool:
-        left = self.capacity()
-        for seen in self._seen.values():
-            left = left.minus(seen.shape)
-        return left.fits(shape)
-
-    def _make_room(self, shape: Resources) -> None:
-        """End idle executors until the shape fits beside the others."""
-        for name in self._idle():
-            if self._fits(shape):
-                return
-            self._end(name)
-
-    def _create(self, executor_id: str, shape: Resources) -> None:
-        actor = ray.remote(Executor).options(
-            name=executor_id,
-            namespace=self._namespace,
-            lifetime="detached",
-            num_cpus=shape.cpus_per_worker,
-            num_gpus=shape.gpus_per_worker,
-            max_concurrency=THREADS_PER_EXECUTOR,
-            max_restarts=0,
-            max_task_retries=0,
-            get_if_exists=True,
-        )
-        self._seen[executor_id] = _Seen(handle=actor.remote(), shape=shape)
-
-    def _find(self, executor_id: str) -> _Seen | None:
-        """The executor, looked up by name if another service process made it."""
-        if executor_id not in self._seen:
-            try:
-                handle = ray.get_actor(executor_id, namespace=self._namespace)
-                report: ExecutorReport = ray.get(handle.report.remote(), timeout=ANSWER_TIMEOUT_S)
-            except (ValueError, ActorDiedError):
-                return None
-            except GetTimeoutError as error:
-                raise ClusterDown(f"{executor_id} does not answer") from error
-            self._seen[executor_id] = _Seen(
-                handle=handle, shape=DEFAULT_SHAPE, busy=True, sighting=_sighting(report)
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._host = subprocess.Popen(
+                [sys.executable, "-m", "service.cluster.ray_host", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # Ray's chatter; its warnings go to stderr
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,  # Ctrl-C at the terminal is for the service
             )
-        return self._seen[executor_id]
-
-    def _end(self, executor_id: str) -> None:
-        with contextlib.suppress(ValueError):  # there is no such actor any more
-            ray.kill(ray.get_actor(executor_id, namespace=self._namespace), no_restart=True)
-        self._seen.pop(executor_id, None)
-
-    def _failure(self, answer: Any) -> RayError | None:
-        """Why an executor has no answer, or None; raises what is Ray's failure, not its own."""
+        self._socket = ours
+        self._lines = ours.makefile("rw", encoding="utf-8", newline="\n")
+        timeout_s = START_TIMEOUT_S if self.own else JOIN_TIMEOUT_S
         try:
-            ray.get(answer)
-        except ActorUnavailableError:
-            return None
-        except (RaySystemError, RpcError):
-            raise
-        except RayError as error:
-            return error
-        return None
+            hello = self._exchange(self._configuration, timeout_s)
+        except ClusterDown as error:
+            self._drop()
+            where = "the local Ray" if self.own else f"Ray at {self._configuration['address']}"
+            raise ClusterUnavailable(
+                f"{where} did not answer within {timeout_s:.0f} s"
+                + ("" if self.own else "; check RAY_ADDRESS and RAY_AUTH_TOKEN")
+            ) from error
+        if "unavailable" in hello:
+            self._drop()
+            raise ClusterUnavailable(hello["unavailable"])
+        self._session = hello["session"]
+        self._folder = None if hello["folder"] is None else Path(hello["folder"])
 
-    def _dead(self, executor_id: str, failure: RayError) -> Sighting:
-        """The actor died, or it could not begin; it is gone when its process is."""
-        seen = self._seen[executor_id]
-        if not isinstance(failure, ActorDiedError):
-            ray.kill(seen.handle, no_restart=True)
-        pid = seen.sighting.pid
-        if self.own and pid is not None and is_running(pid):
-            return seen.sighting
-        seen.sighting = Sighting("gone", pid, seen.sighting.host, _cause(failure))
-        return seen.sighting
+    def _ask(self, call: str, **parameters: Any) -> Any:
+        if not self._turn.acquire(timeout=TURN_TIMEOUT_S):
+            raise ClusterDown("Ray is being started again")
+        try:
+            answer = self._exchange({"call": call, **parameters}, ANSWER_TIMEOUT_S)
+        finally:
+            self._turn.release()
+        if "down" in answer:
+            raise ClusterDown(answer["down"])
+        return answer["result"]
 
+    def _exchange(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One line there and one line back; an answer that comes too late is never read, as the
+        connection cannot be used any more."""
+        if self._lines is None or self._socket is None:
+            raise ClusterDown("Ray is not running")
+        try:
+            self._socket.settimeout(timeout_s)
+            self._lines.write(json.dumps(question) + "\n")
+            self._lines.flush()
+            line = self._lines.readline()
+        except OSError as error:
+            raise ClusterDown("Ray's host process does not answer") from error
+        if not line:
+            raise ClusterDown("Ray's host process has ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
-def _sighting(report: ExecutorReport) -> Sighting:
-    return Sighting(report["state"], report["pid"], report["host"], report["detail"])
-
-
-def _cause(failure: RayError) -> str:
-    """What Ray knows of the end, without its addresses, ids and advice."""
-    exit_type = re.search(r"Worker exit type: (\w+)", str(failure))
-    detail = re.search(r"Worker exit detail: ([^.\n]+)", str(failure))
-    if exit_type is None or detail is None:
-        return f"its process ended ({type(failure).__name__})"
-    return (
-        "its process was killed, ran out of memory or crashed "
-        f"(Ray: {exit_type[1]}, {detail[1].strip()})"
-    )
+    def _drop(self) -> None:
+        """End the host if it is still there, and everything of an own Ray."""
+        self._capacity = None
+        if self._lines is not None:
+            with contextlib.suppress(OSError):
+                self._lines.close()
+            self._lines = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._host is not None:
+            self._host.kill()
+            self._host.wait()
+            self._host = None
+        if self._folder is not None:
+            end_holders(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None

@@ -3,6 +3,9 @@
 Ray reports a dead node's actors late (16 s after a raylet is killed) and their processes may go
 on for longer, so the process ties its own life to its raylet. An executor that nobody has asked
 after for a while has lost its service and ends itself once its attempt is done.
+
+Ray's host process imports this module for the name of the class alone; what needs torch is
+imported where the actor is made.
 """
 
 import ctypes
@@ -11,9 +14,10 @@ import signal
 import socket
 import threading
 import time
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from workers.run import Run, StopFlag, StopReason, execute, warm_up
+if TYPE_CHECKING:
+    from workers.run import Run, StopFlag, StopReason
 
 PR_SET_PDEATHSIG = 1
 FORSAKEN_S = 300.0
@@ -44,12 +48,15 @@ class Executor:
     """The actor's class; its methods run in threads of their own and return at once."""
 
     def __init__(self) -> None:
+        from workers import run
+
         self._parent = tie_to_parent()
+        self._runs = run
         self._attempt: threading.Thread | None = None
-        self._stop = StopFlag()
+        self._stop = run.StopFlag()
         self._detail: str | None = None
         self._asked_at = time.monotonic()
-        warm_up()
+        run.warm_up()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def begin(self, run: str) -> None:
@@ -62,10 +69,12 @@ class Executor:
             self._attempt.join(THREAD_END_S)
             if self._attempt.is_alive():
                 raise RuntimeError("this executor is at work on another attempt")
-        self._stop = StopFlag()
+        self._stop = self._runs.StopFlag()
         self._detail = None
         self._attempt = threading.Thread(
-            target=self._execute, args=(Run.model_validate_json(run), self._stop), name="attempt"
+            target=self._execute,
+            args=(self._runs.Run.model_validate_json(run), self._stop),
+            name="attempt",
         )
         self._attempt.start()
 
@@ -81,13 +90,13 @@ class Executor:
             "detail": self._detail,
         }
 
-    def stop(self, reason: StopReason) -> None:
+    def stop(self, reason: "StopReason") -> None:
         """Ask the attempt to publish a checkpoint and end."""
         self._stop.request(reason)
 
-    def _execute(self, run: Run, stop: StopFlag) -> None:
+    def _execute(self, run: "Run", stop: "StopFlag") -> None:
         try:
-            execute(run, stop)
+            self._runs.execute(run, stop)
         except OSError as error:
             self._detail = f"the outcome could not be written: {error.strerror}"
             raise

@@ -1,7 +1,7 @@
-"""Starting, joining and leaving Ray.
+"""Starting, joining and leaving Ray, in the host process (ray_host.py).
 
-Measured with Ray 2.60: started inside uvicorn's lifespan Ray takes SIGTERM away; started in a
-thread that ends it dies with that thread; ``address="auto"`` joins whatever cluster it finds.
+``address="auto"`` would join whatever cluster Ray finds, so an own Ray is always started with
+``address="local"``.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from service.cluster.base import ClusterUnavailable
-from service.cluster.processes import is_running, own_child
+from service.cluster.processes import is_running, own_children
 from service.cluster.reap import end_holders, start_guard
 
 OBJECT_STORE_BYTES = 80 << 20  # nothing large ever goes through it; 75 MiB is Ray's least
@@ -32,16 +32,19 @@ def _folder_prefix(data_dir: Path) -> str:
 
 
 class RaySession:
-    """This process's connection to Ray: an own local one, or a cluster joined by address."""
+    """This process's connection to Ray: an own local one, or a cluster joined by address.
+
+    ``identity`` names the running cluster, ``folder`` is the temporary folder of an own one.
+    """
 
     def __init__(self, address: str, data_dir: Path, cpus: int | None) -> None:
         self.own = not address
         self.identity = ""
         self._address = address
         self._prefix = _folder_prefix(data_dir)
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._cpus = cpus
-        self._raylet: int | None = None
+        self._daemons: tuple[int, ...] = ()
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -52,15 +55,8 @@ class RaySession:
             self._join()
 
     def is_alive(self) -> bool:
-        """Whether Ray is up, as far as this machine can see."""
-        if not ray.is_initialized():
-            return False
-        return self._raylet is None or is_running(self._raylet)
-
-    def rejoin(self) -> None:
-        """Leave what is left and start or join again. Raises ClusterUnavailable."""
-        self.close()
-        self.start()
+        """Whether Ray is up, as far as the process ids of an own Ray tell."""
+        return ray.is_initialized() and all(is_running(pid) for pid in self._daemons)
 
     def close(self) -> None:
         """Leave; an own Ray ends, and with it all its processes."""
@@ -72,8 +68,8 @@ class RaySession:
 
     def _start_local(self) -> None:
         self._clean_up_after_others()
-        self._folder = Path(tempfile.mkdtemp(prefix=self._prefix))
-        self._guard = start_guard(self._folder)
+        self.folder = Path(tempfile.mkdtemp(prefix=self._prefix))
+        self._guard = start_guard(self.folder)
         try:
             ray.init(
                 address="local",
@@ -82,11 +78,11 @@ class RaySession:
                 log_to_driver=False,
                 configure_logging=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._folder),
+                _temp_dir=str(self.folder),
             )
         except (RayError, RuntimeError, OSError, ConnectionError) as error:
             raise ClusterUnavailable(f"the local Ray did not start: {error}") from error
-        self._raylet = own_child("raylet")
+        self._daemons = own_children("raylet", "gcs_server")
         self.identity = f"local-{secrets.token_hex(6)}"
 
     def _clean_up_after_others(self) -> None:

@@ -1,15 +1,21 @@
 """What every cluster must do; one body over all of them."""
 
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from service.cluster.base import Cluster, Sighting
+from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable, Sighting
 from service.cluster.inline import InlineCluster
 from service.cluster.processes import is_running
+from service.cluster.ray_cluster import RayCluster
 from service.settings import ray_environment
+from tests.e2e.processes import wait_until_gone
 from tests.factories import long_spec, tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import Outcome
@@ -20,12 +26,8 @@ from workers.spec import Resources, TrainSpec
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ray_environment(joining=False)
-    from service.cluster.ray_cluster import RayCluster
-    from service.cluster.ray_session import RaySession
-
-    session = RaySession("", tmp_path_factory.mktemp("ray"), cpus=2)
-    session.start()
-    made = RayCluster(session, "contract")
+    made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "contract")
+    made.start()
     yield made
     made.close()
 
@@ -56,6 +58,18 @@ def look_for(cluster: Cluster, executor: str, state: str, timeout_s: float = 60)
         assert time.monotonic() < give_up_at, f"still {sighting}"
         time.sleep(0.02)
     return sighting
+
+
+def process_named(name: str) -> int:
+    """Process id of the one child, however deep, with the name in its command line."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            words = child.cmdline()
+            if any(Path(word).name == name or word.endswith(f".{name}") for word in words):
+                found.append(child.pid)
+    assert len(found) == 1
+    return found[0]
 
 
 def outcome_of(artifacts: LocalStore, run: Run, timeout_s: float = 60) -> Outcome:
@@ -166,19 +180,63 @@ def test_the_spare_makes_room_for_another_shape(
     look_for(ray_cluster, executor, "gone")
 
 
-def test_an_executor_that_nobody_knows_is_ended(ray_cluster: Cluster, make_run: MakeRun) -> None:
-    import ray
-
-    from service.cluster.ray_executor import Executor
-
-    stranger = ray.remote(Executor).options(
-        name="executor-stranger", namespace="contract", lifetime="detached", num_cpus=0
-    )
-    pid = ray.get(stranger.remote().report.remote())["pid"]
-    ray_cluster.tend(frozenset({"executor-stranger"}))
+def test_an_executor_that_nobody_knows_is_ended(ray_cluster: RayCluster, make_run: MakeRun) -> None:
+    run = make_run(long_spec())
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    pid = look_for(ray_cluster, executor, "running").pid
+    assert pid is not None
+    session = ray_cluster.session
+    ray_cluster.tend(frozenset({executor}))
     assert is_running(pid)
-    ray_cluster.tend(frozenset())
-    give_up_at = time.monotonic() + 20
-    while is_running(pid):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+    ray_cluster.release(executor, reusable=False)
+    wait_until_gone(frozenset({pid}))
+    assert ray_cluster.session == session
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server", "ray_host"])
+def test_a_ray_that_died_is_noticed_and_started_again(
+    ray_cluster: RayCluster, artifacts: LocalStore, make_run: MakeRun, name: str
+) -> None:
+    run = make_run(long_spec())
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    look_for(ray_cluster, executor, "running")
+    session = ray_cluster.session
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    os.kill(process_named(name), signal.SIGKILL)
+    with pytest.raises(ClusterDown):
+        look_for(ray_cluster, executor, "never", timeout_s=20)
+    ray_cluster.rejoin()
+    wait_until_gone(frozenset(before))
+    assert ray_cluster.session != session
+    assert ray_cluster.look(executor).state == "gone"
+    again = make_run(tiny_spec()).model_copy(update={"attempt": 2})
+    executor = ray_cluster.reserve(again.spec.resources)
+    ray_cluster.launch(executor, again)
+    assert outcome_of(artifacts, again).reason == "completed"
+    ray_cluster.release(executor, reusable=False)
+
+
+def test_a_hanging_host_is_noticed_by_its_silence(
+    ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cluster.ray_cluster.ANSWER_TIMEOUT_S", 0.5)
+    host = process_named("ray_host")
+    os.kill(host, signal.SIGSTOP)
+    with pytest.raises(ClusterDown, match="does not answer"):
+        ray_cluster.look("executor-000000")
+    monkeypatch.undo()
+    ray_cluster.rejoin()
+    assert not is_running(host)
+    assert ray_cluster.look("executor-000000").state == "gone"
+
+
+def test_a_cluster_that_is_not_there_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cluster.ray_cluster.JOIN_TIMEOUT_S", 3.0)
+    absent = RayCluster("127.0.0.1:1", tmp_path, None, "contract")
+    with pytest.raises(ClusterUnavailable, match="RAY_ADDRESS"):
+        absent.start()
+    absent.close()

@@ -96,15 +96,15 @@ class ServiceProcess:
         """Temporary folders of Rays that this service started."""
         mine = {
             Path(path)
-            for child in psutil.Process(self.process.pid).children()
+            for child in psutil.Process(self.process.pid).children(recursive=True)
             for path in child.cmdline()
             if Path(path).name.startswith("spreadtrain-") and tempfile.gettempdir() in path
         }
         return sorted(mine)
 
     def child(self, name: str) -> int:
-        """Process id of the service's child of that name."""
-        children = psutil.Process(self.process.pid).children()
+        """Process id of the service's child of that name, however deep."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
         return next(child.pid for child in children if child.name() == name)
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> int:

@@ -94,19 +94,25 @@ def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Star
     assert steps == sorted(set(steps))
 
 
-def test_killing_the_raylet_is_survived(start: Start) -> None:
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(
+    start: Start, name: str
+) -> None:
     service = start()
     job = service.client.submit(spec(100))
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
     before = service.census() - {service.process.pid}
-    os.kill(service.child("raylet"), signal.SIGKILL)
-    wait_until_gone(frozenset({pid}), 2)
+    os.kill(service.child(name), signal.SIGKILL)
+    wait_until_gone(frozenset({pid}), 5)
     assert job.wait(120).state == "succeeded"
     wait_until_gone(before)
     assert service.is_ready()
     reasons = [attempt.reason for attempt in job.refresh().body.attempts]
     assert reasons == ["worker_lost", "completed"]
+    after = service.census()
+    assert service.stop() == 0
+    wait_until_gone(after, 1)
 
 
 def test_a_cancelled_job_has_no_process_left(start: Start) -> None:

@@ -1,0 +1,106 @@
+"""The process that holds the connection to Ray, apart from the service.
+
+A Ray driver takes the process that it lives in hostage: it replaces signal handlers, it dies
+with the thread that started it, a lost GCS ends the process after a while or, told not to, makes
+every call wait for ever, and leaving such a cluster hangs. So the service keeps its driver in a
+child process and speaks to it through a socket, one JSON line for a question and one for its
+answer. A host that does not answer is killed and another one started: nothing is lost with it,
+as executors are found again by name.
+
+``python -m service.cluster.ray_host FD``: the first line on the socket is the configuration.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.cluster.base import ClusterDown, ClusterUnavailable
+from service.cluster.ray_executors import RayExecutors
+from service.cluster.ray_session import RaySession
+from workers.spec import Resources
+
+WATCH_INTERVAL_S = 0.2
+
+
+class HostConfiguration(BaseModel):
+    """What a host is told at its start."""
+
+    address: str
+    data_dir: Path
+    cpus: int | None
+    namespace: str
+
+
+def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
+    match question:
+        case {"call": "capacity"}:
+            return asdict(executors.capacity())
+        case {"call": "reserve", "resources": resources}:
+            return executors.reserve(Resources.model_validate(resources))
+        case {"call": "launch", "executor_id": name, "run": run, "resources": resources}:
+            return executors.launch(name, run, Resources.model_validate(resources))
+        case {"call": "look", "executor_id": name}:
+            return asdict(executors.look(name))
+        case {"call": "request_stop", "executor_id": name, "reason": reason}:
+            return executors.request_stop(name, reason)
+        case {"call": "kill", "executor_id": name}:
+            return executors.kill(name)
+        case {"call": "release", "executor_id": name, "reusable": reusable}:
+            return executors.release(name, reusable)
+        case {"call": "tend", "known": known}:
+            return executors.tend(frozenset(known))
+    raise AssertionError(f"not a question: {question}")
+
+
+def _die_with_service() -> None:
+    """End this process when the service does, even while Ray holds up the main thread."""
+    service = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == service:
+            time.sleep(WATCH_INTERVAL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="service-watch", daemon=True).start()
+
+
+def main() -> None:
+    """Start or join Ray, answer questions until there are no more, leave."""
+    _die_with_service()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    lines = connection.makefile("rw", encoding="utf-8", newline="\n")
+
+    def say(**answer: Any) -> None:
+        lines.write(json.dumps(answer) + "\n")
+        lines.flush()
+
+    configuration = HostConfiguration.model_validate_json(lines.readline())
+    session = RaySession(configuration.address, configuration.data_dir, configuration.cpus)
+    try:
+        session.start()
+    except ClusterUnavailable as error:
+        say(unavailable=str(error))
+        session.close()
+        return
+    executors = RayExecutors(session, configuration.namespace)
+    say(session=session.identity, folder=None if session.folder is None else str(session.folder))
+    for line in lines:
+        try:
+            say(result=_answer(executors, json.loads(line)))
+        except ClusterDown as error:
+            say(down=str(error))
+    if session.is_alive() and not session.own:
+        executors.leave()
+    session.close()
+
+
+if __name__ == "__main__":
+    main()
