@@ -45,32 +45,46 @@ class Ledger:
         self._store = store
         self._prefix = prefix
         self._pending: list[Record] = []
+        self._appended = 0
+        self._hurry = False
         self._progress: ProgressRecord | None = None
         self._chunk = 0
         self._failure: ClaimLost | StoreError | None = None
         self._wake = threading.Condition()
         self._closing = False
+        self.written = 0
         self.last_step = 0
         self._thread = threading.Thread(target=self._write_chunks, name="ledger", daemon=True)
         self._thread.start()
 
-    def append(self, record: Record) -> None:
-        """Add a record to the next chunk."""
+    def append(self, record: Record) -> int:
+        """Add a record to the next chunk; it is durable once ``written`` is the number returned."""
         with self._wake:
             self._pending.append(record)
-            self._wake.notify()
+            self._appended += 1
+            self._wake.notify_all()
+            return self._appended
 
     def progress(self, record: ProgressRecord) -> None:
         """Note how far training is; only the last note before a flush is written."""
         self.last_step = record.step
         with self._wake:
             self._progress = record
-            self._wake.notify()
+            self._wake.notify_all()
 
     def check(self) -> None:
         """Raise ClaimLost or StoreError if the log can no longer be written."""
         if self._failure is not None:
             raise self._failure
+
+    def flush(self) -> None:
+        """Write what there is now and wait until it is durable. Raises as ``check`` does."""
+        with self._wake:
+            self._hurry = True
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self.written == self._appended or self._failure is not None)
+            self._hurry = False
+        self.check()
 
     def close(self) -> int:
         """Write what is left; returns the number of chunks. Raises as ``check`` does."""
@@ -88,11 +102,12 @@ class Ledger:
     def _end(self) -> None:
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake.notify_all()
         self._thread.join()
 
-    def _take(self) -> list[Record] | None:
-        """The records of the next chunk, or None at the end; waits while there are none."""
+    def _take(self) -> tuple[list[Record], int] | None:
+        """The records of the next chunk and how many were appended with them, or None at the end;
+        waits while there are none."""
         with self._wake:
             while not self._pending and self._progress is None:
                 if self._closing:
@@ -102,18 +117,23 @@ class Ledger:
             if self._progress is not None:
                 records.append(self._progress)
                 self._progress = None
-            return records
+            return records, self._appended
 
     def _write_chunks(self) -> None:
-        while (records := self._take()) is not None:
+        while (taken := self._take()) is not None:
+            records, appended = taken
             content = "".join(record.model_dump_json() + "\n" for record in records)
             try:
                 self._write(content.encode())
             except (ClaimLost, StoreError) as error:
-                self._failure = error
+                with self._wake:
+                    self._failure = error
+                    self._wake.notify_all()
                 return
             with self._wake:
-                self._wake.wait_for(lambda: self._closing, timeout=FLUSH_INTERVAL_S)
+                self.written = appended
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_INTERVAL_S)
 
     def _write(self, content: bytes) -> None:
         give_up_at = time.monotonic() + STORE_PATIENCE_S
@@ -195,6 +215,7 @@ class Publisher:
         self._info = info
         self._ledger = ledger
         self._kept = list(earlier)
+        self._doomed: list[tuple[int, str]] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._in_flight: Future[None] | None = None
 
@@ -210,6 +231,8 @@ class Publisher:
         self._thread.shutdown(wait=True)
         if error is None:
             self._settle()
+            self._ledger.flush()
+            self._bury()
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Publish a checkpoint; waits for the one before it."""
@@ -289,27 +312,41 @@ class Publisher:
         self._store.put(key, content)
 
     def _thin(self) -> None:
-        """Apply the keep policy; a removal is announced first, so that nobody is sent there."""
+        """Apply the keep policy.
+
+        A file goes only after the record that announces it is durable: whoever reads the events
+        of a killed run is never sent to a checkpoint that is gone.
+        """
         gone = surplus(self._kept, self._spec.keep_checkpoints)
         latest = sorted(self._kept, key=lambda kept: kept.step)[-TRAIN_STATES_KEPT:]
         with_state = {kept.id for kept in latest}
         kept_after: list[KeptCheckpoint] = []
         for kept in self._kept:
             if kept.id in gone:
-                self._remove(kept, "all")
+                self._doom(kept, "all", ("manifest.json", "weights.safetensors"))
             elif kept.has_train_state and kept.id not in with_state:
-                self._remove(kept, "train_state")
+                self._doom(kept, "train_state", ())
                 kept_after.append(kept.model_copy(update={"has_train_state": False}))
             else:
                 kept_after.append(kept)
         self._kept = kept_after
+        self._bury()
 
-    def _remove(self, kept: KeptCheckpoint, what: Literal["all", "train_state"]) -> None:
-        self._ledger.append(CheckpointRemovedRecord(at=datetime.now(UTC), id=kept.id, what=what))
-        if what == "all":
-            self._store.delete(f"{kept.prefix}/manifest.json")
-            self._store.delete(f"{kept.prefix}/weights.safetensors")
-        self._store.delete(f"{kept.prefix}/train_state.safetensors")
+    def _doom(
+        self, kept: KeptCheckpoint, what: Literal["all", "train_state"], files: tuple[str, ...]
+    ) -> None:
+        record = CheckpointRemovedRecord(at=datetime.now(UTC), id=kept.id, what=what)
+        announced = self._ledger.append(record)
+        for name in (*files, "train_state.safetensors"):
+            self._doomed.append((announced, f"{kept.prefix}/{name}"))
+
+    def _bury(self) -> None:
+        """Delete what was announced long enough ago."""
+        written = self._ledger.written
+        for announced, key in self._doomed:
+            if announced <= written:
+                self._store.delete(key)
+        self._doomed = [doomed for doomed in self._doomed if doomed[0] > written]
 
 
 def _digest(content: bytes) -> str:

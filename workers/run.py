@@ -17,6 +17,7 @@ from workers.checkpoint import Versions, decode_tensors, parse_manifest, verify
 from workers.data import Dataset, DatasetInfo, load
 from workers.errors import (
     ArtifactExists,
+    ArtifactNotFound,
     ClaimLost,
     DataError,
     Diverged,
@@ -144,6 +145,8 @@ def _worker_failure(error: WorkerError) -> OutcomeReason:
             return "version_mismatch"
         case DataError():
             return "data_unavailable"
+        case ArtifactNotFound() | ArtifactExists():
+            return "internal_error"
         case StoreError():
             return "store_unreachable"
         case _:

@@ -1,5 +1,6 @@
 """A real service in a real process, and a census of everything that it starts."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from service.cluster.reap import holders
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
+RAY_FOLDERS = f"{tempfile.gettempdir()}/spreadtrain-"
 Answer = TypeVar("Answer")
 
 
@@ -94,12 +96,10 @@ class ServiceProcess:
 
     def ray_folders(self) -> list[Path]:
         """Temporary folders of Rays that this service started."""
-        mine = {
-            Path(path)
-            for child in psutil.Process(self.process.pid).children(recursive=True)
-            for path in child.cmdline()
-            if Path(path).name.startswith("spreadtrain-") and tempfile.gettempdir() in path
-        }
+        mine = set()
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+                mine |= {Path(word) for word in child.cmdline() if word.startswith(RAY_FOLDERS)}
         return sorted(mine)
 
     def child(self, name: str) -> int:

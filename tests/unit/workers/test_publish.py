@@ -1,15 +1,27 @@
 import itertools
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
+from workers.data import load
 from workers.errors import ClaimLost
-from workers.events import RECORD, NoticeRecord, ProgressRecord
-from workers.publish import KeptCheckpoint, Ledger, surplus
+from workers.events import (
+    RECORD,
+    Checkpoint,
+    CheckpointRecord,
+    CheckpointRemovedRecord,
+    NoticeRecord,
+    ProgressRecord,
+)
+from workers.publish import KeptCheckpoint, Ledger, Publisher, surplus
+from workers.run import Run
+from workers.train import train
 
 PREFIX = "jobs/j/attempts/1"
 
@@ -118,3 +130,39 @@ def test_named_and_best_checkpoints_are_never_thinned() -> None:
 def test_only_the_latest_best_is_protected() -> None:
     kept = [checkpoint(step, best=step in (2, 3)) for step in range(1, 6)]
     assert surplus(kept, 3) == {"00000002"}
+
+
+def test_a_checkpoint_is_removed_only_after_its_removal_can_be_read(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    """At every moment, what the written events promise is there: a kill may come at any time."""
+    spec = tiny_spec(epochs=30).model_copy(
+        update={"checkpoint_every_epochs": 1, "keep_checkpoints": 3}
+    )
+    run = Run(job_id="j", attempt=1, spec=spec, artifacts_uri=artifacts.uri, cache_dir=tmp_path)
+    broken: list[str] = []
+
+    class Watching(LocalStore):
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            promised: set[str] = set()
+            for stored in self.list(f"{run.prefix}/events"):
+                for line in self.get(stored.key).splitlines():
+                    match RECORD.validate_json(line):
+                        case CheckpointRecord(prefix=prefix):
+                            promised |= {f"{prefix}/train_state.safetensors"}
+                        case CheckpointRemovedRecord(id=gone):
+                            promised -= {f"{run.prefix}/checkpoints/{gone}/train_state.safetensors"}
+            broken.extend(key for key in promised if not self.exists(key))
+
+    store = Watching(artifacts.root)
+    ledger = Ledger(store, run.prefix)
+    data = load(spec.dataset, tmp_path)
+    with Publisher(store, run.prefix, spec, data.info, ledger) as publisher:
+        for event in train(spec, data):
+            if isinstance(event, Checkpoint):
+                publisher.checkpoint(event)
+    ledger.close()
+    assert broken == []
+    states = [s.key for s in store.list(run.prefix) if s.key.endswith("train_state.safetensors")]
+    assert len(states) == 2
