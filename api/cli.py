@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from api.bodies import State
 from api.client import DEFAULT_URL, Client, ClientError
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Train implicit generative models by spread divergence.",
 )
+ID_WIDTH = len("job-0123456789abcdef")
 FORMS: dict[str, SampleForm] = {".png": "png", ".npz": "npz", ".json": "json"}
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -42,7 +43,8 @@ def _connected(url: str) -> Iterator[Client]:
     except (ClientError, TimeoutError) as error:
         raise failure(str(error)) from None
     except OSError as error:
-        raise failure(f"{error.filename or ''} {error.strerror or error}".strip()) from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise failure(f"{where}{error.strerror or error}") from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -122,7 +124,8 @@ def list_jobs(
     url: Url = DEFAULT_URL,
 ) -> None:
     """List jobs, newest first."""
-    table = Table("id", "state", "progress", "trainer", "data", "name", "submitted", box=None)
+    identifier = Column("id", no_wrap=True, min_width=ID_WIDTH)  # is to be copied, never cut
+    table = Table(identifier, "state", "progress", "trainer", "data", "name", "submitted", box=None)
     with _connected(url) as client:
         found = client.jobs(
             state=state,
@@ -150,8 +153,7 @@ def show(job: JobArgument, url: Url = DEFAULT_URL) -> None:
 def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end; Ctrl-C stops watching, not the job."""
     with _connected(url) as client:
-        done = watch_job(client.job(job), terminal())
-        terminal().print(f"{done.state}: {done.body.message}", markup=False)
+        watch_job(client.job(job), terminal())
 
 
 @app.command()
@@ -159,7 +161,7 @@ def cancel(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Ask a job to end."""
     with _connected(url) as client:
         found = client.job(job).cancel()
-        terminal().print(f"{found.id} will be cancelled; it is {found.state} now")
+        terminal().print(f"{found.id}: cancel requested; its state is {found.state}")
 
 
 @app.command()

@@ -157,7 +157,9 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     kind = service_problem(error)
     if kind.status >= 500:
-        logger.error("request %s: %s", request_id(request.scope), error, exc_info=error)
+        # What is down for now says so in its message; only a surprise needs its traceback.
+        trace = None if kind.retryable else error
+        logger.error("request %s: %s", request_id(request.scope), error, exc_info=trace)
     fields = error.errors if isinstance(error, errors.Invalid) else ()
     state: Any = error.state if isinstance(error, errors.StateConflict) else None
     return problem_response(request.scope, kind, str(error), errors=fields, state=state)

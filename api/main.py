@@ -74,6 +74,7 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is nobody's business
     with _lock(settings.data_dir), contextlib.closing(_listen(settings)) as listener:
         try:
             artifacts = open_store(settings.artifacts)

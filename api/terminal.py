@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
 
 
 def terminal() -> Console:
-    """Standard output."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output; a pipe or file is as wide as its lines."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def failure(message: str) -> typer.Exit:

@@ -7,7 +7,7 @@ from api.client import Event, JobHandle
 
 
 def watch_job(job: JobHandle, console: Console) -> JobHandle:
-    """Follow the job to its end; raises JobFailed unless it succeeds."""
+    """Follow the job to its end and say how it went; raises JobFailed unless it succeeds."""
     columns = (
         TextColumn("{task.fields[state]:>9}"),
         BarColumn(),
@@ -20,7 +20,9 @@ def watch_job(job: JobHandle, console: Console) -> JobHandle:
         )
         for event in job.watch():
             _show(event, progress, task, console)
-    return job.wait()
+    done = job.wait()
+    console.print(f"{done.state}: {done.body.message}", markup=False)
+    return done
 
 
 def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> None:
@@ -28,7 +30,7 @@ def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> N
     match event.kind:
         case "state":
             progress.update(task, state=data["state"])
-            if data["reason"] not in ("submitted", "starting", "training"):
+            if data["reason"] in ("waiting_for_resources", "waiting_for_cluster", "recovering"):
                 console.print(f"{data['state']}: {data['message']}", markup=False)
         case "progress":
             progress.update(

@@ -104,7 +104,7 @@ def test_a_watch_shows_where_the_job_ended(run: Run, running: Running) -> None:
 
 def test_a_cancelled_job_ends_its_watch_with_an_error(run: Run) -> None:
     job = id_in(run("submit", "-", stdin=long_spec().model_dump_json()))
-    assert "will be cancelled" in run("cancel", job).stdout
+    assert "cancel requested" in run("cancel", job).stdout
     refused(run("watch", job), "cancelled")
 
 
