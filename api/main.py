@@ -75,7 +75,7 @@ def serve(settings: Settings) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is nobody's business
-    with _lock(settings.data_dir), contextlib.closing(_listen(settings)) as listener:
+    with _locks(settings), contextlib.closing(_listen(settings)) as listener:
         try:
             artifacts = open_store(settings.artifacts)
             artifacts.check()
@@ -135,21 +135,28 @@ def _cluster(settings: Settings) -> Cluster:
 
 
 @contextlib.contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
-    """Refuse a second service on the same data folder."""
+def _locks(settings: Settings) -> Iterator[None]:
+    """Refuse a second service on the same data folder, SQLite file or artifact folder: two
+    watchers would end each other's attempts."""
+    with contextlib.ExitStack() as stack:
+        for folder, name in settings.local_folders():
+            stack.enter_context(_lock(folder, name))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, name: str) -> Iterator[None]:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(data_dir / "service.lock")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigurationError(
-            f"another service is running on the data folder {data_dir}; stop it, or choose "
-            "another folder (SPREADTRAIN_DATA_DIR)"
+            f"another service is running on {folder}; stop it, or choose other folders "
+            "(SPREADTRAIN_DATA_DIR)"
         ) from error
     except OSError as error:
-        raise ConfigurationError(
-            f"the data folder {data_dir} cannot be used: {error.strerror}"
-        ) from error
+        raise ConfigurationError(f"{folder} cannot be used: {error.strerror}") from error
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from api.figures import HttpFigures
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -58,7 +59,9 @@ class Entrance:
             await app(inner, receive, named_send)
         finally:
             route = getattr(inner.get("route"), "path", "none")
-            self._figures.count(scope["method"], route, status, seconds)
+            # A method is free text of the client's; labels live for ever.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._figures.count(method, route, status, seconds)
 
     def _refusal(self, method: str, headers: Headers) -> tuple[Kind, str] | None:
         if _host_name(headers.get("host", "")) not in self._hosts:

@@ -20,7 +20,7 @@ from service.jobstore import JobStore
 from service.verdicts import judge
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
-from workers.events import RECORD, Outcome, OutcomeReason
+from workers.events import RECORD, Outcome, OutcomeReason, read_outcome
 from workers.publish import KeptCheckpoint
 from workers.run import Run, StopReason
 
@@ -94,12 +94,18 @@ class Attempts:
     def _wall_left_s(self, job: Job, earlier: list[Attempt]) -> float | None:
         if job.limits.max_wall_s is None:
             return None
-        used = (
-            (attempt.ended_at - attempt.started_at).total_seconds()
-            for attempt in earlier
-            if attempt.started_at is not None and attempt.ended_at is not None
-        )
-        return job.limits.max_wall_s - sum(used)
+        return job.limits.max_wall_s - sum(self._trained_s(attempt) for attempt in earlier)
+
+    def _trained_s(self, attempt: Attempt) -> float:
+        """Seconds that the attempt was at work: one that was lost was so until its last word, not
+        until somebody noticed."""
+        if attempt.started_at is None or attempt.ended_at is None:
+            return 0.0
+        ended_at = attempt.ended_at
+        if attempt.reason in (Reason.INTERRUPTED, Reason.WORKER_LOST, Reason.CLUSTER_LOST):
+            last = self._jobs.last_record_at(attempt.job_id, attempt.number)
+            ended_at = min(ended_at, last or attempt.started_at)
+        return (ended_at - attempt.started_at).total_seconds()
 
     def _run(self, job: Job, attempt: Attempt, wall_s: float | None) -> Run:
         kept = tuple(
@@ -113,7 +119,13 @@ class Attempts:
             )
             for checkpoint in self._jobs.checkpoints(job.id)
         )
-        resumable = [checkpoint for checkpoint in kept if checkpoint.has_train_state]
+        resumable = [
+            checkpoint
+            for checkpoint in kept
+            if checkpoint.has_train_state
+            and self._artifacts.exists(f"{checkpoint.prefix}/manifest.json")
+            and self._artifacts.exists(f"{checkpoint.prefix}/train_state.safetensors")
+        ]
         return Run(
             job_id=job.id,
             attempt=attempt.number,
@@ -141,8 +153,8 @@ class Attempts:
             self._conclude(job, attempt, outcome)
         elif job.cancel_requested:
             self._press(job, attempt, watch, "cancelled", self._cancel_grace_s)
-        elif attempt.first_step_at is not None and job.reason is not Reason.TRAINING:
-            self._explain(job, Reason.TRAINING, "Training.")
+        elif attempt.first_step_at is not None:
+            self.explain(job, Reason.TRAINING, "Training.")
 
     def stop_all(self, grace_s: float) -> None:
         """The service stops: let every attempt publish a checkpoint and end, then end the rest."""
@@ -170,6 +182,14 @@ class Attempts:
         self._feed.notify(job.id, urgent=True)
         return settled
 
+    def explain(self, job: Job, reason: Reason, message: str) -> None:
+        """Say why a job is in its state; followers hear of a new reason at once."""
+        if (job.reason, job.message) == (reason, message):
+            return
+        self._jobs.explain(job, reason, message)
+        if job.reason is not reason:
+            self._feed.notify(job.id, urgent=True)
+
     def _ingest(self, attempt: Attempt) -> bool:
         """Take in new chunks of events; returns whether they could be read."""
         chunk = attempt.next_chunk
@@ -190,7 +210,7 @@ class Attempts:
     def _outcome(self, attempt: Attempt) -> Outcome | None:
         key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
         try:
-            return Outcome.model_validate_json(self._artifacts.get(key))
+            return read_outcome(self._artifacts.get(key))
         except ArtifactNotFound:
             return None
 
@@ -201,7 +221,7 @@ class Attempts:
         try:
             self._artifacts.put(key, outcome.model_dump_json().encode())
         except ArtifactExists:
-            return Outcome.model_validate_json(self._artifacts.get(key))
+            return read_outcome(self._artifacts.get(key))
         return outcome
 
     def _outcome_of_the_lost(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
@@ -209,7 +229,9 @@ class Attempts:
         self._sessions.add(self._cluster.session)
         if attempt.session != self._cluster.session:
             if attempt.session in self._sessions:
-                return self._write_lost(job, attempt, "Ray died, and the attempt with it")
+                return self._write_lost(
+                    job, attempt, "Ray died, and the attempt with it", "cluster_lost"
+                )
             return self._write_outcome(
                 attempt,
                 "interrupted",
@@ -244,14 +266,16 @@ class Attempts:
                     job, attempt, f"Its process did not start within {waited:.0f} s"
                 )
             if not job.cancel_requested:
-                self._explain(
+                self.explain(
                     job,
                     Reason.WAITING_FOR_CLUSTER,
                     "The Ray cluster has not found room for it yet; others may hold its resources.",
                 )
         return None
 
-    def _write_lost(self, job: Job, attempt: Attempt, message: str) -> Outcome:
+    def _write_lost(
+        self, job: Job, attempt: Attempt, message: str, reason: OutcomeReason = "worker_lost"
+    ) -> Outcome:
         if job.cancel_requested:
             return self._write_outcome(attempt, "cancelled", "Cancelled; it had to be ended.")
         if self._service_stops:
@@ -261,7 +285,7 @@ class Attempts:
                 "The service was stopped; the job goes on from its last checkpoint when it is "
                 "started again.",
             )
-        return self._write_outcome(attempt, "worker_lost", f"{message}.")
+        return self._write_outcome(attempt, reason, f"{message}.")
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -273,7 +297,7 @@ class Attempts:
             self._cluster.request_stop(attempt.executor_id, reason)
             watch.asked_to_stop_at = time.monotonic()
             if reason == "cancelled":
-                self._explain(job, Reason.CANCELLING, "Publishing a last checkpoint.")
+                self.explain(job, Reason.CANCELLING, "Publishing a last checkpoint.")
         elif time.monotonic() - watch.asked_to_stop_at > grace_s:
             self._cluster.kill(attempt.executor_id)
 
@@ -293,8 +317,3 @@ class Attempts:
         if same_session:
             self._cluster.release(attempt.executor_id, reusable=clean)
         self._watched.pop((job.id, attempt.number), None)
-
-    def _explain(self, job: Job, reason: Reason, message: str) -> None:
-        if job.reason is not reason:
-            self._jobs.explain(job, reason, message)
-            self._feed.notify(job.id, urgent=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from workers.generate import Generator
 
+LOADS_AT_ONCE = 2  # each may need several times its file in memory for a moment
+
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
@@ -26,6 +28,7 @@ class GeneratorCache:
         self._lock = threading.Lock()
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
+        self._turns = threading.BoundedSemaphore(LOADS_AT_ONCE)
 
     def get(self, key: str, size_bytes: int, load: Callable[[], Generator]) -> Generator:
         """The generator under the key, from ``load`` where it is not there; raises as it does."""
@@ -38,7 +41,8 @@ class GeneratorCache:
                 if (found := self._find(key)) is not None:
                     return found
             try:
-                generator = load()
+                with self._turns:
+                    generator = load()
                 with self._lock:
                     self._keep(key, _Ready(generator, size_bytes))
             finally:

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     TIME_LIMIT = "time_limit"
     VERSION_MISMATCH = "version_mismatch"
     WORKER_LOST = "worker_lost"
+    CLUSTER_LOST = "cluster_lost"
     SERVICE_STOPPED = "service_stopped"
     INTERNAL_ERROR = "internal_error"
 

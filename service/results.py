@@ -40,6 +40,9 @@ class Download:
     open: Callable[[int, int | None], Iterator[bytes]]
 
 
+CANDIDATES = 8  # points read for each one shown, of which downsampling keeps the telling one
+
+
 class Results:
     """Reads results. Every method raises JobNotFound for an unknown job."""
 
@@ -71,7 +74,7 @@ class Results:
         if known and unknown:
             problem = f"the job has no metric {unknown[0]!r}; it has {', '.join(known)}"
             raise InvalidQuery("an unknown metric", (FieldError("/query/name", problem),))
-        curves = self._jobs.metrics(job_id, names)
+        curves = self._jobs.metrics(job_id, names, at_most=CANDIDATES * max_points)
         return {name: downsample(curves.get(name, []), max_points) for name in names or known}
 
     def checkpoints(self, job_id: str) -> list[CheckpointInfo]:

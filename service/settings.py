@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote, urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,7 +38,7 @@ class Settings(BaseModel):
     """Cores of the own local Ray; empty: all of this machine's."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1 << 30)
     """Largest body of a request."""
-    stop_grace_s: float = Field(default=15.0, ge=0.0, le=600.0)
+    stop_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
     """Seconds that running attempts have for a last checkpoint when the service stops."""
     cancel_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
     """Seconds that an attempt has to end by itself after a cancel, before it is killed."""
@@ -95,6 +96,16 @@ class Settings(BaseModel):
     def artifacts(self) -> str:
         """URI of the artifact store."""
         return self.artifacts_uri or (self.data_dir.resolve() / "artifacts").as_uri()
+
+    def local_folders(self) -> list[tuple[Path, str]]:
+        """The folders that this service alone may write to, each with the name of its lock."""
+        folders = [(self.data_dir.resolve(), "service.lock")]
+        if self.database.startswith("sqlite:///"):
+            database = Path(self.database.removeprefix("sqlite:///"))
+            folders.append((database.parent.resolve(), f"{database.name}.lock"))
+        if self.artifacts.startswith("file://"):
+            folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))
+        return folders
 
     @property
     def datasets_dir(self) -> Path:

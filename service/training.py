@@ -1,6 +1,7 @@
 """The use cases of a training job: submit, cancel, list."""
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
 from workers.data import describe
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.spec import TrainSpec
+from workers.spec import NamedDataset, TrainSpec
 
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
 
@@ -63,6 +64,12 @@ class Training:
         The same key with the same body answers with the job that it made before. Raises
         InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady, IdempotencyConflict.
         """
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = Idempotency(key=idempotency_key, body_digest=_digest(request))
+            # A repeated request is answered even if it could not be carried out any more.
+            if (stored := self._jobs.replayed(idempotency)) is not None:
+                return stored, False
         spec, _ = self._checked(request)
         now = datetime.now(UTC)
         job = Job(
@@ -80,10 +87,6 @@ class Training:
             created_at=now,
             updated_at=now,
         )
-        idempotency = None
-        if idempotency_key is not None:
-            body = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-            idempotency = Idempotency(key=idempotency_key, body_digest=body)
         stored, created = self._jobs.add(job, idempotency)
         self._wake()
         return stored, created
@@ -153,8 +156,9 @@ class Training:
                 )
             spec = resolve(request.spec, info)
         except DataError as error:
+            at = "/name" if isinstance(request.spec.dataset, NamedDataset) else ""
             raise InvalidSpec(
-                "The data set cannot be used.", (FieldError("/spec/dataset", str(error)),)
+                "The data set cannot be used.", (FieldError(f"/spec/dataset{at}", str(error)),)
             ) from error
         except SpecMismatch as error:
             raise InvalidSpec(
@@ -169,20 +173,13 @@ class Training:
     def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
         wanted, ceiling = spec.resources, self._ceiling()
         errors = []
-        if wanted.workers * wanted.cpus_per_worker > ceiling.cpus:
-            errors.append(
-                FieldError(
-                    "/spec/resources/cpus_per_worker",
-                    f"asks for {wanted.workers * wanted.cpus_per_worker} cores of {ceiling.cpus:g}",
-                )
-            )
-        if wanted.workers * wanted.gpus_per_worker > ceiling.gpus:
-            errors.append(
-                FieldError(
-                    "/spec/resources/gpus_per_worker",
-                    f"asks for {wanted.workers * wanted.gpus_per_worker} GPUs of {ceiling.gpus:g}",
-                )
-            )
+        for field, asked, most, unit in (
+            ("cpus_per_worker", wanted.cpus_per_worker, ceiling.worker_cpus, "cores"),
+            ("gpus_per_worker", wanted.gpus_per_worker, ceiling.worker_gpus, "GPUs"),
+        ):
+            if asked > most:
+                message = f"asks for {asked} {unit} of {most:g} on the largest node"
+                errors.append(FieldError(f"/spec/resources/{field}", message))
         if costs.memory_bytes > ceiling.memory_bytes:
             errors.append(
                 FieldError(
@@ -231,3 +228,9 @@ class Training:
                 if begun is not None and ended is not None:
                     return (ended - begun).total_seconds() * steps / job.progress.step
         return None
+
+
+def _digest(request: JobRequest) -> str:
+    """The same for the same request, in whatever order its keys came."""
+    body = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()

@@ -13,6 +13,7 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "interrupted": JobState.QUEUED,
     "service_stopped": JobState.QUEUED,
     "worker_lost": JobState.QUEUED,
+    "cluster_lost": JobState.QUEUED,
     "diverged": JobState.FAILED,
     "invalid": JobState.FAILED,
     "data_unavailable": JobState.FAILED,
@@ -22,6 +23,10 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "version_mismatch": JobState.FAILED,
     "internal_error": JobState.FAILED,
 }
+
+
+# A run that takes Ray down with it each time must end; other jobs' falls must not end it.
+CLUSTER_LOSSES_PER_ATTEMPT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +41,25 @@ class Verdict:
 def judge(job: Job, outcome: Outcome, attempts: Sequence[Attempt]) -> Verdict:
     """Where a running job goes after an attempt with this outcome.
 
-    A lost attempt is repeated until ``limits.max_attempts`` were lost; one that ended with the
-    service does not count. ``attempts`` are all of the job, the ended one included.
+    A lost attempt is repeated until ``limits.max_attempts`` were lost. One that ended with the
+    service does not count; one that ended with Ray is rarely the job's fault, and has a bound of
+    its own. ``attempts`` are all of the job, the ended one included.
     """
     to = ENDS[outcome.reason]
     if to is not JobState.QUEUED:
         return Verdict(to, Reason(outcome.reason), outcome.message)
     if job.cancel_requested:
         return Verdict(JobState.CANCELLED, Reason.CANCELLED, "Cancelled.")
-    if outcome.reason != "worker_lost":
+    bound = {
+        "worker_lost": job.limits.max_attempts,
+        "cluster_lost": CLUSTER_LOSSES_PER_ATTEMPT * job.limits.max_attempts,
+    }.get(outcome.reason)
+    if bound is None:
         return Verdict(JobState.QUEUED, Reason.RECOVERING, outcome.message)
-    lost = 1 + sum(attempt.reason is Reason.WORKER_LOST for attempt in attempts)
-    if lost >= job.limits.max_attempts:
-        message = f"{outcome.message} That was the last of {lost} attempts (limits.max_attempts)."
-        return Verdict(JobState.FAILED, Reason.WORKER_LOST, message)
+    reason = Reason(outcome.reason)
+    lost = 1 + sum(attempt.reason is reason for attempt in attempts)
+    if lost >= bound:
+        message = f"{outcome.message} It was lost {lost} times so (limits.max_attempts)."
+        return Verdict(JobState.FAILED, reason, message)
     message = f"{outcome.message} The job goes on from its last checkpoint."
     return Verdict(JobState.QUEUED, Reason.RECOVERING, message)

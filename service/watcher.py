@@ -11,7 +11,7 @@ import time
 
 from service.attempts import Attempts
 from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
-from service.errors import StateConflict
+from service.errors import NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from workers.errors import StoreError
@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 ROUND_INTERVAL_S = 0.1
 QUIET_INTERVAL_S = 1.0  # between rounds while nothing runs; a submission wakes the watcher
 REJOIN_INTERVAL_S = 2.0
+AT_A_TIME = 8  # queued jobs looked at in one round; the next round comes at once
 EXPLAINED = 100  # queued jobs whose reason is kept up to date; those behind wait for these
+EXPLAIN_INTERVAL_S = 1.0
 
 
 class Watcher:
@@ -39,6 +41,7 @@ class Watcher:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
         self._grace_s = 0.0
+        self._explained_at = float("-inf")
         self.last_round_at = time.monotonic()
         self.trouble: str | None = None
 
@@ -61,15 +64,27 @@ class Watcher:
     def round(self) -> bool:
         """One round; returns whether attempts are running."""
         for job in self._jobs.running():
-            try:
-                self._attempts.follow(job)
-            except StateConflict as error:
-                log.info("%s: %s", job.id, error)
+            self._follow(job)
+        for job in self._jobs.queued_to_cancel():
+            self._attempts.settle(
+                job, JobState.CANCELLED, Reason.CANCELLED, "Cancelled before it ran."
+            )
         running = self._jobs.running()
         self._serve_queue(running)
         known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
         self._cluster.tend(frozenset(known))
         return bool(running)
+
+    def _follow(self, job: Job) -> None:
+        """Bring one job up to date; what is wrong with it alone does not hold up the others."""
+        try:
+            self._attempts.follow(job)
+        except StateConflict as error:
+            log.info("%s: %s", job.id, error)
+        except (ClusterDown, StoreError, NotReady):
+            raise
+        except Exception:
+            log.exception("%s cannot be followed", job.id)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -113,23 +128,25 @@ class Watcher:
         free = self._cluster.capacity()
         for job in running:
             free = free.minus(job.spec.resources)
-        held_up = False
+        for job in self._jobs.queued(AT_A_TIME):
+            if not free.fits(job.spec.resources):
+                self._explain_queue(len(running))
+                return
+            started = self._attempts.start(job)
+            if started.state is JobState.RUNNING:
+                running.append(started)
+                free = free.minus(job.spec.resources)
+
+    def _explain_queue(self, running: int) -> None:
+        """Tell the first jobs that wait what for; now and then, as it means reading them all."""
+        now = time.monotonic()
+        if now - self._explained_at < EXPLAIN_INTERVAL_S:
+            return
+        self._explained_at = now
         for job in self._jobs.queued(EXPLAINED):
-            if job.cancel_requested:
-                self._attempts.settle(
-                    job, JobState.CANCELLED, Reason.CANCELLED, "Cancelled before it ran."
-                )
-            elif not held_up and free.fits(job.spec.resources):
-                started = self._attempts.start(job)
-                if started.state is JobState.RUNNING:
-                    running.append(started)
-                    free = free.minus(job.spec.resources)
-            else:
-                held_up = True
-                wanted = job.spec.resources
-                self._jobs.explain(
-                    job,
-                    Reason.WAITING_FOR_RESOURCES,
-                    f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} "
-                    f"GPU(s); {len(running)} running job(s) hold what there is.",
-                )
+            wanted = job.spec.resources
+            message = (
+                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s); "
+                f"{running} running job(s) hold what there is."
+            )
+            self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)

@@ -24,6 +24,7 @@ class Service:
     cluster: InlineCluster
     training: Training
     watcher: Watcher
+    attempts: Attempts
 
     def submit(self, request: JobRequest) -> Job:
         return self.training.submit(request)[0]
@@ -52,4 +53,4 @@ def make_service(
     )
     watcher = Watcher(jobs, cluster, attempts)
     training = Training(jobs, artifacts, cluster, feed, cache_dir, watcher.wake)
-    return Service(jobs, artifacts, cluster, training, watcher)
+    return Service(jobs, artifacts, cluster, training, watcher, attempts)

@@ -7,10 +7,11 @@ form in which an event crosses to the service and is stored.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 # --- in the training process -----------------------------------------------------------------
 
@@ -192,6 +193,7 @@ OutcomeReason = Literal[
     "time_limit",
     "version_mismatch",
     "worker_lost",
+    "cluster_lost",
     "service_stopped",
     "internal_error",
 ]
@@ -213,3 +215,13 @@ class Outcome(BaseModel):
     at: AwareDatetime
     chunks: int | None = None
     detail: str | None = None
+
+
+def read_outcome(content: bytes) -> Outcome:
+    """The outcome that stands in the store; one that nobody can read has ended its attempt too."""
+    try:
+        return Outcome.model_validate_json(content)
+    except ValidationError:
+        return Outcome(
+            reason="internal_error", message="Its outcome is unreadable.", at=datetime.now(UTC)
+        )

@@ -136,23 +136,35 @@ class Ledger:
                 self._wake.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_INTERVAL_S)
 
     def _write(self, content: bytes) -> None:
-        give_up_at = time.monotonic() + STORE_PATIENCE_S
         key = chunk_key(self._prefix, self._chunk)
-        while True:
-            try:
-                if self._store.exists(outcome_key(self._prefix)):
-                    raise ClaimLost
-                self._store.put(key, content)
-            except ArtifactExists as error:
-                # An answer lost after a completed write looks like a foreign writer: compare.
-                if self._store.get(key) != content:
-                    raise ClaimLost from error
-            except StoreError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(FLUSH_INTERVAL_S)
-                continue
-            self._chunk += 1
+        try:
+            put_patiently(self._store, self._prefix, key, content)
+        except ArtifactExists as error:
+            # An answer lost after a completed write looks like a foreign writer: compare.
+            if self._store.get(key) != content:
+                raise ClaimLost from error
+        self._chunk += 1
+
+
+def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes) -> None:
+    """Write an object of the attempt with this prefix, and wait for a store that is away.
+
+    Raises ClaimLost once the attempt has an outcome, ArtifactExists for a taken key, and
+    StoreError when the store was away for ``STORE_PATIENCE_S``.
+    """
+    give_up_at = time.monotonic() + STORE_PATIENCE_S
+    while True:
+        try:
+            if store.exists(outcome_key(prefix)):
+                raise ClaimLost
+            store.put(key, content)
+        except ArtifactExists:
+            raise
+        except StoreError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(FLUSH_INTERVAL_S)
+        else:
             return
 
 
@@ -255,7 +267,7 @@ class Publisher:
         self, name: str, content: bytes, media_type: str, step: int, epoch: float
     ) -> None:
         key = f"{self._prefix}/files/{name}"
-        self._put(key, content)
+        put_patiently(self._store, self._prefix, key, content)
         self._ledger.append(
             ArtifactRecord(
                 at=datetime.now(UTC),
@@ -277,9 +289,9 @@ class Publisher:
         weights = encode_weights(checkpoint, self._spec, self._info)
         train_state = encode_train_state(checkpoint)
         manifest = encode_manifest(checkpoint, self._spec, self._info, weights, train_state)
-        self._put(f"{prefix}/weights.safetensors", weights)
-        self._put(f"{prefix}/train_state.safetensors", train_state)
-        self._put(f"{prefix}/manifest.json", manifest)
+        put_patiently(self._store, self._prefix, f"{prefix}/weights.safetensors", weights)
+        put_patiently(self._store, self._prefix, f"{prefix}/train_state.safetensors", train_state)
+        put_patiently(self._store, self._prefix, f"{prefix}/manifest.json", manifest)
         self._ledger.append(
             CheckpointRecord(
                 at=datetime.now(UTC),
@@ -305,11 +317,6 @@ class Publisher:
             )
         )
         self._thin()
-
-    def _put(self, key: str, content: bytes) -> None:
-        if self._store.exists(outcome_key(self._prefix)):
-            raise ClaimLost
-        self._store.put(key, content)
 
     def _thin(self) -> None:
         """Apply the keep policy.

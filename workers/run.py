@@ -40,6 +40,7 @@ from workers.events import (
     ProgressRecord,
     StartedRecord,
     Tick,
+    read_outcome,
 )
 from workers.publish import KeptCheckpoint, Ledger, Publisher
 from workers.spec import TrainSpec
@@ -110,7 +111,7 @@ def execute(run: Run, stop: StopFlag) -> Outcome:
             reason, message = stop.reason, _STOPPED[stop.reason]
     except ClaimLost:
         ledger.abandon()
-        return Outcome.model_validate_json(store.get(outcome_key(run.prefix)))
+        return read_outcome(store.get(outcome_key(run.prefix)))
     except WorkerError as error:
         reason, message = _worker_failure(error), str(error)
         step = error.step if isinstance(error, Diverged) else step
@@ -250,7 +251,7 @@ def _conclude(
         )
         store.put(key, outcome.model_dump_json().encode())
     except (ArtifactExists, ClaimLost):
-        return Outcome.model_validate_json(store.get(key))
+        return read_outcome(store.get(key))
     return outcome
 
 

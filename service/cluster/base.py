@@ -1,6 +1,6 @@
 """What the watcher asks of a cluster, whichever it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from workers.spec import Resources
@@ -11,26 +11,30 @@ if TYPE_CHECKING:  # Ray's host process imports this, and does without torch
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a cluster can ever give to attempts: cores and GPUs, and the memory of its largest
-    node, which bounds one worker."""
+    """What a cluster can ever give to attempts: cores and GPUs of all nodes, and what one worker
+    can have at most, which is what a single node has."""
 
     cpus: float
     gpus: float
     memory_bytes: int
+    worker_cpus: float
+    worker_gpus: float
 
     def fits(self, resources: Resources) -> bool:
         """Whether the resources would fit into all of it."""
         return (
-            resources.workers * resources.cpus_per_worker <= self.cpus
+            resources.cpus_per_worker <= self.worker_cpus
+            and resources.gpus_per_worker <= self.worker_gpus
+            and resources.workers * resources.cpus_per_worker <= self.cpus
             and resources.workers * resources.gpus_per_worker <= self.gpus
         )
 
     def minus(self, resources: Resources) -> "Capacity":
         """What is left beside the resources."""
-        return Capacity(
-            self.cpus - resources.workers * resources.cpus_per_worker,
-            self.gpus - resources.workers * resources.gpus_per_worker,
-            self.memory_bytes,
+        return replace(
+            self,
+            cpus=self.cpus - resources.workers * resources.cpus_per_worker,
+            gpus=self.gpus - resources.workers * resources.gpus_per_worker,
         )
 
 

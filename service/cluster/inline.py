@@ -23,7 +23,13 @@ class InlineCluster:
 
     def __init__(self, cpus: float = 1.0) -> None:
         self._session = secrets.token_hex(4)
-        self._capacity = Capacity(cpus=cpus, gpus=0.0, memory_bytes=psutil.virtual_memory().total)
+        self._capacity = Capacity(
+            cpus=cpus,
+            gpus=0.0,
+            memory_bytes=psutil.virtual_memory().total,
+            worker_cpus=cpus,
+            worker_gpus=0.0,
+        )
         self._threads: dict[str, tuple[threading.Thread, StopFlag]] = {}
 
     @property

@@ -23,7 +23,8 @@ from workers.spec import Resources
 START_TIMEOUT_S = 90.0
 JOIN_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 15.0
-LEAVE_TIMEOUT_S = 15.0
+LEAVE_TIMEOUT_S = 10.0
+GUARD_TIMEOUT_S = 10.0
 TURN_TIMEOUT_S = 5.0  # for a thread's turn to ask; while Ray is started anew, nobody can
 CAPACITY_LASTS_S = 2.0
 
@@ -188,6 +189,14 @@ class RayCluster:
             self._host.wait()
             self._host = None
         if self._folder is not None:
-            end_holders(self._folder)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._clear(self._folder)
             self._folder = None
+
+    def _clear(self, folder: Path) -> None:
+        """Wait for the guard, which acts on the end of the host; do its work if it is dead too."""
+        give_up_at = time.monotonic() + GUARD_TIMEOUT_S
+        while folder.exists() and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        if folder.exists():
+            end_holders(folder)
+            shutil.rmtree(folder, ignore_errors=True)

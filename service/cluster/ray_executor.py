@@ -16,6 +16,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from workers.errors import StoreError
+
 if TYPE_CHECKING:
     from workers.run import Run, StopFlag, StopReason
 
@@ -97,8 +99,8 @@ class Executor:
     def _execute(self, run: "Run", stop: "StopFlag") -> None:
         try:
             self._runs.execute(run, stop)
-        except OSError as error:
-            self._detail = f"the outcome could not be written: {error.strerror}"
+        except StoreError as error:
+            self._detail = f"its outcome could not be written: {error}"
             raise
 
     def _watch(self) -> None:

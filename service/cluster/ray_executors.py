@@ -20,7 +20,6 @@ import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
-    GetTimeoutError,
     RayError,
     RaySystemError,
     RpcError,
@@ -37,7 +36,6 @@ USES_PER_EXECUTOR = 20
 IDLE_KEPT = 2  # the one just released and the spare; a surplus ends after IDLE_SURPLUS_S
 IDLE_SURPLUS_S = 60.0
 THREADS_PER_EXECUTOR = 4  # begin, report and stop must never wait for one another
-ANSWER_TIMEOUT_S = 5.0
 PENDING = Sighting("pending")
 
 
@@ -49,6 +47,7 @@ class _Seen:
     shape: Resources
     uses: int = 0
     busy: bool = False
+    wish: str | None = None
     idle_since: float = field(default_factory=time.monotonic)
     begun: Any = None
     asked: Any = None
@@ -80,6 +79,8 @@ class RayExecutors:
             cpus=sum(node.get("CPU", 0.0) for node in nodes),
             gpus=sum(node.get("GPU", 0.0) for node in nodes),
             memory_bytes=int(max((node.get("memory", 0.0) for node in nodes), default=0.0)),
+            worker_cpus=max((node.get("CPU", 0.0) for node in nodes), default=0.0),
+            worker_gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
         )
 
     def reserve(self, resources: Resources) -> str:
@@ -87,7 +88,7 @@ class RayExecutors:
         self._check()
         idle = self._idle() if resources == DEFAULT_SHAPE else []
         if not idle:
-            return f"executor-{secrets.token_hex(6)}"
+            return _name(resources)
         executor_id = max(idle, key=lambda name: self._seen[name].idle_since)
         self._seen[executor_id].busy = True
         return executor_id
@@ -119,6 +120,9 @@ class RayExecutors:
                     return seen.sighting
                 if (failure := self._failure(seen.begun)) is not None:
                     return self._dead(executor_id, failure)
+                if seen.wish is not None:
+                    seen.handle.stop.remote(seen.wish)
+                    seen.wish = None
             if seen.asked is None:
                 seen.asked = seen.handle.report.remote()
             if ray.wait([seen.asked], timeout=0)[0]:
@@ -132,7 +136,13 @@ class RayExecutors:
         """See :meth:`service.cluster.base.Cluster.request_stop`."""
         self._check()
         with _vendor_errors():
-            if (seen := self._find(executor_id)) is not None:
+            seen = self._find(executor_id)
+            if seen is None:
+                return
+            # A wish that overtook the beginning would be forgotten with it: look() sends it on.
+            if seen.begun is not None and not ray.wait([seen.begun], timeout=0)[0]:
+                seen.wish = reason
+            else:
                 seen.handle.stop.remote(reason)
 
     def kill(self, executor_id: str) -> None:
@@ -156,6 +166,7 @@ class RayExecutors:
         if reusable:
             seen.busy = False
             seen.begun = None
+            seen.wish = None
             seen.idle_since = time.monotonic()
         else:
             self.kill(executor_id)
@@ -165,21 +176,26 @@ class RayExecutors:
         """See :meth:`service.cluster.base.Cluster.tend`."""
         self._check()
         with _vendor_errors():
-            idle = self._idle()
-            for name in idle:
-                self.look(name)  # an executor that nobody asks after ends itself
-            idle = self._idle()
-            surplus = sorted(idle, key=lambda name: self._seen[name].idle_since)[:-1]
-            for name in surplus:
-                if time.monotonic() - self._seen[name].idle_since > IDLE_SURPLUS_S:
+            for name in self._idle():  # an executor that nobody asks after ends itself
+                if self.look(name).state == "gone":
+                    del self._seen[name]
+            self._end_surplus()
+            for name in [name for name, seen in self._seen.items() if seen.busy]:
+                if name not in known:
                     self._end(name)
-            if not idle and self._fits(DEFAULT_SHAPE):
-                self._create(f"executor-{secrets.token_hex(6)}", DEFAULT_SHAPE)
+            if not self._idle() and self._fits(DEFAULT_SHAPE):
+                self._create(_name(DEFAULT_SHAPE), DEFAULT_SHAPE)
             for named in ray.util.list_named_actors(all_namespaces=True):
                 name = named["name"]
-                ours = named["namespace"] == self._namespace and name.startswith("executor-")
+                ours = named["namespace"] == self._namespace and _shape(name) is not None
                 if ours and name not in self._seen and name not in known:
                     self._end(name)
+
+    def _end_surplus(self) -> None:
+        by_age = sorted(self._idle(), key=lambda name: self._seen[name].idle_since)
+        for name in by_age[:-1]:
+            if time.monotonic() - self._seen[name].idle_since > IDLE_SURPLUS_S:
+                self._end(name)
 
     def leave(self) -> None:
         """End the executors that work on nothing; the others go on without this process."""
@@ -223,18 +239,14 @@ class RayExecutors:
         self._seen[executor_id] = _Seen(handle=actor.remote(), shape=shape)
 
     def _find(self, executor_id: str) -> _Seen | None:
-        """The executor, looked up by name if another service process made it."""
+        """The executor, looked up by name if another host made it; nothing is waited for."""
         if executor_id not in self._seen:
             try:
                 handle = ray.get_actor(executor_id, namespace=self._namespace)
-                report: ExecutorReport = ray.get(handle.report.remote(), timeout=ANSWER_TIMEOUT_S)
-            except (ValueError, ActorDiedError):
+            except ValueError:
                 return None
-            except GetTimeoutError as error:
-                raise ClusterDown(f"{executor_id} does not answer") from error
-            self._seen[executor_id] = _Seen(
-                handle=handle, shape=DEFAULT_SHAPE, busy=True, sighting=_sighting(report)
-            )
+            shape = _shape(executor_id) or DEFAULT_SHAPE
+            self._seen[executor_id] = _Seen(handle=handle, shape=shape, busy=True)
         return self._seen[executor_id]
 
     def _end(self, executor_id: str) -> None:
@@ -264,6 +276,19 @@ class RayExecutors:
             return seen.sighting
         seen.sighting = Sighting("gone", pid, seen.sighting.host, _cause(failure))
         return seen.sighting
+
+
+def _name(shape: Resources) -> str:
+    """A new executor's name, which tells its shape to whoever finds it."""
+    return f"executor-{shape.cpus_per_worker}c{shape.gpus_per_worker}g-{secrets.token_hex(6)}"
+
+
+def _shape(name: str) -> Resources | None:
+    """The shape of the executor with that name; None if it is no executor's."""
+    found = re.fullmatch(r"executor-(\d+)c(\d+)g-[0-9a-f]{12}", name)
+    if found is None:
+        return None
+    return Resources(cpus_per_worker=int(found[1]), gpus_per_worker=int(found[2]))
 
 
 def _sighting(report: ExecutorReport) -> Sighting:

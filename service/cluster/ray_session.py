@@ -4,7 +4,9 @@
 ``address="local"``.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -18,6 +20,8 @@ from ray.exceptions import RayError
 from service.cluster.base import ClusterUnavailable
 from service.cluster.processes import is_running, own_children
 from service.cluster.reap import end_holders, start_guard
+
+log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20  # nothing large ever goes through it; 75 MiB is Ray's least
 
@@ -68,8 +72,8 @@ class RaySession:
 
     def _start_local(self) -> None:
         self._clean_up_after_others()
-        self.folder = Path(tempfile.mkdtemp(prefix=self._prefix))
-        self._guard = start_guard(self.folder)
+        self.folder = Path(tempfile.mkdtemp(prefix=self._prefix))  # for this user alone
+        self._guard = start_guard(self.folder, spare=os.getppid())
         try:
             ray.init(
                 address="local",
@@ -78,19 +82,23 @@ class RaySession:
                 log_to_driver=False,
                 configure_logging=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self.folder),
+                _temp_dir=str(self.folder / "ray"),  # which Ray opens to everybody
             )
         except (RayError, RuntimeError, OSError, ConnectionError) as error:
-            raise ClusterUnavailable(f"the local Ray did not start: {error}") from error
+            log.exception("the local Ray did not start")
+            raise ClusterUnavailable(
+                f"the local Ray did not start ({type(error).__name__}); the log says more"
+            ) from error
         self._daemons = own_children("raylet", "gcs_server")
         self.identity = f"local-{secrets.token_hex(6)}"
 
     def _clean_up_after_others(self) -> None:
         """End what earlier services on this data folder left, should their guards be dead too."""
         for old in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):
-            if old.lstat().st_uid == os.getuid() and not old.is_symlink():
-                end_holders(old)
-                shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # its guard is at it
+                if old.lstat().st_uid == os.getuid() and not old.is_symlink():
+                    end_holders(old, spare=frozenset({os.getppid()}))
+                    shutil.rmtree(old, ignore_errors=True)
 
     def _join(self) -> None:
         try:

@@ -4,9 +4,9 @@ When the process that started a local Ray is killed, Ray's own reaper ends the r
 agents that the raylet started live on. They change their own command line and environment, so
 they are told by the one thing that they keep: log files open in the session's folder.
 
-Run as a program (``python -m service.cluster.reap FOLDER``) this is the guard of a local Ray: it
-waits until its standard input ends, which happens when the service does, however it died, and
-then ends every process that has a file open in the folder and removes the folder.
+Run as a program (``python -m service.cluster.reap FOLDER SPARED``) this guards a local Ray: it waits until its standard input ends, which happens when its parent does, however it died, and
+then ends every process that has a file open in the folder and removes the folder. It spares the
+process with the id SPARED, the service, which may look into the folder while it cleans up itself.
 """
 
 import os
@@ -58,10 +58,11 @@ def end_holders(folder: Path, spare: frozenset[int] = frozenset()) -> int:
     raise TimeoutError(f"processes survived being killed: {[process.pid for process in left]}")
 
 
-def start_guard(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the guard of a folder; it acts when this process ends or closes its ``stdin``."""
+def start_guard(folder: Path, spare: int) -> subprocess.Popen[bytes]:
+    """Start the guard of a folder; it acts when this process ends or closes its ``stdin``, and
+    leaves the process with the id ``spare`` alone."""
     return subprocess.Popen(
-        [sys.executable, "-m", "service.cluster.reap", str(folder)],
+        [sys.executable, "-m", "service.cluster.reap", str(folder), str(spare)],
         stdin=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
         start_new_session=True,  # Ctrl-C at the terminal is for the service, not for its guard
@@ -70,11 +71,11 @@ def start_guard(folder: Path) -> subprocess.Popen[bytes]:
 
 def main() -> None:
     """Wait for the end of standard input, then clean up."""
-    folder = Path(sys.argv[1])
-    service = os.getppid()
+    folder, spared = Path(sys.argv[1]), int(sys.argv[2])
+    parent = os.getppid()
     sys.stdin.buffer.read()
-    # A service that lives, and has only left its Ray, may still hold that Ray's log files.
-    end_holders(folder, spare=frozenset({service} if os.getppid() == service else ()))
+    # A parent that lives has only left its Ray, and may still hold that Ray's log files.
+    end_holders(folder, spare=frozenset({spared, *({parent} & {os.getppid()})}))
     shutil.rmtree(folder, ignore_errors=True)
 
 

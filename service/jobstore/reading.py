@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from service.errors import JobNotFound
 from service.jobs import (
@@ -65,6 +66,25 @@ def in_turn(connection: Connection, state: JobState, limit: int | None) -> list[
     return [to_job(row) for row in rows]
 
 
+def queued_to_cancel(connection: Connection) -> list[Job]:
+    """The queued jobs that are to be cancelled, wherever they stand."""
+    rows = connection.execute(
+        select(JOBS).where(JOBS.c.state == JobState.QUEUED.value, JOBS.c.cancel_requested.is_(True))
+    )
+    return [to_job(row) for row in rows]
+
+
+def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetime | None:
+    """When the attempt last said something; None if it never did."""
+    last_us = connection.execute(
+        select(EVENTS.c.at_us)
+        .where(EVENTS.c.job_id == job_id, EVENTS.c.attempt == attempt, EVENTS.c.kind != "state")
+        .order_by(EVENTS.c.seq.desc())
+        .limit(1)
+    ).scalar()
+    return None if last_us is None else from_us(last_us)
+
+
 def ahead_of(connection: Connection, job: Job) -> int:
     """How many queued jobs start before this one."""
     created_us = to_us(job.created_at)
@@ -120,23 +140,41 @@ def metric_names(connection: Connection, job_id: str) -> list[str]:
 
 
 def metrics(
-    connection: Connection, job_id: str, names: Sequence[str] | None
+    connection: Connection, job_id: str, names: Sequence[str] | None, at_most: int | None = None
 ) -> dict[str, list[MetricPoint]]:
-    """The job's curves by name, each ordered by step; all of them where ``names`` is None."""
+    """The job's curves by name, each ordered by step; all of them where ``names`` is None.
+
+    Of a curve with more than ``at_most`` points every k-th is read, and the last.
+    """
     wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == job_id)
     if names is not None:
         wanted = wanted.where(SERIES.c.name.in_(names))
     replaced = _replaced_beyond(connection, job_id)
     curves: dict[str, list[MetricPoint]] = {}
     for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
-        rows = connection.execute(
-            select(POINTS)
-            .where(POINTS.c.series_id == series.id)
-            .order_by(POINTS.c.attempt, POINTS.c.step)
-        )
+        rows = connection.execute(_points(connection, series.id, at_most))
         by_step = {row.step: row for row in rows if row.step <= replaced.get(row.attempt, SEQ_MAX)}
         curves[series.name] = [to_point(by_step[step]) for step in sorted(by_step)]
     return curves
+
+
+def _points(connection: Connection, series_id: int, at_most: int | None) -> Select[Any]:
+    """The points of a curve, thinned inside the database: a long run has millions."""
+    order = (POINTS.c.attempt, POINTS.c.step)
+    of_series = POINTS.c.series_id == series_id
+    count = 0
+    if at_most is not None:
+        count = connection.execute(select(func.count()).where(of_series)).scalar() or 0
+    if at_most is None or count <= at_most:
+        return select(POINTS).where(of_series).order_by(*order)
+    stride = -(-count // at_most)
+    number = func.row_number().over(order_by=order).label("number")
+    numbered = select(POINTS, number).where(of_series).subquery()
+    return (
+        select(numbered)
+        .where((numbered.c.number % stride == 1) | (numbered.c.number == count))
+        .order_by(numbered.c.attempt, numbered.c.step)
+    )
 
 
 def _replaced_beyond(connection: Connection, job_id: str) -> dict[int, int]:

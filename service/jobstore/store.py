@@ -57,6 +57,11 @@ class JobStore:
         with self._database.write() as connection:
             return submitting.add(connection, job, idempotency)
 
+    def replayed(self, idempotency: Idempotency) -> Job | None:
+        """The job that was made under the key, or None; raises IdempotencyConflict."""
+        with self._database.read() as connection:
+            return submitting.replayed(connection, idempotency)
+
     def request_cancel(self, job_id: str) -> Job:
         """Set the wish to cancel, once; raises JobNotFound, StateConflict."""
         with self._database.write() as connection:
@@ -142,6 +147,16 @@ class JobStore:
         with self._database.read() as connection:
             return reading.in_turn(connection, JobState.QUEUED, limit)
 
+    def queued_to_cancel(self) -> builtins.list[Job]:
+        """The queued jobs that are to be cancelled, wherever they stand."""
+        with self._database.read() as connection:
+            return reading.queued_to_cancel(connection)
+
+    def last_record_at(self, job_id: str, attempt: int) -> datetime | None:
+        """When the attempt last said something; None if it never did."""
+        with self._database.read() as connection:
+            return reading.last_record_at(connection, job_id, attempt)
+
     def running(self) -> builtins.list[Job]:
         """The jobs that have an attempt at work."""
         with self._database.read() as connection:
@@ -180,14 +195,15 @@ class JobStore:
             return reading.metric_names(connection, job_id)
 
     def metrics(
-        self, job_id: str, names: Sequence[str] | None = None
+        self, job_id: str, names: Sequence[str] | None = None, at_most: int | None = None
     ) -> dict[str, builtins.list[MetricPoint]]:
-        """The job's curves by name, each ordered by step.
+        """The job's curves by name, each ordered by step; of a curve with more than ``at_most``
+        points evenly chosen ones, its first and its last among them.
 
         A later attempt that resumed from a step replaces the points of earlier ones beyond it.
         """
         with self._database.read() as connection:
-            return reading.metrics(connection, job_id, names)
+            return reading.metrics(connection, job_id, names, at_most)
 
     def checkpoints(self, job_id: str) -> builtins.list[CheckpointInfo]:
         """The job's checkpoints by step; of two with one step, the later attempt's."""

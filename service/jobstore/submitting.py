@@ -31,7 +31,9 @@ def add(connection: Connection, job: Job, idempotency: Idempotency | None) -> tu
             "created_us": to_us(job.created_at),
         }
         if not insert_if_absent(connection, IDEMPOTENCY_KEYS, key):
-            return _replayed(connection, idempotency), False
+            found = replayed(connection, idempotency)
+            assert found is not None  # its key was just refused for being there
+            return found, False
     row = job_row(job)
     connection.execute(insert(JOBS).values(row))
     _index_labels(connection, job.id, job.labels, row["created_us"])
@@ -41,12 +43,15 @@ def add(connection: Connection, job: Job, idempotency: Idempotency | None) -> tu
     return job, True
 
 
-def _replayed(connection: Connection, idempotency: Idempotency) -> Job:
+def replayed(connection: Connection, idempotency: Idempotency) -> Job | None:
+    """The job that was made under the key, or None; raises IdempotencyConflict."""
     stored = connection.execute(
         select(JOBS, IDEMPOTENCY_KEYS.c.body_digest)
         .join(IDEMPOTENCY_KEYS, IDEMPOTENCY_KEYS.c.job_id == JOBS.c.id)
         .where(IDEMPOTENCY_KEYS.c.key == idempotency.key)
-    ).one()
+    ).one_or_none()
+    if stored is None:
+        return None
     if stored.body_digest != idempotency.body_digest:
         raise IdempotencyConflict
     return to_job(stored)

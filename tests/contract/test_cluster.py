@@ -133,10 +133,10 @@ def test_a_killed_executor_is_gone_with_its_process(cluster: Cluster, make_run: 
 
 
 def test_an_executor_that_never_was_is_gone(cluster: Cluster) -> None:
-    assert cluster.look("executor-000000").state == "gone"
-    cluster.request_stop("executor-000000", "cancelled")
-    cluster.kill("executor-000000")
-    cluster.release("executor-000000", reusable=True)
+    assert cluster.look("executor-1c0g-000000000000").state == "gone"
+    cluster.request_stop("executor-1c0g-000000000000", "cancelled")
+    cluster.kill("executor-1c0g-000000000000")
+    cluster.release("executor-1c0g-000000000000", reusable=True)
 
 
 def test_the_ceiling_is_known(cluster: Cluster) -> None:
@@ -194,6 +194,57 @@ def test_an_executor_that_nobody_knows_is_ended(ray_cluster: RayCluster, make_ru
     assert ray_cluster.session == session
 
 
+def test_a_stop_that_comes_before_the_beginning_is_not_forgotten(
+    ray_cluster: RayCluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    spec = long_spec().model_copy(update={"resources": Resources(cpus_per_worker=2)})
+    run = make_run(spec)
+    executor = ray_cluster.reserve(spec.resources)  # a fresh one, which takes seconds to begin
+    ray_cluster.launch(executor, run)
+    ray_cluster.request_stop(executor, "cancelled")
+    look_for(ray_cluster, executor, "running")
+    look_for(ray_cluster, executor, "idle")
+    assert outcome_of(artifacts, run).reason == "cancelled"
+    ray_cluster.release(executor, reusable=False)
+
+
+def test_a_spare_that_died_is_replaced_and_never_handed_out(
+    ray_cluster: RayCluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    run = make_run(tiny_spec())
+    spare = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(spare, run)
+    pid = look_for(ray_cluster, spare, "idle").pid
+    ray_cluster.release(spare, reusable=True)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    give_up_at = time.monotonic() + 30
+    while (offered := ray_cluster.reserve(Resources())) == spare:
+        ray_cluster.release(spare, reusable=True)
+        assert time.monotonic() < give_up_at
+        ray_cluster.tend(frozenset())
+        time.sleep(0.05)
+    ray_cluster.release(offered, reusable=True)
+
+
+def test_an_executor_is_found_again_by_another_host_without_waiting_for_it(
+    ray_cluster: RayCluster, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process answers nobody; the host must not wait for it."""
+    run = make_run(long_spec())
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    pid = look_for(ray_cluster, executor, "running").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr("service.cluster.ray_cluster.ANSWER_TIMEOUT_S", 2.0)
+    for _ in range(20):
+        ray_cluster.look(executor)
+    ray_cluster.kill(executor)
+    ray_cluster.release(executor, reusable=False)
+    wait_until_gone(frozenset({pid}))
+
+
 @pytest.mark.parametrize("name", ["raylet", "gcs_server", "ray_host"])
 def test_a_ray_that_died_is_noticed_and_started_again(
     ray_cluster: RayCluster, artifacts: LocalStore, make_run: MakeRun, name: str
@@ -225,11 +276,11 @@ def test_a_hanging_host_is_noticed_by_its_silence(
     host = process_named("ray_host")
     os.kill(host, signal.SIGSTOP)
     with pytest.raises(ClusterDown, match="does not answer"):
-        ray_cluster.look("executor-000000")
+        ray_cluster.look("executor-1c0g-000000000000")
     monkeypatch.undo()
     ray_cluster.rejoin()
     assert not is_running(host)
-    assert ray_cluster.look("executor-000000").state == "gone"
+    assert ray_cluster.look("executor-1c0g-000000000000").state == "gone"
 
 
 def test_a_cluster_that_is_not_there_is_said_in_a_sentence(

@@ -109,7 +109,7 @@ def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(
     wait_until_gone(before)
     assert service.is_ready()
     reasons = [attempt.reason for attempt in job.refresh().body.attempts]
-    assert reasons == ["worker_lost", "completed"]
+    assert reasons == ["cluster_lost", "completed"]
     after = service.census()
     assert service.stop() == 0
     wait_until_gone(after, 1)
@@ -155,6 +155,25 @@ def test_a_second_service_on_the_same_data_is_refused(start: Start) -> None:
     assert "another service is running" in second.stderr + second.stdout
     assert "Traceback" not in second.stderr
     assert service.is_ready()
+
+
+def test_a_second_service_on_the_same_database_is_refused(start: Start) -> None:
+    service = start()
+    second = subprocess.run(
+        [sys.executable, "-m", "api.cli", "serve", "--port", "0"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "SPREADTRAIN_DATA_DIR": str(service.data_dir.parent / "other"),
+            "SPREADTRAIN_DATABASE_URL": f"sqlite:///{service.data_dir / 'spreadtrain.db'}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert "another service is running" in (second.stderr + second.stdout).replace("\n", " ")
 
 
 def test_a_taken_port_is_said_at_once(start: Start) -> None:

@@ -150,3 +150,11 @@ def test_a_database_that_fails_is_not_ready(tmp_path_factory: pytest.TempPathFac
         store.ping()
     assert str(path) not in str(failure.value)
     store.close()
+
+
+def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends(store: JobStore) -> None:
+    made = running(store)
+    store.ingest(made.id, 1, 0, [metrics(step, loss_nats=1.0) for step in range(1, 1001)])
+    thinned = [point.step for point in store.metrics(made.id, None, at_most=100)["loss_nats"]]
+    assert thinned == [*range(1, 1000, 10), 1000]
+    assert len(store.metrics(made.id, None, at_most=1000)["loss_nats"]) == 1000

@@ -79,3 +79,11 @@ def test_data_sets_are_listed_with_what_to_do_about_missing_ones(quiet: Quiet) -
     assert found["mnist-10k"]["available"] is True
     assert found["mnist-10k"]["shape"] == [28, 28]
     assert found["mnist-10k"]["count"] == 10_000
+
+
+def test_invented_methods_do_not_fill_the_figures(quiet: Quiet) -> None:
+    for number in range(20):
+        quiet.http.request(f"INVENTED{number}", "/livez")
+    text = quiet.http.get("/metrics").text
+    assert "INVENTED" not in text
+    assert 'method="other"' in text

@@ -36,7 +36,7 @@ def test_the_guard_ends_what_is_left_when_the_service_is_killed(tmp_path: Path) 
     folder.mkdir()
     program = (
         "import sys, time, pathlib; from service.cluster.reap import start_guard;"
-        "guard = start_guard(pathlib.Path(sys.argv[1])); print(guard.pid, flush=True);"
+        "guard = start_guard(pathlib.Path(sys.argv[1]), 1); print(guard.pid, flush=True);"
         "time.sleep(60)"
     )
     service = subprocess.Popen(
@@ -61,7 +61,7 @@ def test_the_guard_spares_a_service_that_only_left_its_ray(tmp_path: Path) -> No
     folder = tmp_path / "ray"
     folder.mkdir()
     with (folder / "driver.log").open("w"):  # as Ray leaves one open in this process
-        guard = start_guard(folder)
+        guard = start_guard(folder, spare=1)
         orphan = hold(folder)
         assert guard.stdin is not None
         guard.stdin.close()

@@ -13,6 +13,7 @@ from service.errors import (
 from service.jobs import JobFilter
 from tests.factories import request, tiny_spec
 from tests.harness import Service
+from workers.artifacts import LocalStore
 from workers.spec import TrainSpec
 
 
@@ -40,7 +41,7 @@ def test_resubmitting_a_stored_spec_gives_the_same_spec(service: Service) -> Non
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
-        ({"dataset": {"name": "no-such-data"}}, "/spec/dataset"),
+        ({"dataset": {"name": "no-such-data"}}, "/spec/dataset/name"),
         ({"trainer": {"kind": "vae", "batch_size": 5000}}, "/spec/trainer/batch_size"),
         (
             {
@@ -140,3 +141,21 @@ def test_a_job_that_has_ended_cannot_be_cancelled(service: Service) -> None:
     with pytest.raises(StateConflict) as caught:
         service.training.cancel(job.id)
     assert caught.value.state == "succeeded"
+
+
+def test_a_replayed_key_is_answered_even_if_the_job_could_not_be_taken_any_more(
+    service: Service,
+) -> None:
+    first, _ = service.training.submit(request(labels={"a": "1", "b": "2"}), "key")
+    service.training._artifacts = FullStore(service.artifacts.root)
+    with pytest.raises(OutOfStorage):
+        service.training.submit(request(), "another key")
+    again, created = service.training.submit(request(labels={"b": "2", "a": "1"}), "key")
+    assert (again.id, created) == (first.id, False)
+
+
+class FullStore(LocalStore):
+    """A folder on a full disk."""
+
+    def free_bytes(self) -> int:
+        return 0

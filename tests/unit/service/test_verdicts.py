@@ -61,6 +61,14 @@ def test_lost_attempts_are_repeated_until_the_limit() -> None:
     assert "max_attempts" in verdict.message
 
 
+def test_the_death_of_ray_has_a_bound_of_its_own() -> None:
+    lost = [Reason.CLUSTER_LOST] * 13
+    assert judge(job(), outcome("cluster_lost"), attempts(*lost, None)).to is JobState.QUEUED
+    verdict = judge(job(), outcome("cluster_lost"), attempts(*lost, lost[0], None))
+    assert (verdict.to, verdict.reason) == (JobState.FAILED, Reason.CLUSTER_LOST)
+    assert judge(job(), outcome("worker_lost"), attempts(*lost, None)).to is JobState.QUEUED
+
+
 def test_restarts_of_the_service_do_not_count_as_losses() -> None:
     restarts = [Reason.SERVICE_STOPPED, Reason.INTERRUPTED] * 5
     verdict = judge(job(), outcome("worker_lost"), attempts(*restarts, None))

@@ -219,3 +219,53 @@ def test_the_same_spec_gives_the_same_weights_in_every_job(service: Service, see
         latest = service.jobs.checkpoints(job.id)[-1]
         digests.append(latest.digest)
     assert digests[0] == digests[1]
+
+
+def test_a_job_far_behind_in_the_queue_is_cancelled_at_once(service: Service) -> None:
+    first = service.submit(request(long_spec()))
+    waiting = [service.submit(request()) for _ in range(120)]
+    service.watcher.round()
+    service.training.cancel(waiting[-1].id)
+    service.watcher.round()
+    assert service.jobs.get(waiting[-1].id).state is JobState.CANCELLED
+    service.training.cancel(first.id)
+    for job in waiting:
+        service.training.cancel(job.id)
+    service.run_to_end(first)
+
+
+def test_time_in_which_nobody_trained_does_not_count_against_the_limit(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    before = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    job = before.submit(request(long_spec(epochs=3000), limits={"max_wall_s": 20}))
+    before.run_until(job, lambda now: len(jobs.checkpoints(job.id)) >= 2)
+    executor = jobs.attempts(job.id)[-1].executor_id
+    # The attempt dies with its service: it stops, but nobody settles it.
+    prefix = attempt_prefix(job.id, 1)
+    gone = Outcome(reason="interrupted", message="gone", at=datetime.now(UTC))
+    artifacts.put(outcome_key(prefix), gone.model_dump_json().encode())
+    before.cluster.release(executor, reusable=False)
+    said = jobs.last_record_at(job.id, 1)
+    assert said is not None
+    time.sleep(2)
+    after = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    after.run_until(job, lambda now: now.attempt == 2)
+    ended = jobs.attempts(job.id)[0]
+    assert ended.ended_at is not None
+    assert (ended.ended_at - said).total_seconds() > 1
+    assert after.attempts._trained_s(ended) == pytest.approx(
+        (said - ended.started_at).total_seconds() if ended.started_at else 0
+    )
+    after.training.cancel(job.id)
+    after.run_to_end(job)
+    after.cluster.close()
+
+
+def test_an_unreadable_outcome_fails_its_job_and_no_other(service: Service) -> None:
+    broken = service.submit(request(long_spec()))
+    service.run_until(broken, lambda now: now.reason is Reason.TRAINING)
+    service.artifacts.put(outcome_key(attempt_prefix(broken.id, 1)), b"not an outcome")
+    other = service.submit(request())
+    assert service.run_to_end(other).state is JobState.SUCCEEDED
+    assert service.jobs.get(broken.id).reason is Reason.INTERNAL_ERROR
