@@ -4,9 +4,10 @@ When the process that started a local Ray is killed, Ray's own reaper ends the r
 agents that the raylet started live on. They change their own command line and environment, so
 they are told by the one thing that they keep: log files open in the session's folder.
 
-Run as a program (``python -m service.cluster.reap FOLDER SPARED``) this guards a local Ray: it waits until its standard input ends, which happens when its parent does, however it died, and
-then ends every process that has a file open in the folder and removes the folder. It spares the
-process with the id SPARED, the service, which may look into the folder while it cleans up itself.
+Run as a program (``python -m service.cluster.reap FOLDER SPARED``) this guards a local Ray: it
+waits until its standard input ends, which happens when its parent does, however it died, and then
+ends every process that has a file open in the folder and removes the folder. It spares the process
+with the id SPARED, the service, which may look into the folder while it cleans up itself.
 """
 
 import os
