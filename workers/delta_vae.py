@@ -133,7 +133,8 @@ def importance_bound(log_p: Tensor, q: Posterior, noise: Tensor, importance: int
     log p(z) − log q(z|y) = ½‖noise‖² − ½‖z‖² + Σ log s.
     """
     log_ratio = (noise.square() - q.sample(noise).square()).sum(-1) / 2 + q.log_std.sum(-1)
-    log_weights = (log_p + log_ratio).view(-1, importance, log_p.shape[-1])
+    draws, rows = log_p.shape
+    log_weights = (log_p + log_ratio).view(draws // importance, importance, rows)
     return torch.logsumexp(log_weights, 1) - math.log(importance)
 
 

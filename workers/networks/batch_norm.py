@@ -66,9 +66,9 @@ class BatchNorm(nn.Module):
         variance = sums[channels:-1] / count - mean.square()
         self._move(mean.detach(), variance.detach(), count.detach())
         scale = self.weight / (variance + EPSILON).sqrt()
-        shift = self.bias - mean * scale
-        # One multiplication and addition for each value, as torch's own does it.
-        out = torch.addcmul(_spread_out(shift), x.float(), _spread_out(scale))
+        # Centred first: where the mean is large, γx/σ + (β − γμ/σ) would lose digits.
+        centred = x.float() - _spread_out(mean)
+        out = torch.addcmul(_spread_out(self.bias), centred, _spread_out(scale))
         return out.to(x.dtype)
 
     @torch.no_grad()
