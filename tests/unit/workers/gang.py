@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ class Story:
     seconds: float = 0.0
 
 
-def tell(events: Any, keep: Callable[[Checkpoint], None]) -> Story:
+def tell(events: Iterator[Event], keep: Callable[[Checkpoint], None]) -> Story:
     """Consume a run."""
     story = Story()
     since = time.monotonic()
@@ -144,7 +146,8 @@ def state_of(folder: Path, name: str) -> dict[str, Tensor]:
     return dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
 
 
-def start(folder: Path, names: list[str], victim: bool = False) -> list[Any]:
+@contextmanager
+def pair(folder: Path, names: list[str], victim: bool = False) -> Iterator[list[SpawnProcess]]:
     """Two processes that run the cases; their stories appear in the folder."""
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -152,7 +155,12 @@ def start(folder: Path, names: list[str], victim: bool = False) -> list[Any]:
     ]
     for process in processes:
         process.start()
-    return processes
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def _rank(rank: int, folder: Path, names: list[str], victim: bool) -> None:
@@ -173,7 +181,7 @@ def _keep(folder: Path, name: str, checkpoint: Checkpoint) -> None:
     safetensors.torch.save_file(dict(checkpoint.train_state), folder / f"{name}.safetensors")
 
 
-def _events(name: str, peers: Peers, victim: bool) -> Any:
+def _events(name: str, peers: Peers, victim: bool) -> Iterator[Event]:
     asked = iter(range(10**9))
 
     def stop_at_seven() -> bool:

@@ -16,10 +16,10 @@ CURVES = ["mlp", "conv", "every-draw", "clean-target", "vae"]
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stories of all cases, told by two processes."""
     folder = tmp_path_factory.mktemp("pair")
-    processes = gang.start(folder, list(gang.CASES))
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    with gang.pair(folder, list(gang.CASES)) as processes:
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
     return folder
 
 
@@ -88,11 +88,11 @@ def test_a_worker_that_hangs_is_given_up_after_the_timeout(pair: Path) -> None:
 
 def test_a_worker_that_is_killed_is_missed_at_once(tmp_path: Path) -> None:
     """Long before the timeout of a minute."""
-    first, second = gang.start(tmp_path, ["mlp"], victim=True)
-    second.join(60)
-    assert second.exitcode == -signal.SIGKILL
-    first.join(30)
-    assert first.exitcode == 0
+    with gang.pair(tmp_path, ["mlp"], victim=True) as (first, second):
+        second.join(60)
+        assert second.exitcode == -signal.SIGKILL
+        first.join(30)
+        assert first.exitcode == 0
     story = gang.story_of(tmp_path, "mlp", 0)
     assert story.error == "PeerLost"
     assert story.seconds < 20

@@ -181,8 +181,8 @@ def test_evaluation_grids_and_checkpoints_do_not_change_the_weights(digits: Data
 
 def test_evaluation_and_grids_leave_running_statistics_alone(digits: Dataset) -> None:
     network = {"kind": "conv", "channels": [4], "latent_dim": 3}
-    often = spec_of(network=network, epochs=2, grid_every_epochs=1, evaluate_every_epochs=1)
-    seldom = spec_of(network=network, epochs=2, grid_every_epochs=9, evaluate_every_epochs=9)
+    often = spec_of(network=network, epochs=3, grid_every_epochs=1, evaluate_every_epochs=1)
+    seldom = spec_of(network=network, epochs=3, grid_every_epochs=9, evaluate_every_epochs=9)
     one, other = [*train(often, digits)], [*train(seldom, digits)]
     weights = last_checkpoint(one).weights
     assert same(weights, last_checkpoint(other).weights)
