@@ -59,7 +59,7 @@ class Maps(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, D) to (B, C, H, W)."""
-        return rows.unflatten(1, self._shape).permute(0, 3, 1, 2)
+        return rows.view(-1, *self._shape).permute(0, 3, 1, 2)
 
 
 class Rows(nn.Module):
