@@ -12,6 +12,7 @@
     ├── Diverged              the numbers left the reals
     ├── CheckpointError       a checkpoint that cannot be read
     ├── ClaimLost             another writer has ended this attempt
+    ├── PeerLost              another worker of the same run is gone
     └── StoreError            the artifact store failed
         ├── ArtifactNotFound
         └── ArtifactExists    a key is immutable and already written
@@ -68,6 +69,10 @@ class CheckpointError(WorkerError):
 
 class ClaimLost(WorkerError):
     """This attempt was ended by the service, so it may not publish any more."""
+
+
+class PeerLost(WorkerError):
+    """Another worker of this run is gone; retry the job, and it goes on from a checkpoint."""
 
 
 class StoreError(WorkerError):

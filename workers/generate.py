@@ -24,8 +24,8 @@ from workers.checkpoint import (
     parse_manifest,
     verify,
 )
-from workers.errors import CheckpointError
-from workers.networks import Autoencoder, parameter_count
+from workers.errors import CheckpointError, SpecMismatch
+from workers.networks import Autoencoder, value_count
 from workers.spec import GaussianSpread, TrainSpec
 from workers.spread import scale_at
 
@@ -138,16 +138,18 @@ def _stream(seed: int, stream: int) -> np.random.Generator:
 
 def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: bytes) -> Autoencoder:
     """The model of a spec with the weights of a file, both of which may be hostile."""
-    dimensions = int(np.prod(dataset.shape))
     tensors = decode_tensors(weights)
-    # Before anything of the size that the spec claims is allocated.
-    check_weights(tensors, parameter_count(spec.trainer.network, dimensions))
-    model = empty_model(
-        spec, dimensions, is_image=dataset.is_image, generator=torch.Generator().manual_seed(0)
-    )
     try:
+        # Before anything of the size that the spec claims is allocated.
+        check_weights(tensors, value_count(spec.trainer.network, dataset.shape))
+        model = empty_model(
+            spec,
+            dataset.shape,
+            is_image=dataset.is_image,
+            generator=torch.Generator().manual_seed(0),
+        )
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, SpecMismatch) as error:
         raise CheckpointError("the weights do not fit the network of their own spec") from error
     return model.requires_grad_(requires_grad=False).eval()
 

@@ -21,6 +21,7 @@ from workers.errors import (
     ClaimLost,
     DataError,
     Diverged,
+    PeerLost,
     SpecMismatch,
     StoreError,
     VersionMismatch,
@@ -150,6 +151,8 @@ def _worker_failure(error: WorkerError) -> OutcomeReason:
             return "internal_error"
         case StoreError():
             return "store_unreachable"
+        case PeerLost():
+            return "worker_lost"
         case _:
             return "internal_error"
 

@@ -70,6 +70,12 @@ def digits() -> Trained:
 
 
 @pytest.fixture(scope="module")
+def convolutions() -> Trained:
+    network = {"kind": "conv", "channels": [4, 6], "latent_dim": 5}
+    return trained({"name": "digits"}, network=network)
+
+
+@pytest.fixture(scope="module")
 def ring() -> Trained:
     schedule = {"kind": "linear", "initial_scale": 2.0, "until_epoch": 2}
     spread = {"kind": "gaussian", "scale": 0.1, "schedule": schedule}
@@ -192,6 +198,30 @@ def test_a_description_that_does_not_fit_the_weights_is_refused(
         Generator.load(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__shape": [64]},
+        {"dataset__shape": [8, 12]},
+        {"dataset__shape": [2, 2]},
+        {"dataset__shape": [65_536, 65_536, 65_536]},
+        {"spec__trainer__network__channels": [4, 6, 8]},
+        {"spec__trainer__network__channels": [2048] * 8},
+        {"spec__trainer__network__batch_norm": False},
+        {"spec__trainer__network__kernel_size": 3},
+    ],
+)
+def test_a_description_that_does_not_fit_the_convolutions_is_refused(
+    changes: dict[str, Any], convolutions: Trained, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(described(convolutions))
+    Generator.load(path)
+    path.write_bytes(described(convolutions, **changes))
+    with pytest.raises(CheckpointError):
+        Generator.load(path)
+
+
 def test_weights_of_another_type_or_not_finite_are_refused(digits: Trained, tmp_path: Path) -> None:
     metadata = {"spreadtrain": parse_description(digits.weights).model_dump_json()}
     path = tmp_path / "weights.safetensors"
@@ -220,8 +250,10 @@ def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path) -> None:
 # --- generators ---------------------------------------------------------------------------------
 
 
-def test_fewer_samples_are_the_first_of_more(digits: Trained, ring: Trained) -> None:
-    for run in (digits, ring):
+def test_fewer_samples_are_the_first_of_more(
+    digits: Trained, ring: Trained, convolutions: Trained
+) -> None:
+    for run in (digits, ring, convolutions):
         for spread in (False, True):
             many = run.generator().sample(150, seed=3, spread=spread)
             for n in (1, 16, 63, 64, 65, 130):
@@ -302,10 +334,14 @@ sys.stdout.buffer.write(Generator.load(sys.argv[1]).sample(70, seed=9, spread=Tr
 """
 
 
+@pytest.mark.parametrize("run", ["digits", "convolutions"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_process_draws_the_same_bytes(threads: int, digits: Trained, tmp_path: Path) -> None:
+def test_every_process_draws_the_same_bytes(
+    threads: int, run: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    chosen: Trained = request.getfixturevalue(run)
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(digits.weights)
+    path.write_bytes(chosen.weights)
     root = Path(__file__).parents[3]
     drawn = subprocess.run(
         [sys.executable, "-c", _DRAW, str(path), str(threads)],
@@ -314,4 +350,4 @@ def test_every_process_draws_the_same_bytes(threads: int, digits: Trained, tmp_p
         capture_output=True,
         check=True,
     )
-    assert drawn.stdout == digits.generator().sample(70, seed=9, spread=True).tobytes()
+    assert drawn.stdout == chosen.generator().sample(70, seed=9, spread=True).tobytes()
