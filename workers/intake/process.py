@@ -1,0 +1,91 @@
+"""The checks in a process of their own: a stranger's file meets decoders written in C.
+
+Whatever happens to that process, its caller goes on, with its memory and its lock on Python as
+they were. The process has a limit on its memory and gets nothing of the caller's environment.
+"""
+
+import ctypes
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from workers.content import Facts
+from workers.errors import InvalidUpload, NoRoom
+from workers.intake.checking import take_in
+from workers.intake.limits import Limits
+
+MEMORY_BYTES = 2 << 30
+TIMEOUT_S = 3600.0
+_ROOT = Path(__file__).parents[2]
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from workers.intake.process import main"
+_NO_ROOM = "no room"
+_NO_SPACE = 28  # ENOSPC
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def take_in_apart(
+    source: Path,
+    target: Path,
+    limits: Limits,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    timeout_s: float = TIMEOUT_S,
+) -> Facts:
+    """:func:`workers.intake.take_in` in a process of its own.
+
+    Raises InvalidUpload, also for a file on which the process died or ran out of memory or time,
+    and NoRoom where the disk is full.
+    """
+    order = json.dumps(
+        {
+            "source": str(source),
+            "target": str(target),
+            "memory_bytes": memory_bytes,
+            "max_decoded_bytes": limits.max_decoded_bytes,
+            "max_members": limits.max_members,
+        }
+    )
+    command = [sys.executable, "-I", "-c", f"{_START}; main(sys.argv[1])", str(_ROOT), order]
+    # One thread: a BLAS with many reserves more memory than the limit before it has any work.
+    environment = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, env=environment, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InvalidUpload(f"it could not be checked within {timeout_s:g} s") from error
+    if done.returncode:
+        raise InvalidUpload("it could not be checked: the process that read it broke down")
+    match json.loads(done.stdout):
+        case {"facts": facts}:
+            return Facts.model_validate(facts)
+        case {"refused": str(reason)} if reason != _NO_ROOM:
+            raise InvalidUpload(reason)
+        case _:
+            raise NoRoom
+
+
+def main(order: str) -> None:
+    """Carry out one order and print what came of it."""
+    given = json.loads(order)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (given["memory_bytes"], given["memory_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = Limits(given["max_decoded_bytes"], given["max_members"])
+    try:
+        facts = take_in(Path(given["source"]), Path(given["target"]), limits)
+        answer: dict[str, Any] = {"facts": facts.model_dump(mode="json")}
+    except InvalidUpload as error:
+        answer = {"refused": str(error)}
+    except MemoryError:
+        answer = {"refused": "it cannot be read within the memory that is allowed for it"}
+    except OSError as error:
+        if error.errno != _NO_SPACE:
+            raise
+        answer = {"refused": _NO_ROOM}
+    sys.stdout.write(json.dumps(answer))
