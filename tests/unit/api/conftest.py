@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.training import Training
 from service.watcher import Watcher
 from tests.factories import request
+from tests.harness import make_datasets
 from workers.artifacts import LocalStore
 
 DIGITS = {
@@ -134,11 +135,13 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         )
         watcher = Watcher(jobs, cluster, attempts)
         results = Results(jobs, artifacts)
+        datasets = make_datasets(jobs, artifacts, tmp_path)
         services = Services(
-            training=Training(jobs, artifacts, cluster, feed, tmp_path, watcher.wake),
+            training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
             results=results,
             sampling=Sampling(results, artifacts, tmp_path),
-            catalogue=Catalogue(tmp_path),
+            datasets=datasets,
+            catalogue=Catalogue(),
             feed=feed,
             health=Health(jobs, artifacts, cluster, watcher, feed),
         )
