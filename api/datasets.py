@@ -180,6 +180,7 @@ async def put_dataset(
         entry, change = await anyio.to_thread.run_sync(
             partial(services.datasets.take_in, name, incoming, condition),
             limiter=request.app.state.checks,
+            abandon_on_cancel=True,  # a service that stops does not wait for a check
         )
     except ClientDisconnect as error:
         raise RefusedError(MALFORMED_BODY, "The body did not come to its end.") from error

@@ -75,6 +75,7 @@ def running_services(
     try:
         yield services
     finally:
+        datasets.close()
         watcher.stop(settings.stop_grace_s)
 
 

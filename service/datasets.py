@@ -34,6 +34,7 @@ from workers.data import DatasetInfo, built_in_names, catalogue, describe
 from workers.data.uploads import upload_info
 from workers.errors import (
     ArtifactExists,
+    Interrupted,
     InvalidUpload,
     NoRoom,
     StoreError,
@@ -134,10 +135,15 @@ class Datasets:
         self._max_upload_bytes = max_upload_bytes
         # Between the look whether a content is used and its removal nobody may point a name at it.
         self._changing = threading.Lock()
+        self._stopping = threading.Event()
 
     def clean(self) -> None:
         """Remove what a service that was killed has left of uploads."""
         shutil.rmtree(self._incoming_dir, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the checks that are under way; the service stops."""
+        self._stopping.set()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -208,9 +214,13 @@ class Datasets:
         """
         incoming.finish()
         try:
-            found = take_in_apart(incoming.source, incoming.normal, self._limits)
+            found = take_in_apart(
+                incoming.source, incoming.normal, self._limits, stop=self._stopping
+            )
         except InvalidUpload as error:
             raise InvalidDataset(f"The upload is no data set: {error}.") from error
+        except Interrupted as error:
+            raise NotReady("the service is stopping; upload again when it is back") from error
         except NoRoom as error:
             raise OutOfStorage(_NO_ROOM) from error
         facts = found.model_copy(update={"source_digest": incoming.digest})

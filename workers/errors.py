@@ -9,7 +9,8 @@
     │   ├── DatasetUnavailable  known, but its files are not on this machine
     │   ├── DatasetChanged    the content is not what the job pinned
     │   ├── InvalidUpload     an uploaded file that is no data set
-    │   └── NoRoom            the disk is full
+    │   ├── NoRoom            the disk is full
+    │   └── Interrupted       the service stopped before an upload was checked
     ├── SpecMismatch          a spec that is well formed but does not fit its data
     ├── Diverged              the numbers left the reals
     ├── CheckpointError       a checkpoint that cannot be read
@@ -51,6 +52,10 @@ class InvalidUpload(DataError):
 
 class NoRoom(DataError):
     """The disk is full; make room and try again."""
+
+
+class Interrupted(DataError):
+    """The service was stopped before the upload was checked; upload it again."""
 
 
 class SpecMismatch(WorkerError):

@@ -142,6 +142,7 @@ def test_film_strip_and_weights_are_fetched(run: Run, running: Running, tmp_path
 
 def test_what_can_be_named_is_listed(run: Run) -> None:
     assert "mnist-10k" in run("datasets").stdout
+    assert "delta_vae" in run("trainers").stdout
 
 
 def test_a_file_is_uploaded_listed_replaced_and_deleted(run: Run, tmp_path: Path) -> None:
@@ -157,7 +158,6 @@ def test_a_file_is_uploaded_listed_replaced_and_deleted(run: Run, tmp_path: Path
     refused(run("upload", "points", str(tmp_path / "nothing")), "No such file")
     file.write_text("no data")
     refused(run("upload", "points", str(file)), "read as CSV")
-    assert "delta_vae" in run("trainers").stdout
 
 
 @pytest.mark.parametrize(

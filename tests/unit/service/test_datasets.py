@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,16 @@ from service.jobstore import JobStore
 from service.uploads import Change, Condition
 from tests.factories import request, tiny_spec
 from tests.harness import Service, make_datasets
-from tests.unit.workers.uploading import COLOUR, GREY, VECTORS, archive, npz, pictures
+from tests.unit.workers.uploading import (
+    COLOUR,
+    GREY,
+    VECTORS,
+    archive,
+    bomb,
+    npz,
+    pictures,
+    zeros_npy,
+)
 from workers.artifacts import LocalStore
 from workers.data import load
 from workers.errors import StoreError, UnknownDataset
@@ -235,6 +245,20 @@ def test_a_store_that_does_not_answer_leaves_no_name(
     assert left(tmp_path) == []
     with pytest.raises(StoreError):
         artifacts.put("k", b"")
+
+
+def test_a_service_that_stops_does_not_wait_for_a_check(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "incoming"
+    datasets = Datasets(jobs, artifacts, tmp_path, folder, Limits(), 1 << 30)
+    shape = (1 << 20, 32, 32)
+    file = bomb(tmp_path / "large.npz", "data.npy", zeros_npy(shape), 1 << 30)
+    threading.Timer(0.5, datasets.close).start()
+    with pytest.raises(NotReady, match="the service is stopping"):
+        send(datasets, "ours", file.read_bytes())
+    assert left(tmp_path) == []
+    assert jobs.uploads() == []
 
 
 def test_what_a_killed_service_left_is_removed_at_the_start(
