@@ -19,6 +19,7 @@ from api.errors import (
     BODY_TOO_LARGE,
     INVALID_QUERY,
     MALFORMED_BODY,
+    NO_SUCH_ROUTE,
     NOT_AN_UPLOAD,
     SERVICE_PROBLEMS,
     RefusedError,
@@ -131,6 +132,7 @@ def get_dataset(name: Name, request: Request, services: Given) -> Response:
         },
         **documented(
             MALFORMED_BODY,
+            NO_SUCH_ROUTE,
             _BUILT_IN,
             _CHANGED,
             BODY_TOO_LARGE,

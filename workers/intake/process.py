@@ -7,6 +7,7 @@ they were. The process has a limit on its memory and gets nothing of the caller'
 import ctypes
 import json
 import logging
+import os
 import resource
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def take_in_apart(
     """
     order = json.dumps(
         {
+            "parent": os.getpid(),
             "source": str(source),
             "target": str(target),
             "memory_bytes": memory_bytes,
@@ -101,6 +103,8 @@ def main(order: str) -> None:
     given = json.loads(order)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != given["parent"]:  # it died before it could be heard of
+            sys.exit(1)
     resource.setrlimit(resource.RLIMIT_AS, (given["memory_bytes"], given["memory_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits = Limits(given["max_decoded_bytes"], given["max_members"])
