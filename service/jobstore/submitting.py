@@ -48,7 +48,7 @@ def add(
         # In this transaction: from here on the job itself keeps the content.
         raise InvalidSpec(
             "The data set cannot be used.",
-            (FieldError("/spec/dataset", "its content was deleted; upload it again"),),
+            (FieldError("/spec/dataset/name", "its content was deleted; upload it again"),),
         )
     row = job_row(job)
     connection.execute(insert(JOBS).values(row))
