@@ -144,9 +144,11 @@ class Sampling:
         """The first n data that the checkpoint's model was trained on, as it saw them."""
         spec = self._generator(checkpoint).description.spec
         try:
-            data = load(spec.dataset, self._cache_dir)
+            data = load(spec.dataset, self._cache_dir, self._artifacts)
         except DataError as error:
             raise ResultNotFound(f"there are no real data to show: {error}") from error
+        except StoreError as error:
+            raise NotReady("the artifact store does not answer; try again soon") from error
         rows = data.train[:n].numpy().reshape(-1, *data.info.shape).astype(np.float32)
         return rows / np.float32(255) if data.info.is_image else rows
 

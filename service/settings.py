@@ -38,6 +38,10 @@ class Settings(BaseModel):
     """Cores of the own local Ray; empty: all of this machine's."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1 << 30)
     """Largest body of a request."""
+    max_upload_bytes: int = Field(default=4 << 30, ge=1024, le=1 << 44)
+    """Largest file that can be uploaded as a data set."""
+    max_decoded_bytes: int = Field(default=8 << 30, ge=1024, le=1 << 44)
+    """Largest array that an upload may hold, decompressed."""
     stop_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
     """Seconds that running attempts have for a last checkpoint when the service stops."""
     cancel_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
@@ -106,6 +110,11 @@ class Settings(BaseModel):
         if self.artifacts.startswith("file://"):
             folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))
         return folders
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Folder of uploads on their way; emptied when the service starts."""
+        return self.data_dir.resolve() / "incoming"
 
     @property
     def datasets_dir(self) -> Path:

@@ -8,6 +8,8 @@
                                             /manifest.json   written last: the checkpoint exists
     jobs/<job>/attempts/<n>/files/<name>                     grids/<step>.png and the like
     jobs/<job>/attempts/<n>/outcome.json                     written once: the attempt has ended
+    datasets/<sha256>/data.npy                               an uploaded data set
+                     /facts.json                             written last: the content is complete
 
 A run's keys have one writer. Content goes first, then the object that names it.
 """
@@ -64,6 +66,13 @@ class ArtifactStore(ABC):
     @abstractmethod
     def put(self, key: str, content: bytes) -> None:
         """Write an object whole or not at all; raises ArtifactExists if the key is taken."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a file's content as :meth:`put` does, never holding it in memory.
+
+        The file must not change afterwards: a store on the same disk shares its bytes.
+        """
 
     @abstractmethod
     def size(self, key: str) -> int:
@@ -144,6 +153,36 @@ class LocalStore(ArtifactStore):
             raise ArtifactExists(f"{key} is already written") from error
         except OSError as error:
             raise StoreError(f"{key} could not be written: {error.strerror}") from error
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See :meth:`ArtifactStore.put_file`."""
+        target = self._path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            try:
+                os.link(path, target)
+            except FileExistsError:
+                raise
+            except OSError:  # another disk, or one without links
+                self._put_copy(path, target)
+            _flush_folder(target.parent)
+        except FileExistsError as error:
+            raise ArtifactExists(f"{key} is already written") from error
+        except OSError as error:
+            raise StoreError(f"{key} could not be written: {error.strerror}") from error
+
+    def _put_copy(self, path: Path, target: Path) -> None:
+        handle, temporary = tempfile.mkstemp(prefix=".incoming-", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as copy, path.open("rb") as file:
+                shutil.copyfileobj(file, copy, STREAM_BYTES)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.link(temporary, target)
+        finally:
+            Path(temporary).unlink()
 
     def size(self, key: str) -> int:
         """See :meth:`ArtifactStore.size`."""

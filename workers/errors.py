@@ -7,7 +7,10 @@
     ├── DataError             the data cannot be used
     │   ├── UnknownDataset    no data set of that name
     │   ├── DatasetUnavailable  known, but its files are not on this machine
-    │   └── DatasetChanged    the content is not what the job pinned
+    │   ├── DatasetChanged    the content is not what the job pinned
+    │   ├── InvalidUpload     an uploaded file that is no data set
+    │   ├── NoRoom            the disk is full
+    │   └── Interrupted       the service stopped before an upload was checked
     ├── SpecMismatch          a spec that is well formed but does not fit its data
     ├── Diverged              the numbers left the reals
     ├── CheckpointError       a checkpoint that cannot be read
@@ -42,6 +45,18 @@ class DatasetUnavailable(DataError):
 
 class DatasetChanged(DataError):
     """The data set is not what the job pinned; submit the job again to use the new content."""
+
+
+class InvalidUpload(DataError):
+    """The file is no data set; send npz, idx, csv, or a zip of PNG or JPEG pictures."""
+
+
+class NoRoom(DataError):
+    """The disk is full; make room and try again."""
+
+
+class Interrupted(DataError):
+    """The service was stopped before the upload was checked; upload it again."""
 
 
 class SpecMismatch(WorkerError):

@@ -166,7 +166,7 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
             "install the same versions on every node."
         )
     torch.set_num_threads(run.spec.resources.cpus_per_worker)
-    data = load(run.spec.dataset, run.cache_dir)
+    data = load(run.spec.dataset, run.cache_dir, store)
     resume = None
     if run.resume_from is not None:
         resume = _train_state(store, run.resume_from)

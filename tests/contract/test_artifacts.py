@@ -22,6 +22,27 @@ def test_what_is_put_comes_back(store: ArtifactStore) -> None:
     assert all(len(piece) <= 1 << 20 for piece in store.stream("jobs/a/weights"))
 
 
+def test_a_file_comes_back_and_outlives_its_source(store: ArtifactStore, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    store.put_file("datasets/a/data.npy", source)
+    source.unlink()
+    assert store.get("datasets/a/data.npy") == content
+
+
+def test_a_file_never_replaces_what_is_there(store: ArtifactStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"second")
+    store.put("k", b"first")
+    with pytest.raises(ArtifactExists):
+        store.put_file("k", source)
+    assert store.get("k") == b"first"
+    with pytest.raises(StoreError):
+        store.put_file("k2", tmp_path / "nothing")
+    assert not store.exists("k2")
+
+
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 10), (9, None), (10, 10), (0, None)])
 def test_a_range_is_cut_like_a_slice(store: ArtifactStore, start: int, stop: int | None) -> None:
     store.put("k", b"0123456789")

@@ -145,6 +145,21 @@ def test_what_can_be_named_is_listed(run: Run) -> None:
     assert "delta_vae" in run("trainers").stdout
 
 
+def test_a_file_is_uploaded_listed_replaced_and_deleted(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("x,y\n" + "1,2\n" * 25)
+    assert "points: 25 vectors of 2 numbers" in run("upload", "points", str(file)).stdout
+    assert "25 vectors of 2 numbers, uploaded" in run("datasets").stdout
+    file.write_text("1,2\n" * 30)
+    refused(run("upload", "points", str(file)), "If-Match")
+    assert "30 vectors" in run("upload", "points", str(file), "--replace").stdout
+    assert "points is deleted" in run("delete-dataset", "points").stdout
+    refused(run("delete-dataset", "points"), "no uploaded data set 'points'")
+    refused(run("upload", "points", str(tmp_path / "nothing")), "No such file")
+    file.write_text("no data")
+    refused(run("upload", "points", str(file)), "read as CSV")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
