@@ -74,8 +74,8 @@ class ArtifactStore(ABC):
     def put_file(self, key: str, path: Path) -> None:
         """As :meth:`put`, from a file of any size, in bounded memory.
 
-        The file must not change afterwards: a store on the same disk keeps it by a second name.
-        An interrupted call leaves nothing under the key.
+        A file in a folder of :meth:`staging` must not change afterwards: the store may keep it
+        by a second name instead of a copy. An interrupted call leaves nothing under the key.
         """
 
     @abstractmethod
@@ -92,7 +92,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stored]:
-        """All objects under the prefix, in the order of their keys."""
+        """All objects under the prefix; those of one folder in the order of their names."""
 
     @abstractmethod
     def delete(self, key: str) -> None:

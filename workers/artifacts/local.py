@@ -56,17 +56,15 @@ class LocalStore(ArtifactStore):
         target = self._path(key)
         with _explained(key):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _flush(path)
-            try:
+            if path.is_relative_to(self.root):  # staged: on this disk, and nobody's but ours
+                _flush(path)
                 _name(path, target, key)
-            except ArtifactExists:
-                raise
-            except OSError:  # another disk, or one without hard links
-                with temporary_folder(target.parent) as folder:
-                    copy = folder / "content"
-                    shutil.copyfile(path, copy)
-                    _flush(copy)
-                    _name(copy, target, key)
+                return
+            with temporary_folder(target.parent) as folder:
+                copy = folder / "content"
+                shutil.copyfile(path, copy)
+                _flush(copy)
+                _name(copy, target, key)
 
     def size(self, key: str) -> int:
         """See :meth:`ArtifactStore.size`."""
