@@ -12,7 +12,7 @@ from service.jobs import FINAL_STATES, Job, JobRequest
 from service.jobstore import JobStore
 from service.training import Training
 from service.watcher import Watcher
-from workers.artifacts import LocalStore
+from workers.artifacts import ArtifactStore
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Service:
     """Services with a watcher that is not started: tests run its rounds, or start it."""
 
     jobs: JobStore
-    artifacts: LocalStore
+    artifacts: ArtifactStore
     cluster: InlineCluster
     training: Training
     watcher: Watcher
@@ -45,7 +45,7 @@ class Service:
 
 
 def make_service(
-    jobs: JobStore, artifacts: LocalStore, cache_dir: Path, cluster: InlineCluster
+    jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, cluster: InlineCluster
 ) -> Service:
     feed = Feed()
     attempts = Attempts(

@@ -1,5 +1,6 @@
 """What goes wrong with object storage: each thing is said, in time, and nothing half done shows."""
 
+import contextlib
 import os
 import secrets
 import time
@@ -7,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.inline import InlineCluster
+from service.jobstore import JobStore
+from service.results import Results
+from service.sampling import SampleRequest, Sampling
+from tests import factories
+from tests.harness import make_service
 from tests.s3_servers import BUCKET, SECRET_KEY, Proxy, client, free_ports, proxy_of
 from workers.artifacts import ArtifactStore, open_store
 from workers.artifacts.s3.uploads import PART_BYTES
@@ -199,3 +206,37 @@ def test_a_server_that_loses_access_later_is_an_error_of_every_call(
         with pytest.raises(StoreError) as caught:
             call()
         assert not isinstance(caught.value, ArtifactNotFound | ArtifactExists)
+
+
+# --- what a job says of it ------------------------------------------------------------------------
+
+
+def test_a_job_whose_node_has_the_wrong_credentials_ends_and_says_so(
+    seaweedfs_endpoint: str, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = at(seaweedfs_endpoint)
+    store.check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-another-node")
+    with contextlib.closing(InlineCluster()) as cluster:
+        service = make_service(jobs, store, tmp_path, cluster)
+        job = service.run_to_end(service.submit(factories.request()))
+    assert job.state == "failed"
+    assert "does not accept this node's credentials" in job.message
+    assert "of-another-node" not in job.message
+
+
+def test_a_job_runs_on_a_server_that_knows_little(
+    moto_proxy: Proxy, jobs: JobStore, tmp_path: Path
+) -> None:
+    moto_proxy.is_limited = True
+    store = at(moto_proxy.endpoint)
+    with contextlib.closing(InlineCluster()) as cluster:
+        service = make_service(jobs, store, tmp_path, cluster)
+        job = service.run_to_end(service.submit(factories.request()))
+    assert job.state == "succeeded"
+    statuses = {status for _, _, status in moto_proxy.requests}
+    assert 501 in statuses  # it was tried out
+    results = Results(jobs, store)
+    best = results.checkpoint(job.id, "latest")
+    drawn = Sampling(results, store, tmp_path).draw(best, SampleRequest(4, seed=0, spread=False))
+    assert drawn.array.shape == (4, 2)
