@@ -6,10 +6,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workers.artifacts.base import STREAM_BYTES
 from workers.artifacts.s3.errors import VENDOR_ERRORS, explained, status_of, translated
 from workers.artifacts.s3.location import S3Location
 
+PIECE_BYTES = 256 << 10  # measured: half again as fast as 1 MiB, which urllib3 joins from pieces
 FAILURES_MAX = 3  # in a row, without a byte between them
 _PARTIAL_CONTENT, _OUT_OF_RANGE = 206, 416
 
@@ -22,13 +22,13 @@ class Body:
         self._skip_bytes = skip_bytes
 
     def read(self, most: int | None) -> bytes:
-        """The next piece, of at most 1 MiB; empty at the end."""
+        """The next piece; empty at the end."""
         while self._skip_bytes:
-            passed = len(self._body.read(min(self._skip_bytes, STREAM_BYTES)))
+            passed = len(self._body.read(min(self._skip_bytes, PIECE_BYTES)))
             if not passed:
                 return b""
             self._skip_bytes -= passed
-        piece: bytes = self._body.read(STREAM_BYTES if most is None else min(most, STREAM_BYTES))
+        piece: bytes = self._body.read(PIECE_BYTES if most is None else min(most, PIECE_BYTES))
         return piece
 
     def close(self) -> None:
