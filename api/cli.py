@@ -70,6 +70,29 @@ def serve(
 
 
 @app.command()
+def check(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of everything it keeps.")] = None,
+) -> None:
+    """Try the data folder, the database and the storage of these settings; exit 1 if one fails."""
+    from service.checks import check_installation
+    from service.errors import ConfigurationError
+    from service.settings import Settings
+
+    table = Table("part", "state", "detail", box=None)
+    try:
+        settings = Settings.from_environment()
+        changed = given(data_dir=data_dir)
+        findings = list(check_installation(Settings.checked(settings.model_dump() | changed)))
+    except ConfigurationError as error:
+        raise failure(str(error)) from None
+    for finding in findings:
+        table.add_row(finding.part, finding.state, escape(finding.detail))
+    terminal().print(table)
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def submit(
     file: Annotated[
         Path | None, typer.Argument(help="JSON of a spec or a whole request; - reads stdin.")

@@ -125,9 +125,9 @@ class Sampling:
             manifest = parse_manifest(self._artifacts.get(f"{checkpoint.prefix}/manifest.json"))
             if self._artifacts.size(weights_key) != checkpoint.size_bytes:
                 raise CheckpointError("its weights file has not the recorded size")
-            weights = self._artifacts.get(weights_key)
-            verify(weights, recorded)
-            return Generator.from_parts(manifest, weights)
+            with self._artifacts.open_file(weights_key) as weights:
+                verify(weights, recorded)
+                return Generator.from_parts(manifest, weights)
         except CheckpointError as error:
             raise ServiceError(
                 f"checkpoint {checkpoint.id} is damaged, so it is not used ({error}); "

@@ -13,7 +13,7 @@ from service.jobs import FINAL_STATES, Job, JobRequest
 from service.jobstore import JobStore
 from service.training import Training
 from service.watcher import Watcher
-from workers.artifacts import ArtifactStore, LocalStore
+from workers.artifacts import ArtifactStore
 from workers.intake import Limits
 
 
@@ -22,7 +22,7 @@ class Service:
     """Services with a watcher that is not started: tests run its rounds, or start it."""
 
     jobs: JobStore
-    artifacts: LocalStore
+    artifacts: ArtifactStore
     cluster: InlineCluster
     datasets: Datasets
     training: Training
@@ -54,7 +54,7 @@ def make_datasets(jobs: JobStore, artifacts: ArtifactStore, folder: Path) -> Dat
 
 
 def make_service(
-    jobs: JobStore, artifacts: LocalStore, cache_dir: Path, cluster: InlineCluster
+    jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, cluster: InlineCluster
 ) -> Service:
     feed = Feed()
     attempts = Attempts(

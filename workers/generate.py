@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workers.build import empty_model, spread_spec
 from workers.checkpoint import (
-    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
     DatasetFacts,
     Description,
     Manifest,
@@ -78,7 +78,7 @@ class Generator:
         self._model = model
 
     @classmethod
-    def from_parts(cls, manifest: Manifest, weights: bytes) -> Self:
+    def from_parts(cls, manifest: Manifest, weights: Path) -> Self:
         """From a checkpoint's manifest and its weights file; raises CheckpointError."""
         verify(weights, manifest.weights)
         return cls(manifest, _load_model(manifest.spec, manifest.dataset, weights))
@@ -89,10 +89,9 @@ class Generator:
         path = Path(path)
         if path.is_dir():
             manifest = parse_manifest(_read(path / "manifest.json"))
-            return cls.from_parts(manifest, _read(path / "weights.safetensors"))
-        weights = _read(path)
-        description = parse_description(weights)
-        return cls(description, _load_model(description.spec, description.dataset, weights))
+            return cls.from_parts(manifest, path / "weights.safetensors")
+        description = parse_description(path)
+        return cls(description, _load_model(description.spec, description.dataset, path))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,7 +135,7 @@ def _stream(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
 
 
-def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: bytes) -> Autoencoder:
+def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: Path) -> Autoencoder:
     """The model of a spec with the weights of a file, both of which may be hostile."""
     tensors = decode_tensors(weights)
     try:
@@ -156,8 +155,8 @@ def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: bytes) -> Autoe
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CheckpointError(f"{path.name} is too large to load")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise CheckpointError(f"{path.name} is larger than any that was ever written")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -146,8 +147,10 @@ class Ledger:
         self._chunk += 1
 
 
-def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes) -> None:
+def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes | Path) -> None:
     """Write an object of the attempt with this prefix, and wait for a store that is away.
+
+    A path stands for the content of its file.
 
     Raises ClaimLost once the attempt has an outcome, ArtifactExists for a taken key, and
     StoreError when the store was away for ``STORE_PATIENCE_S``.
@@ -157,7 +160,10 @@ def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes) -
         try:
             if store.exists(outcome_key(prefix)):
                 raise ClaimLost
-            store.put(key, content)
+            if isinstance(content, Path):
+                store.put_file(key, content)
+            else:
+                store.put(key, content)
         except ArtifactExists:
             raise
         except StoreError:
@@ -286,11 +292,15 @@ class Publisher:
         if any(kept.id == identifier and kept.has_train_state for kept in self._kept):
             return  # stopped right after a checkpoint, or before the first step
         prefix = f"{self._prefix}/checkpoints/{identifier}"
-        weights = encode_weights(checkpoint, self._spec, self._info)
-        train_state = encode_train_state(checkpoint)
+        with self._store.staging() as folder:
+            weights_path, train_state_path = folder / "weights", folder / "train_state"
+            weights = encode_weights(checkpoint, self._spec, self._info, weights_path)
+            train_state = encode_train_state(checkpoint, train_state_path)
+            put_patiently(self._store, self._prefix, f"{prefix}/weights.safetensors", weights_path)
+            put_patiently(
+                self._store, self._prefix, f"{prefix}/train_state.safetensors", train_state_path
+            )
         manifest = encode_manifest(checkpoint, self._spec, self._info, weights, train_state)
-        put_patiently(self._store, self._prefix, f"{prefix}/weights.safetensors", weights)
-        put_patiently(self._store, self._prefix, f"{prefix}/train_state.safetensors", train_state)
         put_patiently(self._store, self._prefix, f"{prefix}/manifest.json", manifest)
         self._ledger.append(
             CheckpointRecord(
@@ -299,8 +309,8 @@ class Publisher:
                 step=checkpoint.step,
                 epoch=checkpoint.epoch,
                 prefix=prefix,
-                digest=_digest(weights),
-                size_bytes=len(weights),
+                digest=weights.digest,
+                size_bytes=weights.size_bytes,
                 metrics=dict(checkpoint.metrics),
                 is_best=checkpoint.is_best,
             )
@@ -350,9 +360,7 @@ class Publisher:
     def _bury(self) -> None:
         """Delete what was announced long enough ago."""
         written = self._ledger.written
-        for announced, key in self._doomed:
-            if announced <= written:
-                self._store.delete(key)
+        self._store.delete_many(key for announced, key in self._doomed if announced <= written)
         self._doomed = [doomed for doomed in self._doomed if doomed[0] > written]
 
 

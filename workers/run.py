@@ -166,6 +166,8 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
             "install the same versions on every node."
         )
     torch.set_num_threads(run.spec.resources.cpus_per_worker)
+    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
+        raise ClaimLost
     data = load(run.spec.dataset, run.cache_dir, store)
     resume = None
     if run.resume_from is not None:
@@ -212,9 +214,9 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
 def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
     """A checkpoint's train state, checked against its manifest."""
     manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
-    content = store.get(f"{prefix}/train_state.safetensors")
-    verify(content, manifest.train_state)
-    return decode_tensors(content)
+    with store.open_file(f"{prefix}/train_state.safetensors") as path:
+        verify(path, manifest.train_state)
+        return decode_tensors(path)
 
 
 def _started(run: Run, data: Dataset) -> StartedRecord:

@@ -104,7 +104,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop_at", [1, 20, 26, 31])
 def test_stopping_anywhere_and_resuming_gives_the_same_bits(
-    variant: str, stop_at: int, digits: Dataset
+    variant: str, stop_at: int, digits: Dataset, tmp_path: Path
 ) -> None:
     """2n epochs = n + stop + resume + n; 13 steps make an epoch, so 26 is on a boundary."""
     spec = spec_of(**VARIANTS[variant])
@@ -112,8 +112,9 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     part = [*train(spec, digits, should_stop=stop_after(stop_at))]
     assert finished(part).reason == "interrupted"
     assert finished(part).step == stop_at
-    # Through bytes, as a restart would have it.
-    state = decode_tensors(encode_train_state(last_checkpoint(part)))
+    # Through a file, as a restart would have it.
+    encode_train_state(last_checkpoint(part), tmp_path / "train_state")
+    state = decode_tensors(tmp_path / "train_state")
     rest = [*train(spec, digits, resume=state)]
     assert finished(rest).step == finished(whole).step == 52
     one, other = last_checkpoint(whole), last_checkpoint(rest)
