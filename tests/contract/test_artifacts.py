@@ -252,3 +252,17 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(StoreError, match=r"file:///folder or s3://bucket/prefix"):
         open_store("ftp://somewhere/else")
+
+
+def test_files_can_be_staged_while_the_folder_is_away(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "artifacts")
+    (tmp_path / "artifacts").rename(tmp_path / "away")
+    (tmp_path / "artifacts").write_text("in the way")
+    with store.staging() as folder:
+        (folder / "content").write_bytes(b"it waits")
+        with pytest.raises(StoreError):
+            store.put_file("j/k", folder / "content")
+        (tmp_path / "artifacts").unlink()
+        (tmp_path / "away").rename(tmp_path / "artifacts")
+        store.put_file("j/k", folder / "content")
+    assert store.get("j/k") == b"it waits"

@@ -153,7 +153,7 @@ class LocalStore(ArtifactStore):
 
         While the store's folder is away it is elsewhere, so that a file can wait for the store.
         """
-        parent = self.root if os.access(self.root, os.W_OK) else None
+        parent = self.root if self.root.is_dir() else None
         with temporary_folder(parent) as folder:
             yield folder
 
