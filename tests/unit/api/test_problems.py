@@ -137,7 +137,7 @@ def test_a_wrong_body_is_a_problem_that_points_at_the_field(
 @pytest.mark.parametrize(
     ("change", "where", "kind"),
     [
-        ({"dataset": {"name": "no-such-data"}}, "/spec/dataset", "invalid-spec"),
+        ({"dataset": {"name": "no-such-data"}}, "/spec/dataset/name", "invalid-spec"),
         (
             {"trainer": {"kind": "delta_vae", "batch_size": 60_000}},
             "/spec/trainer/batch_size",
