@@ -43,7 +43,8 @@ from workers.events import (
     Tick,
     read_outcome,
 )
-from workers.publish import KeptCheckpoint, Ledger, Publisher
+from workers.ledger import Ledger
+from workers.publish import KeptCheckpoint, Publisher
 from workers.spec import TrainSpec
 from workers.train import train
 

@@ -23,7 +23,8 @@ from workers.artifacts import open_store
 from workers.checkpoint import parse_manifest, verify
 from workers.data import describe
 from workers.events import Checkpoint
-from workers.publish import Ledger, Publisher
+from workers.ledger import Ledger
+from workers.publish import Publisher
 
 def memory_mib(name):
     lines = Path("/proc/self/status").read_text().splitlines()
