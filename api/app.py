@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import (
@@ -74,11 +75,14 @@ def _application(settings: Settings) -> _App:
         Entrance,
         hosts=host_names(settings.host),
         max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
         figures=figures,
     )
-    for module in (jobs, events, results, samples, datasets, trainers, health):
+    app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
+    for module in (jobs, events, results, samples, trainers, health):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.
         app.include_router(module.router, max_body_size=settings.max_body_bytes)
+    app.include_router(datasets.router, max_body_size=settings.max_upload_bytes)
     return app
 
 

@@ -70,6 +70,29 @@ def serve(
 
 
 @app.command()
+def check(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of everything it keeps.")] = None,
+) -> None:
+    """Try the data folder, the database and the storage of these settings; exit 1 if one fails."""
+    from service.checks import check_installation
+    from service.errors import ConfigurationError
+    from service.settings import Settings
+
+    table = Table("part", "state", "detail", box=None)
+    try:
+        settings = Settings.from_environment()
+        changed = given(data_dir=data_dir)
+        findings = list(check_installation(Settings.checked(settings.model_dump() | changed)))
+    except ConfigurationError as error:
+        raise failure(str(error)) from None
+    for finding in findings:
+        table.add_row(finding.part, finding.state, escape(finding.detail))
+    terminal().print(table)
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def submit(
     file: Annotated[
         Path | None, typer.Argument(help="JSON of a spec or a whole request; - reads stdin.")
@@ -220,14 +243,41 @@ def weights(
 @app.command()
 def datasets(url: Url = DEFAULT_URL) -> None:
     """List the data sets."""
-    table = Table("name", "shape", "count", "", "what it is", box=None)
+    table = Table("name", "shape", "count", "size", "", "what it is", box=None)
     with _connected(url) as client:
         for info in client.datasets():
             shape = "×".join(str(size) for size in info.shape)
             usable = "" if info.available else "not here"
             what = info.title if info.available else info.detail
-            table.add_row(info.name, shape, f"{info.count:,}", usable, escape(what))
+            size = f"{info.size_bytes / 1e6:,.1f} MB"
+            table.add_row(info.name, shape, f"{info.count:,}", size, usable, escape(what))
     terminal().print(table)
+
+
+@app.command()
+def upload(
+    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    file: Annotated[Path, typer.Argument(help="npz, idx, csv, or a zip of PNG or JPEG pictures.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move the name, where it has other content.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Upload a file as a data set, which jobs can then name."""
+    with _connected(url) as client:
+        info = client.upload(name, file, replace=replace)
+        terminal().print(f"{info.name}: {info.title}, {info.digest}", markup=False)
+
+
+@app.command("delete-dataset")
+def delete_dataset(
+    name: Annotated[str, typer.Argument(help="Name of an uploaded data set.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Forget an uploaded data set; refused while jobs use it."""
+    with _connected(url) as client:
+        client.delete_dataset(name)
+        terminal().print(f"{name} is deleted", markup=False)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from fastapi import Request
 
 from api.errors import INVALID_HEADER, RANGE_NOT_SATISFIABLE, RefusedError
 from service.errors import FieldError
+from service.uploads import Condition
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
@@ -48,6 +49,17 @@ def expected_version(request: Request) -> int | None:
         )
     inner = tags[0].strip('"')
     return int(inner) if inner.isdecimal() and len(inner) <= DIGITS_MAX else 0
+
+
+def dataset_condition(request: Request) -> Condition:
+    """What If-Match and If-None-Match ask of a data set."""
+    match = request.headers.get("if-match", "").strip()
+    is_new = request.headers.get("if-none-match", "").strip() == "*"
+    if match in ("", "*"):
+        return Condition(exists=match == "*", is_new=is_new)
+    # A weak tag matches nothing: If-Match compares strongly.
+    tags = [tag for tag in _TAG.findall(match) if not tag.startswith("W/")]
+    return Condition(frozenset(tag.strip('"') for tag in tags), exists=True, is_new=is_new)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.catalogue import Catalogue
+from service.datasets import Datasets
 from service.feed import Feed
 from service.health import Health
 from service.results import Results
@@ -20,6 +21,7 @@ class Services:
     training: Training
     results: Results
     sampling: Sampling
+    datasets: Datasets
     catalogue: Catalogue
     feed: Feed
     health: Health

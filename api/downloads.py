@@ -1,22 +1,33 @@
 """Files as answers: streamed, in part where a range is asked for, not at all where known."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.conditions import asked_range, is_head, is_unchanged, quoted
 from service.results import Download
 
+Redirect = Annotated[
+    bool,
+    Query(
+        description="Answer 303 with an address at the store itself, valid for ten minutes, where "
+        "the installation has one (S3 with a public endpoint); elsewhere the file as without it."
+    ),
+]
 
-def send_file(request: Request, file: Download) -> Response:
-    """The file, a range of it (206), or 304; its digest is its ETag."""
+
+def send_file(request: Request, file: Download, *, redirect: bool) -> Response:
+    """The file, a range of it (206), 303 to the store, or 304; its digest is its ETag."""
     etag = quoted(file.digest)
     # The content behind the address may be replaced by a later attempt's; the tag tells.
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
     if is_unchanged(request, etag):
         return Response(status_code=304, headers=headers)
+    if redirect and (url := file.presign()) is not None:
+        # The address is a key to the file for its time: no cache may keep it.
+        return Response(status_code=303, headers={"Location": url, "Cache-Control": "no-store"})
     part = asked_range(request, file.size_bytes, etag)
     start, stop = (part.start, part.stop) if part else (0, file.size_bytes)
     headers |= {
@@ -50,6 +61,15 @@ def documented_file(media_type: str, description: str) -> dict[int | str, dict[s
             "description": "The range that was asked for.",
             "content": content,
             "headers": {**headers, "Content-Range": {"schema": {"type": "string"}}},
+        },
+        303: {
+            "description": "redirect=true, and the store hands the file out itself.",
+            "headers": {
+                "Location": {
+                    "schema": {"type": "string", "format": "uri"},
+                    "description": "Where the file is, for ten minutes; follow it with GET.",
+                }
+            },
         },
         304: {"description": "If-None-Match names the present content."},
     }

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+_JOBS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +46,29 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.CheckpointNotFound: Kind("checkpoint-not-found", 404, "No such checkpoint"),
     errors.ResultNotFound: Kind("result-not-found", 404, "No such result"),
     errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
+    errors.DatasetNotFound: Kind("dataset-not-found", 404, "No such data set"),
     errors.Conflict: Kind("conflict", 409, "Conflict"),
     errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
     errors.VersionConflict: Kind("version-conflict", 412, "The job has changed"),
     errors.IdempotencyConflict: Kind(
         "idempotency-conflict", 422, "The Idempotency-Key was used with another body"
     ),
+    errors.DatasetBuiltIn: Kind("dataset-built-in", 409, "The data set is built in"),
+    errors.DatasetExists: Kind("dataset-exists", 428, "The name has other content"),
+    errors.DatasetChanged: Kind("dataset-changed", 412, "The data set is not as asked for"),
+    errors.DatasetInUse: Kind("dataset-in-use", 409, "Jobs use the data set"),
     errors.Invalid: Kind("invalid", 422, "The request cannot be carried out"),
     errors.InvalidSpec: Kind("invalid-spec", 422, "The spec is not valid"),
     errors.InvalidQuery: Kind("invalid-query", 422, "A query parameter is not valid"),
+    errors.InvalidDataset: Kind("invalid-dataset", 422, "The upload is no data set"),
     errors.ExceedsCapacity: Kind("exceeds-capacity", 422, "More than this installation has"),
-    errors.OutOfStorage: Kind("out-of-storage", 507, "Not enough room for the checkpoints"),
+    errors.OutOfStorage: Kind("out-of-storage", 507, "Not enough room"),
+    errors.UploadTooLarge: Kind("body-too-large", 413, "The body is too large"),
     errors.NotReady: Kind("not-ready", 503, "The service is not ready", retryable=True),
     errors.ConfigurationError: Kind("configuration-error", 500, "The service is misconfigured"),
 }
 
+BODY_TOO_LARGE = SERVICE_PROBLEMS[errors.UploadTooLarge]
 INTERNAL_ERROR = SERVICE_PROBLEMS[errors.ServiceError]
 INVALID_QUERY = SERVICE_PROBLEMS[errors.InvalidQuery]
 INVALID_BODY = Kind("invalid-body", 422, "The body is not valid")
@@ -69,8 +78,8 @@ CROSS_ORIGIN = Kind("cross-origin", 403, "Asked from a foreign web page")
 NO_SUCH_ROUTE = Kind("no-such-route", 404, "No such address")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "Method not allowed")
 NOT_ACCEPTABLE = Kind("not-acceptable", 406, "No such representation")
-BODY_TOO_LARGE = Kind("body-too-large", 413, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The body must be JSON")
+NOT_AN_UPLOAD = Kind("not-an-upload", 415, "The body must be the file itself")
 RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside the file")
 FOREIGN_HOST = Kind("foreign-host", 421, "Not a name of this service")
 
@@ -119,6 +128,7 @@ def problem_response(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
     state: bodies.State | None = None,
+    jobs: Sequence[str] | None = None,
 ) -> Response:
     """The problem+json answer to the request of ``scope``."""
     body = bodies.Problem(
@@ -131,8 +141,9 @@ def problem_response(
         retryable=kind.retryable,
         request_id=request_id(scope),
         state=state,
+        jobs=None if jobs is None else list(jobs[:_JOBS_SHOWN]),
     )
-    absent = {"state"} if state is None else None
+    absent = {name for name, given in (("state", state), ("jobs", jobs)) if given is None}
     answer = Response(
         body.model_dump_json(exclude=absent), kind.status, dict(headers or {}), MEDIA_TYPE
     )
@@ -162,7 +173,8 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         logger.error("request %s: %s", request_id(request.scope), error, exc_info=trace)
     fields = error.errors if isinstance(error, errors.Invalid) else ()
     state: Any = error.state if isinstance(error, errors.StateConflict) else None
-    return problem_response(request.scope, kind, str(error), errors=fields, state=state)
+    jobs = error.jobs if isinstance(error, errors.DatasetInUse) else None
+    return problem_response(request.scope, kind, str(error), errors=fields, state=state, jobs=jobs)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -240,6 +252,7 @@ def _example(kind: Kind) -> dict[str, Any]:
         retryable=kind.retryable,
         request_id="4f0c2b9e6f5a4d7c",
         state="succeeded" if kind.name == "state-conflict" else None,
+        jobs=["job-5f0c2b9e6f5a4d7c"] if kind.name == "dataset-in-use" else None,
     )
     return body.model_dump(mode="json", exclude_none=True)
 

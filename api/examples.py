@@ -94,6 +94,34 @@ _PLAN = {
     "duration_s": 45.0,
     "waits_for": "nothing: it would start at once",
 }
+_DATASET = {
+    "name": "mnist-10k",
+    "title": "MNIST: 10,000 handwritten digits, 28×28 grey",
+    "shape": [28, 28],
+    "count": 10_000,
+    "is_image": True,
+    "digest": _DIGEST,
+    "available": True,
+    "detail": "The first 10,000 training digits of MNIST.",
+    "size_bytes": 7_840_000,
+    "uploaded": False,
+    "created_at": None,
+    "version": None,
+}
+_UPLOAD = {
+    "name": "our-faces",
+    "title": "5,000 pictures, 64×64 colour, uploaded",
+    "shape": [64, 64, 3],
+    "count": 5_000,
+    "is_image": True,
+    "digest": _DIGEST,
+    "available": True,
+    "detail": "Uploaded as zip.",
+    "size_bytes": 61_440_000,
+    "uploaded": True,
+    "created_at": _AT,
+    "version": 1,
+}
 _EVENT = {
     "seq": 7,
     "at": _AT,
@@ -124,20 +152,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "shape": [2, 2],
         "samples": [[0.98, 0.17], [-0.34, 0.94]],
     },
-    "DatasetList": {
-        "datasets": [
-            {
-                "name": "mnist-10k",
-                "title": "MNIST: 10,000 handwritten digits, 28×28 grey",
-                "shape": [28, 28],
-                "count": 10_000,
-                "is_image": True,
-                "digest": _DIGEST,
-                "available": True,
-                "detail": "The first 10,000 training digits of MNIST.",
-            }
-        ]
-    },
+    "DatasetList": {"datasets": [_DATASET, _UPLOAD]},
+    "DatasetBody": _UPLOAD,
     "TrainerList": {
         "trainers": [
             {

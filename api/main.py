@@ -16,6 +16,7 @@ from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.base import Cluster, ClusterUnavailable
 from service.cluster.ray_cluster import RayCluster
+from service.datasets import Datasets
 from service.errors import ConfigurationError
 from service.feed import Feed
 from service.health import Health
@@ -28,6 +29,7 @@ from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
 from workers.errors import StoreError
 from workers.generate import use_one_thread
+from workers.intake import Limits
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +53,21 @@ def running_services(
     )
     watcher = Watcher(jobs, cluster, attempts)
     results = Results(jobs, artifacts)
+    datasets = Datasets(
+        jobs,
+        artifacts,
+        settings.datasets_dir,
+        settings.incoming_dir,
+        Limits(max_decoded_bytes=settings.max_decoded_bytes),
+        settings.max_upload_bytes,
+    )
+    datasets.clean()
     services = Services(
-        training=Training(jobs, artifacts, cluster, feed, settings.datasets_dir, watcher.wake),
+        training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
         results=results,
         sampling=Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes),
-        catalogue=Catalogue(settings.datasets_dir),
+        datasets=datasets,
+        catalogue=Catalogue(),
         feed=feed,
         health=Health(jobs, artifacts, cluster, watcher, feed),
     )
@@ -63,6 +75,7 @@ def running_services(
     try:
         yield services
     finally:
+        datasets.close()
         watcher.stop(settings.stop_grace_s)
 
 

@@ -14,6 +14,7 @@ from api.figures import HttpFigures
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UPLOADS = "/v1/datasets/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -26,11 +27,17 @@ class Entrance:
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], max_body_bytes: int, figures: HttpFigures
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str],
+        max_body_bytes: int,
+        max_upload_bytes: int,
+        figures: HttpFigures,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
         self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +61,7 @@ class Entrance:
             await send(message)
 
         try:
-            refusal = self._refusal(scope["method"], headers)
+            refusal = self._refusal(scope["method"], scope["path"], headers)
             app = problem_response(scope, *refusal) if refusal else self._app
             await app(inner, receive, named_send)
         finally:
@@ -63,7 +70,7 @@ class Entrance:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._figures.count(method, route, status, seconds)
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[Kind, str] | None:
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[Kind, str] | None:
         if _host_name(headers.get("host", "")) not in self._hosts:
             allowed = ", ".join(sorted(self._hosts))
             return FOREIGN_HOST, f"This service answers to these names only: {allowed}."
@@ -71,8 +78,10 @@ class Entrance:
         if method not in _SAFE_METHODS and origin is not None and not self._is_ours(origin):
             return CROSS_ORIGIN, "Pages of other sites may not change anything here."
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 18 or int(length) > self._max_body_bytes:
-            return BODY_TOO_LARGE, f"A body may have {self._max_body_bytes} bytes at most."
+        is_upload = method == "PUT" and path.startswith(_UPLOADS)
+        allowed_bytes = self._max_upload_bytes if is_upload else self._max_body_bytes
+        if not length.isdecimal() or len(length) > 18 or int(length) > allowed_bytes:
+            return BODY_TOO_LARGE, f"A body may have {allowed_bytes} bytes at most."
         return None
 
     def _is_ours(self, origin: str) -> bool:

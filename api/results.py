@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api import bodies, render
 from api.dependencies import Given, JobId
-from api.downloads import documented_file, send_file
+from api.downloads import Redirect, documented_file, send_file
 from api.errors import (
     INVALID_QUERY,
     NOT_ACCEPTABLE,
@@ -114,10 +114,14 @@ def list_checkpoints(job_id: JobId, services: Given) -> Response:
     },
 )
 def get_weights(
-    job_id: JobId, checkpoint: CheckpointChoice, request: Request, services: Given
+    job_id: JobId,
+    checkpoint: CheckpointChoice,
+    request: Request,
+    services: Given,
+    redirect: Redirect = False,
 ) -> Response:
     """Fetch the weights; ``Generator.load`` samples from the file without the service."""
-    return send_file(request, services.results.weights(job_id, checkpoint))
+    return send_file(request, services.results.weights(job_id, checkpoint), redirect=redirect)
 
 
 @router.get(
@@ -163,6 +167,7 @@ def get_artifact(
     name: Annotated[str, Path(description="Name of the file.")],
     request: Request,
     services: Given,
+    redirect: Redirect = False,
 ) -> Response:
     """Fetch a file."""
-    return send_file(request, services.results.artifact(job_id, name))
+    return send_file(request, services.results.artifact(job_id, name), redirect=redirect)

@@ -1,13 +1,10 @@
-"""What a job can be made of: data sets, trainers and their schemas."""
+"""The trainers that a spec can name, and their schemas."""
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 from service.errors import UnknownTrainer
-from workers.data import DatasetInfo
-from workers.data import catalogue as known_datasets
 from workers.spec import GradientTrainer, TrainerSpec, TrainSpec
 
 _TITLES = {"delta_vae": "δ-VAE, trained by spread divergence", "vae": "VAE, the baseline"}
@@ -23,14 +20,7 @@ class TrainerInfo:
 
 
 class Catalogue:
-    """Lists what can be named in a spec. ``cache_dir`` is where data sets are looked for."""
-
-    def __init__(self, cache_dir: Path) -> None:
-        self._cache_dir = cache_dir
-
-    def datasets(self) -> list[DatasetInfo]:
-        """Every data set, with what to do about those that are not available here."""
-        return known_datasets(self._cache_dir)
+    """Lists the trainers."""
 
     def trainers(self) -> list[TrainerInfo]:
         """Every trainer."""

@@ -3,11 +3,14 @@
 ::
 
     ServiceError
-    ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, UnknownTrainer
-    ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict
-    ├── Invalid               InvalidSpec, InvalidQuery
+    ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, UnknownTrainer,
+    │                         DatasetNotFound
+    ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
+    │                         DatasetExists, DatasetChanged, DatasetInUse
+    ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset
     ├── ExceedsCapacity       more than this installation will ever have
-    ├── OutOfStorage          the run would not fit into the free space
+    ├── OutOfStorage          the run or the upload would not fit into the free space
+    ├── UploadTooLarge        more bytes than an upload may have
     ├── NotReady              a part of the service is down for now
     └── ConfigurationError    the service cannot start with these settings
 
@@ -44,6 +47,10 @@ class UnknownTrainer(NotFound):
     """There is no trainer of that name; GET /v1/trainers lists them."""
 
 
+class DatasetNotFound(NotFound):
+    """There is no data set of that name; GET /v1/datasets lists them."""
+
+
 class Conflict(ServiceError):
     """The resource is not in the state that the request needs."""
 
@@ -65,6 +72,32 @@ class VersionConflict(Conflict):
 
 class IdempotencyConflict(Conflict):
     """That Idempotency-Key was used with another body; use a new key for a new request."""
+
+
+class DatasetBuiltIn(Conflict):
+    """That name is of a built-in data set, which cannot be changed; choose another one."""
+
+
+class DatasetExists(Conflict):
+    """The name has other content; to move it, repeat with its ETag in If-Match."""
+
+
+class DatasetChanged(Conflict):
+    """The name is not as the precondition asks; GET it again and repeat with its new ETag."""
+
+
+class DatasetInUse(Conflict):
+    """Jobs use the content of that name, so it cannot be deleted.
+
+    ``jobs`` are their ids, oldest first.
+    """
+
+    def __init__(self, name: str, jobs: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{len(jobs)} job(s) use the content of {name}, so it cannot be deleted; it can be "
+            "replaced: PUT other content with If-Match"
+        )
+        self.jobs = jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +124,20 @@ class InvalidQuery(Invalid):
     """A query parameter is not usable here."""
 
 
+class InvalidDataset(Invalid):
+    """The upload is no data set; send npz, idx, csv, or a zip of PNG or JPEG pictures."""
+
+
 class ExceedsCapacity(Invalid):
     """The job asks for more than this installation has."""
 
 
 class OutOfStorage(ServiceError):
-    """The run's checkpoints would not fit into the free space; keep fewer, or make room."""
+    """There is not enough free space; keep fewer checkpoints, send less, or make room."""
+
+
+class UploadTooLarge(ServiceError):
+    """The body is larger than this service accepts."""
 
 
 class NotReady(ServiceError):

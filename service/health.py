@@ -92,8 +92,12 @@ class Health:
         now = time.monotonic()
         if self._probed_at is None or now - self._probed_at > PROBE_INTERVAL_S:
             self._probed_at = now
-            self._storage = self._ask("storage", self._artifacts.check)
+            self._storage = self._ask("storage", self._probe_storage)
         return self._storage
+
+    def _probe_storage(self) -> str:
+        self._artifacts.check()
+        return self._artifacts.capabilities().sentence()
 
     def _ask_cluster(self) -> str:
         capacity = self._cluster.capacity()

@@ -1,5 +1,6 @@
 """What a job has produced, for reading: events, metrics, checkpoints, artifacts."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactNotFound, StoreError
 
 GRIDS = "grids/"
+PRESIGNED_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Download:
     """A stored file; ``open(start, stop)`` streams its bytes of [start, stop), None to the end.
 
     ``open`` finds out at once whether the file is there: it raises ResultNotFound, NotReady.
+    ``presign`` gives an address at which the store itself hands the file out for a few minutes,
+    None where it does not; it raises the same.
     """
 
     info_name: str
@@ -38,6 +42,7 @@ class Download:
     digest: str
     size_bytes: int
     open: Callable[[int, int | None], Iterator[bytes]]
+    presign: Callable[[], str | None]
 
 
 CANDIDATES = 8  # points read for each one shown, of which downsampling keeps the telling one
@@ -145,16 +150,30 @@ class Results:
         self, name: str, media_type: str, info: CheckpointInfo | ArtifactInfo, key: str
     ) -> Download:
         def open_from(start: int, stop: int | None) -> Iterator[bytes]:
-            try:
+            with _explained(name):
                 return self._artifacts.stream(key, start, stop)
-            except ArtifactNotFound as error:
-                raise ResultNotFound(
-                    f"the file of {name} is gone from the store: it was thinned out or removed"
-                ) from error
-            except StoreError as error:
-                raise NotReady("the artifact store does not answer; try again soon") from error
 
-        return Download(name, media_type, info.digest, info.size_bytes, open_from)
+        def presign() -> str | None:
+            with _explained(name):
+                last = name.rpartition("/")[2]
+                url = self._artifacts.presigned_url(key, PRESIGNED_S, media_type, last)
+                if url is not None:
+                    self._artifacts.size(key)  # an address of nothing would be no answer
+                return url
+
+        return Download(name, media_type, info.digest, info.size_bytes, open_from, presign)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactNotFound as error:
+        raise ResultNotFound(
+            f"the file of {name} is gone from the store: it was thinned out or removed"
+        ) from error
+    except StoreError as error:
+        raise NotReady("the artifact store does not answer; try again soon") from error
 
 
 def _none_yet(job: Job) -> str:

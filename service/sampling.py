@@ -125,9 +125,9 @@ class Sampling:
             manifest = parse_manifest(self._artifacts.get(f"{checkpoint.prefix}/manifest.json"))
             if self._artifacts.size(weights_key) != checkpoint.size_bytes:
                 raise CheckpointError("its weights file has not the recorded size")
-            weights = self._artifacts.get(weights_key)
-            verify(weights, recorded)
-            return Generator.from_parts(manifest, weights)
+            with self._artifacts.open_file(weights_key) as weights:
+                verify(weights, recorded)
+                return Generator.from_parts(manifest, weights)
         except CheckpointError as error:
             raise ServiceError(
                 f"checkpoint {checkpoint.id} is damaged, so it is not used ({error}); "
@@ -144,9 +144,11 @@ class Sampling:
         """The first n data that the checkpoint's model was trained on, as it saw them."""
         spec = self._generator(checkpoint).description.spec
         try:
-            data = load(spec.dataset, self._cache_dir)
+            data = load(spec.dataset, self._cache_dir, self._artifacts)
         except DataError as error:
             raise ResultNotFound(f"there are no real data to show: {error}") from error
+        except StoreError as error:
+            raise NotReady("the artifact store does not answer; try again soon") from error
         rows = data.train[:n].numpy().reshape(-1, *data.info.shape).astype(np.float32)
         return rows / np.float32(255) if data.info.is_image else rows
 

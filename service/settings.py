@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urlencode, urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,7 +29,13 @@ class Settings(BaseModel):
     database_url: str = ""
     """SQLAlchemy URL of the job store; empty: SQLite in the data folder."""
     artifacts_uri: str = ""
-    """URI of the artifact store, file:///folder; empty: a folder in the data folder."""
+    """Artifact store, file:///folder or s3://bucket/prefix; empty: a folder in the data folder."""
+    s3_endpoint: str = ""
+    """Address of the S3 server, as https://host:port; empty: Amazon's own."""
+    s3_region: str = ""
+    """Region of the bucket; empty: as boto3 finds it, else us-east-1."""
+    s3_public_endpoint: str = ""
+    """Where users reach the S3 server; set, downloads may be redirected there."""
     cache_dir: Path = Path()
     """Folder of data sets; empty: ``datasets`` in the data folder."""
     ray_address: str = ""
@@ -38,6 +44,10 @@ class Settings(BaseModel):
     """Cores of the own local Ray; empty: all of this machine's."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=1 << 30)
     """Largest body of a request."""
+    max_upload_bytes: int = Field(default=4 << 30, ge=1024, le=1 << 44)
+    """Largest file that can be uploaded as a data set."""
+    max_decoded_bytes: int = Field(default=8 << 30, ge=1024, le=1 << 44)
+    """Largest array that an upload may hold, decompressed."""
     stop_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
     """Seconds that running attempts have for a last checkpoint when the service stops."""
     cancel_grace_s: float = Field(default=10.0, ge=0.0, le=600.0)
@@ -61,6 +71,24 @@ class Settings(BaseModel):
                     "in front of it"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _s3_with_its_options(self) -> Self:
+        given = [name for name in self._s3_options() if not self.artifacts_uri.startswith("s3://")]
+        if given:
+            raise ValueError(
+                f"{PREFIX}S3_{given[0].upper()} is set, but {PREFIX}ARTIFACTS_URI is not "
+                "s3://bucket/prefix"
+            )
+        return self
+
+    def _s3_options(self) -> dict[str, str]:
+        options = {
+            "endpoint": self.s3_endpoint,
+            "region": self.s3_region,
+            "public_endpoint": self.s3_public_endpoint,
+        }
+        return {name: value for name, value in options.items() if value}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -94,8 +122,15 @@ class Settings(BaseModel):
 
     @property
     def artifacts(self) -> str:
-        """URI of the artifact store."""
-        return self.artifacts_uri or (self.data_dir.resolve() / "artifacts").as_uri()
+        """URI of the artifact store, with everything that another node needs to open it.
+
+        That is not the credentials, which each node has for itself.
+        """
+        uri = self.artifacts_uri or (self.data_dir.resolve() / "artifacts").as_uri()
+        options = urlencode(self._s3_options(), safe=":/")
+        if not options:
+            return uri
+        return f"{uri}{'&' if '?' in uri else '?'}{options}"
 
     def local_folders(self) -> list[tuple[Path, str]]:
         """The folders that this service alone may write to, each with the name of its lock."""
@@ -106,6 +141,11 @@ class Settings(BaseModel):
         if self.artifacts.startswith("file://"):
             folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))
         return folders
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Folder of uploads on their way; emptied when the service starts."""
+        return self.data_dir.resolve() / "incoming"
 
     @property
     def datasets_dir(self) -> Path:

@@ -6,16 +6,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from service.cluster.base import Capacity, Cluster, ClusterDown
+from service.datasets import Datasets, is_upload
 from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, OutOfStorage
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Page, Reason
 from service.jobstore import Idempotency, JobStore
 from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
-from workers.data import describe
 from workers.errors import DataError, SpecMismatch, StoreError
 from workers.spec import NamedDataset, TrainSpec
 
@@ -48,14 +47,14 @@ class Training:
         artifacts: ArtifactStore,
         cluster: Cluster,
         feed: Feed,
-        cache_dir: Path,
+        datasets: Datasets,
         wake: Callable[[], None],
     ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
         self._feed = feed
-        self._cache_dir = cache_dir
+        self._datasets = datasets
         self._wake = wake
 
     def submit(self, request: JobRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
@@ -87,7 +86,7 @@ class Training:
             created_at=now,
             updated_at=now,
         )
-        stored, created = self._jobs.add(job, idempotency)
+        stored, created = self._jobs.add(job, idempotency, needs_content=is_upload(spec.dataset))
         self._wake()
         return stored, created
 
@@ -149,7 +148,7 @@ class Training:
         """The resolved spec and its costs, or the error that says why it cannot be carried out."""
         pinned = request.spec.dataset.digest
         try:
-            info = describe(request.spec.dataset, self._cache_dir)
+            info = self._datasets.describe(request.spec.dataset)
             if pinned not in (None, info.digest):
                 raise SpecMismatch(
                     "/dataset/digest", f"the data set is now {info.digest}; leave the digest out"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from service.jobstore import JobStore
+from tests import s3_servers
 from workers.artifacts import LocalStore
 
 
@@ -26,3 +27,30 @@ def jobs() -> Iterator[JobStore]:
     store = JobStore.open("sqlite://")
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    with s3_servers.moto() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def moto_proxy(moto_endpoint: str) -> Iterator[s3_servers.Proxy]:
+    with s3_servers.proxy_of(moto_endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each node has in its environment."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_servers.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)

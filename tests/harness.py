@@ -7,12 +7,14 @@ from pathlib import Path
 
 from service.attempts import Attempts
 from service.cluster.inline import InlineCluster
+from service.datasets import Datasets
 from service.feed import Feed
 from service.jobs import FINAL_STATES, Job, JobRequest
 from service.jobstore import JobStore
 from service.training import Training
 from service.watcher import Watcher
-from workers.artifacts import LocalStore
+from workers.artifacts import ArtifactStore
+from workers.intake import Limits
 
 
 @dataclass
@@ -20,8 +22,9 @@ class Service:
     """Services with a watcher that is not started: tests run its rounds, or start it."""
 
     jobs: JobStore
-    artifacts: LocalStore
+    artifacts: ArtifactStore
     cluster: InlineCluster
+    datasets: Datasets
     training: Training
     watcher: Watcher
     attempts: Attempts
@@ -44,13 +47,20 @@ class Service:
         return self.run_until(job, lambda now: now.state in FINAL_STATES)
 
 
+def make_datasets(jobs: JobStore, artifacts: ArtifactStore, folder: Path) -> Datasets:
+    return Datasets(
+        jobs, artifacts, folder, folder / "incoming", Limits(64 << 20), max_upload_bytes=64 << 20
+    )
+
+
 def make_service(
-    jobs: JobStore, artifacts: LocalStore, cache_dir: Path, cluster: InlineCluster
+    jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, cluster: InlineCluster
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
         jobs, artifacts, cluster, feed, cache_dir, cancel_grace_s=5, start_timeout_s=5
     )
     watcher = Watcher(jobs, cluster, attempts)
-    training = Training(jobs, artifacts, cluster, feed, cache_dir, watcher.wake)
-    return Service(jobs, artifacts, cluster, training, watcher, attempts)
+    datasets = make_datasets(jobs, artifacts, cache_dir)
+    training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
+    return Service(jobs, artifacts, cluster, datasets, training, watcher, attempts)

@@ -2,19 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from workers.data import DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
-from workers.networks import Autoencoder, Network, parameter_count, widths
+from workers.networks import Autoencoder, Network, activations, parameter_count, value_count
+from workers.networks.batch_norm import Reduce
 from workers.seeds import SeedStream
 from workers.spec import DeltaVae, GaussianSpread, LaplaceSpread, LinearNetwork, TrainSpec
 
 _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
 _GRID_TILES = 64
+EVALUATION_ROWS = 512  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"a linear decoder has no use for more latents than the {info.dimensions} dimensions "
             f"of {info.name}; choose at most that",
         )
+    parameter_count(network, info.shape)  # raises where the network does not fit
     output = _output(network, is_image=info.is_image)
     return spec.model_copy(
         update={
@@ -96,20 +100,32 @@ def grid_epochs(spec: TrainSpec) -> frozenset[int]:
 def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
     """What the run will need; by arithmetic, nothing is allocated."""
     trainer = spec.trainer
-    parameters = parameter_count(trainer.network, info.dimensions)
-    weights_bytes = parameters * _FLOAT_BYTES
+    parameters = parameter_count(trainer.network, info.shape)
+    weights_bytes = value_count(trainer.network, info.shape) * _FLOAT_BYTES
     has_average = trainer.optimizer.ema_decay is not None
     state_bytes = weights_bytes * (4 if has_average else 3)
-    encoder, decoder = widths(trainer.network, info.dimensions)
-    # Forward values and their gradients, and as much again for the noise and what is on the way.
-    activations = rows_per_step(spec) * (sum(encoder) + sum(decoder)) * _FLOAT_BYTES * 3
     data_bytes = info.count * info.dimensions * (1 if info.is_image else _FLOAT_BYTES)
     # The gradients beside the state, and one checkpoint on its way to the store.
-    memory = _PROCESS_BYTES + 2 * state_bytes + 2 * weights_bytes + activations + 2 * data_bytes
+    memory = (
+        _PROCESS_BYTES
+        + 2 * state_bytes
+        + 2 * weights_bytes
+        + _activation_bytes(spec, info)
+        + 2 * data_bytes
+    )
     steps = steps_per_epoch(spec, info) * trainer.epochs
     return Estimate(
         parameters, memory, steps, _storage_bytes(spec, info, weights_bytes, state_bytes)
     )
+
+
+def _activation_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
+    """What the larger of a step and a block of the evaluation needs."""
+    values = activations(spec.trainer.network, info.shape)
+    # Forward values and their gradients, and as much again for the noise and what is on the way.
+    step = 3 * rows_per_step(spec) * sum(values)
+    evaluation = EVALUATION_ROWS * max(sum(pair) for pair in pairwise(values))
+    return max(step, evaluation) * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:
@@ -119,26 +135,38 @@ def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state
     return kept * weights_bytes + 2 * state_bytes + len(grid_epochs(spec)) * (grid_bytes + 4096)
 
 
-def build_model(spec: TrainSpec, info: DatasetInfo, device: torch.device) -> Autoencoder:
+def build_model(
+    spec: TrainSpec, info: DatasetInfo, device: torch.device, reduce: Reduce | None = None
+) -> Autoencoder:
     """The untrained model of a resolved spec, a function of the seed alone."""
     generator = torch.Generator()
     generator.manual_seed(SeedStream(spec.seed, "initial weights").at(0))
-    return empty_model(spec, info.dimensions, is_image=info.is_image, generator=generator).to(
-        device
+    model = empty_model(
+        spec, info.shape, is_image=info.is_image, generator=generator, reduce=reduce
     )
+    return model.to(device)
 
 
 def empty_model(
-    spec: TrainSpec, dimensions: int, *, is_image: bool, generator: torch.Generator
+    spec: TrainSpec,
+    shape: tuple[int, ...],
+    *,
+    is_image: bool,
+    generator: torch.Generator,
+    reduce: Reduce | None = None,
 ) -> Autoencoder:
-    """A model of the spec's shape with weights drawn from the generator."""
+    """A model of the spec for data of one shape, with weights drawn from the generator.
+
+    Raises SpecMismatch where the network does not fit the shape.
+    """
     network = spec.trainer.network
     return Autoencoder(
         network,
-        dimensions,
+        shape,
         output=_output(network, is_image=is_image),
         log_std_bound=spec.trainer.log_std_bound,
         generator=generator,
+        reduce=reduce,
     )
 
 

@@ -1,4 +1,6 @@
-"""Checkpoints as bytes: two safetensors files and a JSON manifest. No pickle is ever read.
+"""Checkpoints as two safetensors files and a JSON manifest. No pickle is ever read.
+
+The files may have gigabytes: they are written, hashed and mapped, never held in memory whole.
 
 The weights file describes itself: its metadata holds, under the one key ``spreadtrain``, what a
 generator needs, so that a file fetched by itself is enough to draw samples offline. (One key,
@@ -6,10 +8,13 @@ because safetensors writes several in an order that changes from process to proc
 weights must have equal digests.)
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import safetensors
@@ -20,13 +25,13 @@ from torch import Tensor
 
 import workers
 from workers.data import DatasetInfo
-from workers.errors import CheckpointError
+from workers.errors import CheckpointError, StoreError
 from workers.events import Checkpoint
 from workers.spec import TrainSpec
 
 MAX_FILE_BYTES = 16 * 2**30
 _MAX_HEADER_BYTES = 16 * 2**20
-_MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_MANIFEST_BYTES = 16 * 2**20
 _METADATA_KEY = "spreadtrain"
 
 
@@ -66,9 +71,11 @@ class FileFacts(_Stored):
     size_bytes: int
 
     @classmethod
-    def of(cls, content: bytes) -> Self:
-        """Digest and size of the content."""
-        return cls(digest=_digest(content), size_bytes=len(content))
+    def of(cls, path: Path) -> Self:
+        """Digest and size of a file; raises OSError."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(digest=f"sha256:{digest}", size_bytes=os.fstat(file.fileno()).st_size)
 
 
 class Versions(_Stored):
@@ -88,40 +95,57 @@ class Manifest(Description):
     train_state: FileFacts
 
 
-def encode_weights(checkpoint: Checkpoint, spec: TrainSpec, info: DatasetInfo) -> bytes:
-    """The weights as safetensors; ``safetensors.torch.load_file`` reads them."""
+def encode_weights(
+    checkpoint: Checkpoint, spec: TrainSpec, info: DatasetInfo, path: Path
+) -> FileFacts:
+    """Write the weights as safetensors, which ``safetensors.torch.load_file`` reads.
+
+    Raises StoreError if the file cannot be written.
+    """
     description = Description(
         spec=spec, dataset=DatasetFacts.of(info), step=checkpoint.step, epoch=checkpoint.epoch
     )
-    return safetensors.torch.save(
-        dict(checkpoint.weights), {_METADATA_KEY: description.model_dump_json()}
-    )
+    return _write(checkpoint.weights, {_METADATA_KEY: description.model_dump_json()}, path)
 
 
-def encode_train_state(checkpoint: Checkpoint) -> bytes:
-    """What resuming needs besides the spec, as safetensors."""
-    return safetensors.torch.save(dict(checkpoint.train_state))
+def encode_train_state(checkpoint: Checkpoint, path: Path) -> FileFacts:
+    """Write what resuming needs besides the spec, as safetensors; raises StoreError."""
+    return _write(checkpoint.train_state, None, path)
+
+
+def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None, path: Path) -> FileFacts:
+    try:
+        safetensors.torch.save_file(dict(tensors), path, metadata)
+        return FileFacts.of(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StoreError(
+            "a checkpoint could not be written to a temporary file; make room on this node's disk"
+        ) from error
 
 
 def encode_manifest(
-    checkpoint: Checkpoint, spec: TrainSpec, info: DatasetInfo, weights: bytes, train_state: bytes
+    checkpoint: Checkpoint,
+    spec: TrainSpec,
+    info: DatasetInfo,
+    weights: FileFacts,
+    train_state: FileFacts,
 ) -> bytes:
-    """The manifest of a checkpoint whose files have this content."""
+    """The manifest of a checkpoint with these files."""
     manifest = Manifest(
         spec=spec,
         dataset=DatasetFacts.of(info),
         step=checkpoint.step,
         epoch=checkpoint.epoch,
         metrics=dict(checkpoint.metrics),
-        weights=FileFacts.of(weights),
-        train_state=FileFacts.of(train_state),
+        weights=weights,
+        train_state=train_state,
     )
     return manifest.model_dump_json(indent=1).encode()
 
 
 def parse_manifest(content: bytes) -> Manifest:
     """The manifest in a file's content; raises CheckpointError."""
-    if len(content) > _MAX_MANIFEST_BYTES:
+    if len(content) > MAX_MANIFEST_BYTES:
         raise CheckpointError("the manifest is larger than any that was ever written")
     try:
         return Manifest.model_validate_json(content)
@@ -131,13 +155,10 @@ def parse_manifest(content: bytes) -> Manifest:
         ) from error
 
 
-def parse_description(weights: bytes) -> Description:
+def parse_description(path: Path) -> Description:
     """What a weights file says of itself; raises CheckpointError."""
-    header_bytes = int.from_bytes(weights[:8], "little")
-    if len(weights) < 8 or header_bytes > min(_MAX_HEADER_BYTES, len(weights) - 8):
-        raise CheckpointError("this is not a safetensors file, or it is cut short; fetch it again")
     try:
-        header = json.loads(weights[8 : 8 + header_bytes])
+        header = json.loads(_header(path))
         text = header["__metadata__"][_METADATA_KEY]
         return Description.model_validate_json(text)
     except ValidationError as error:
@@ -151,22 +172,49 @@ def parse_description(weights: bytes) -> Description:
         ) from error
 
 
-def decode_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises CheckpointError for anything else."""
-    if len(content) > MAX_FILE_BYTES:
-        raise CheckpointError(f"a checkpoint file of {len(content)} bytes is too large to load")
+def _header(path: Path) -> bytes:
+    """A safetensors file's header: JSON, after its length in eight bytes."""
+    with _readable(path), path.open("rb") as file:
+        length = file.read(8)
+        header_bytes = int.from_bytes(length, "little")
+        if len(length) == 8 and header_bytes <= _MAX_HEADER_BYTES:
+            header = file.read(header_bytes)
+            if len(header) == header_bytes:
+                return header
+    raise CheckpointError("this is not a safetensors file, or it is cut short; fetch it again")
+
+
+def decode_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped from it; raises CheckpointError for anything else.
+
+    The file may be unlinked afterwards, but it must not be changed.
+    """
+    with _readable(path):
+        size_bytes = path.stat().st_size
+    if size_bytes > MAX_FILE_BYTES:
+        raise CheckpointError(f"a checkpoint file of {size_bytes} bytes is too large to load")
     try:
-        return dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        return dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(
             "this is not a safetensors file, or it is damaged; choose another checkpoint"
         ) from error
 
 
-def verify(content: bytes, facts: FileFacts) -> None:
-    """Raise CheckpointError unless the content is what the manifest names."""
-    if len(content) != facts.size_bytes or _digest(content) != facts.digest:
+def verify(path: Path, facts: FileFacts) -> None:
+    """Raise CheckpointError unless the file is the one that the manifest names."""
+    with _readable(path):
+        right = path.stat().st_size == facts.size_bytes and FileFacts.of(path) == facts
+    if not right:
         raise CheckpointError("the file is not the one that its manifest names; fetch it again")
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def check_weights(tensors: Mapping[str, Tensor], count: int) -> None:
@@ -182,7 +230,3 @@ def check_weights(tensors: Mapping[str, Tensor], count: int) -> None:
 def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, detail['loc'])) or 'content'}: {detail['msg']}"
-
-
-def _digest(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()

@@ -16,6 +16,10 @@ clean_target   y = x + k, log p(x|z)     biased: drops E tr ∂g(z(y))/∂y; los
 plain          z ~ q(z|x), log p(x|z)    the VAE: noise on the model only
 =============  ========================  ===============================================
 
+Several workers hold parts of one batch: each draws the noise of the whole batch, takes its rows and
+divides its sums by the whole batch's number, so that terms and gradients add up over the workers
+to those of one.
+
 With importance samples K > 1 the loss is the tighter bound E log (1/K) Σ_k p(y, z_k)/q(z_k|y).
 Letters: x clean, y spread, z latent; N data, M rows of y, L latent draws for each, D, Z dimensions.
 """
@@ -28,6 +32,7 @@ import torch
 from torch import Tensor
 
 from workers.networks import Autoencoder, Posterior
+from workers.parallel import Share
 from workers.spec import DeltaVae, TrainerSpec, Vae
 from workers.spread import Spread
 
@@ -49,7 +54,10 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Scalars in nats per datum: ``loss`` is minimised, −ELBO = ``reconstruction`` + ``kl``."""
+    """Scalars in nats per datum: ``loss`` is minimised, −ELBO = ``reconstruction`` + ``kl``.
+
+    Of a share of a batch they are its part of the batch's means.
+    """
 
     loss: Tensor
     reconstruction: Tensor
@@ -83,21 +91,39 @@ def estimate_terms(
     scale: float,
     objective: Objective,
     generator: torch.Generator,
+    share: Share | None = None,
 ) -> Terms:
-    """One unbiased draw of the objective on a batch x of shape (N, D) (see the module's table)."""
-    y, target, draws = _spread_batch(x, spread, scale, objective, generator)
+    """One unbiased draw of the objective on a batch (see the module's table).
+
+    x of shape (N, D) is the ``share`` of the batch, by default all of it.
+    """
+    share = share or Share.whole(x.shape[0])
+    y, target, draws = _spread_batch(x, share, spread, scale, objective, generator)
     q = model.encode(y)
     importance = objective.importance_samples
-    noise = _latent_noise(q, draws * importance, objective.estimator, generator)
+    noise = _latent_noise(q, share, draws * importance, objective, generator)
     mean = model.decode(q.sample(noise))  # (draws · K, M, D), or (M, D) for one
-    rows = y.shape[0]
+    rows = rows_of(objective) * share.total  # M, were this worker alone
     kl = q.total_kl() / rows
     if importance == 1:
         reconstruction = spread.cost(target, mean, scale) / (draws * rows)
         return Terms(reconstruction + kl, reconstruction, kl)
     log_p = spread.log_prob(target, mean, scale)
-    bound = importance_bound(log_p, q, noise, importance).mean()
-    return Terms(-bound, -log_p.mean(), kl)
+    bound = importance_bound(log_p, q, noise, importance).sum() / (draws * rows)
+    return Terms(-bound, -log_p.sum() / (draws * importance * rows), kl)
+
+
+def rows_of(objective: Objective) -> int:
+    """Rows of y for each datum."""
+    match objective.estimator:
+        case "plain":
+            return 1
+        case "antithetic":
+            return 2 * objective.noise_samples
+        case "naive" | "clean_target":
+            return objective.noise_samples
+        case _:
+            assert_never(objective.estimator)
 
 
 def importance_bound(log_p: Tensor, q: Posterior, noise: Tensor, importance: int) -> Tensor:
@@ -107,12 +133,14 @@ def importance_bound(log_p: Tensor, q: Posterior, noise: Tensor, importance: int
     log p(z) − log q(z|y) = ½‖noise‖² − ½‖z‖² + Σ log s.
     """
     log_ratio = (noise.square() - q.sample(noise).square()).sum(-1) / 2 + q.log_std.sum(-1)
-    log_weights = (log_p + log_ratio).view(-1, importance, log_p.shape[-1])
+    draws, rows = log_p.shape
+    log_weights = (log_p + log_ratio).view(draws // importance, importance, rows)
     return torch.logsumexp(log_weights, 1) - math.log(importance)
 
 
 def _spread_batch(
     x: Tensor,
+    share: Share,
     spread: Spread,
     scale: float,
     objective: Objective,
@@ -122,9 +150,10 @@ def _spread_batch(
     samples = objective.noise_samples
     if objective.estimator == "plain":
         return x, x, samples
+    k = spread.sample_noise((samples, share.total, x.shape[1]), scale, generator)
     if samples > 1:
         x = x.repeat(samples, 1)
-    k = spread.sample_noise(x.shape, scale, generator)
+    k = share.of(k, 1).reshape(x.shape)
     match objective.estimator:
         case "naive":
             y = k.add_(x)
@@ -139,15 +168,17 @@ def _spread_batch(
 
 
 def _latent_noise(
-    q: Posterior, draws: int, estimator: Estimator, generator: torch.Generator
+    q: Posterior, share: Share, draws: int, objective: Objective, generator: torch.Generator
 ) -> Tensor:
     """Standard normal noise of shape (draws, M, Z); an antithetic pair shares it.
 
     A single draw is of shape (M, Z): two-dimensional products save a hundredth of a step.
     """
     rows, latent_dim = q.mean.shape
-    if estimator == "antithetic":
+    repeats = 1 if objective.estimator == "plain" else objective.noise_samples
+    if objective.estimator == "antithetic":
         rows //= 2
-    shape = (rows, latent_dim) if draws == 1 else (draws, rows, latent_dim)
-    noise = torch.empty(shape, device=generator.device).normal_(generator=generator)
-    return torch.cat((noise, noise), -2) if estimator == "antithetic" else noise
+    noise = torch.empty((draws * repeats, share.total, latent_dim), device=generator.device)
+    noise = share.of(noise.normal_(generator=generator), 1)
+    noise = noise.reshape((rows, latent_dim) if draws == 1 else (draws, rows, latent_dim))
+    return torch.cat((noise, noise), -2) if objective.estimator == "antithetic" else noise

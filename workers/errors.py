@@ -7,11 +7,15 @@
     ├── DataError             the data cannot be used
     │   ├── UnknownDataset    no data set of that name
     │   ├── DatasetUnavailable  known, but its files are not on this machine
-    │   └── DatasetChanged    the content is not what the job pinned
+    │   ├── DatasetChanged    the content is not what the job pinned
+    │   ├── InvalidUpload     an uploaded file that is no data set
+    │   ├── NoRoom            the disk is full
+    │   └── Interrupted       the service stopped before an upload was checked
     ├── SpecMismatch          a spec that is well formed but does not fit its data
     ├── Diverged              the numbers left the reals
     ├── CheckpointError       a checkpoint that cannot be read
     ├── ClaimLost             another writer has ended this attempt
+    ├── PeerLost              another worker of the same run is gone
     └── StoreError            the artifact store failed
         ├── ArtifactNotFound
         └── ArtifactExists    a key is immutable and already written
@@ -43,6 +47,18 @@ class DatasetChanged(DataError):
     """The data set is not what the job pinned; submit the job again to use the new content."""
 
 
+class InvalidUpload(DataError):
+    """The file is no data set; send npz, idx, csv, or a zip of PNG or JPEG pictures."""
+
+
+class NoRoom(DataError):
+    """The disk is full; make room and try again."""
+
+
+class Interrupted(DataError):
+    """The service was stopped before the upload was checked; upload it again."""
+
+
 class SpecMismatch(WorkerError):
     """The spec does not fit its data.
 
@@ -68,6 +84,10 @@ class CheckpointError(WorkerError):
 
 class ClaimLost(WorkerError):
     """This attempt was ended by the service, so it may not publish any more."""
+
+
+class PeerLost(WorkerError):
+    """Another worker of this run is gone; retry the job, and it goes on from a checkpoint."""
 
 
 class StoreError(WorkerError):

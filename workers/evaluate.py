@@ -10,7 +10,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
-from workers.build import spread_spec
+from workers.build import EVALUATION_ROWS, spread_spec
 from workers.delta_vae import NAIVE, Objective, estimate_terms, objective_at
 from workers.generate import decode, draw_latents
 from workers.metrics import EpochMeans, as_float, total_variance
@@ -19,7 +19,6 @@ from workers.seeds import SeedStream
 from workers.spec import TrainSpec
 from workers.spread import scale_at, spread_of
 
-BLOCK = 512
 VARIANCE_SAMPLES = 1024
 
 # Work in pieces: yields after each one, so that the caller can speak up, and returns the result.
@@ -45,6 +44,10 @@ class Evaluation:
         ``held_out_loss_nats`` is the trainer's own objective; the others are the naive spread
         ELBO's, whatever the estimator, so that runs at the same noise compare.
         """
+        with model.evaluating():
+            return (yield from self._measure(model, epoch))
+
+    def _measure(self, model: Autoencoder, epoch: float) -> Work:
         values = yield from self._means(model, epoch, NAIVE)
         own = objective_at(self._spec.trainer, epoch)
         if own != NAIVE:
@@ -68,7 +71,9 @@ class Evaluation:
         scale = scale_at(self._spread_spec, epoch)
         # As many rows at once whatever the number of draws for each.
         draws = objective.noise_samples * objective.importance_samples
-        for index, block in enumerate(torch.split(self._held_out, max(1, BLOCK // draws))):
+        for index, block in enumerate(
+            torch.split(self._held_out, max(1, EVALUATION_ROWS // draws))
+        ):
             self._generator.manual_seed(self._seeds.at(index))
             with torch.no_grad():
                 terms = estimate_terms(

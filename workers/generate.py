@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from workers.build import empty_model, spread_spec
 from workers.checkpoint import (
-    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
     DatasetFacts,
     Description,
     Manifest,
@@ -24,8 +24,8 @@ from workers.checkpoint import (
     parse_manifest,
     verify,
 )
-from workers.errors import CheckpointError
-from workers.networks import Autoencoder, parameter_count
+from workers.errors import CheckpointError, SpecMismatch
+from workers.networks import Autoencoder, value_count
 from workers.spec import GaussianSpread, TrainSpec
 from workers.spread import scale_at
 
@@ -78,7 +78,7 @@ class Generator:
         self._model = model
 
     @classmethod
-    def from_parts(cls, manifest: Manifest, weights: bytes) -> Self:
+    def from_parts(cls, manifest: Manifest, weights: Path) -> Self:
         """From a checkpoint's manifest and its weights file; raises CheckpointError."""
         verify(weights, manifest.weights)
         return cls(manifest, _load_model(manifest.spec, manifest.dataset, weights))
@@ -89,10 +89,9 @@ class Generator:
         path = Path(path)
         if path.is_dir():
             manifest = parse_manifest(_read(path / "manifest.json"))
-            return cls.from_parts(manifest, _read(path / "weights.safetensors"))
-        weights = _read(path)
-        description = parse_description(weights)
-        return cls(description, _load_model(description.spec, description.dataset, weights))
+            return cls.from_parts(manifest, path / "weights.safetensors")
+        description = parse_description(path)
+        return cls(description, _load_model(description.spec, description.dataset, path))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,26 +135,28 @@ def _stream(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
 
 
-def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: bytes) -> Autoencoder:
+def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: Path) -> Autoencoder:
     """The model of a spec with the weights of a file, both of which may be hostile."""
-    dimensions = int(np.prod(dataset.shape))
     tensors = decode_tensors(weights)
-    # Before anything of the size that the spec claims is allocated.
-    check_weights(tensors, parameter_count(spec.trainer.network, dimensions))
-    model = empty_model(
-        spec, dimensions, is_image=dataset.is_image, generator=torch.Generator().manual_seed(0)
-    )
     try:
+        # Before anything of the size that the spec claims is allocated.
+        check_weights(tensors, value_count(spec.trainer.network, dataset.shape))
+        model = empty_model(
+            spec,
+            dataset.shape,
+            is_image=dataset.is_image,
+            generator=torch.Generator().manual_seed(0),
+        )
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, SpecMismatch) as error:
         raise CheckpointError("the weights do not fit the network of their own spec") from error
     return model.requires_grad_(requires_grad=False).eval()
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CheckpointError(f"{path.name} is too large to load")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise CheckpointError(f"{path.name} is larger than any that was ever written")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error

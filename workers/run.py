@@ -21,6 +21,7 @@ from workers.errors import (
     ClaimLost,
     DataError,
     Diverged,
+    PeerLost,
     SpecMismatch,
     StoreError,
     VersionMismatch,
@@ -42,7 +43,8 @@ from workers.events import (
     Tick,
     read_outcome,
 )
-from workers.publish import KeptCheckpoint, Ledger, Publisher
+from workers.ledger import Ledger
+from workers.publish import KeptCheckpoint, Publisher
 from workers.spec import TrainSpec
 from workers.train import train
 
@@ -150,6 +152,8 @@ def _worker_failure(error: WorkerError) -> OutcomeReason:
             return "internal_error"
         case StoreError():
             return "store_unreachable"
+        case PeerLost():
+            return "worker_lost"
         case _:
             return "internal_error"
 
@@ -163,7 +167,9 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
             "install the same versions on every node."
         )
     torch.set_num_threads(run.spec.resources.cpus_per_worker)
-    data = load(run.spec.dataset, run.cache_dir)
+    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
+        raise ClaimLost
+    data = load(run.spec.dataset, run.cache_dir, store)
     resume = None
     if run.resume_from is not None:
         resume = _train_state(store, run.resume_from)
@@ -209,9 +215,9 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
 def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
     """A checkpoint's train state, checked against its manifest."""
     manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
-    content = store.get(f"{prefix}/train_state.safetensors")
-    verify(content, manifest.train_state)
-    return decode_tensors(content)
+    with store.open_file(f"{prefix}/train_state.safetensors") as path:
+        verify(path, manifest.train_state)
+        return decode_tensors(path)
 
 
 def _started(run: Run, data: Dataset) -> StartedRecord:

@@ -97,7 +97,32 @@ class MlpNetwork(SpecModel):
     """The decoder's last function; auto is sigmoid for pictures and identity for vectors."""
 
 
-NetworkSpec = Annotated[LinearNetwork | MlpNetwork, Field(discriminator="kind")]
+class ConvNetwork(SpecModel):
+    """Convolutional encoder and decoder of pictures, every layer of stride 2, with ReLU between.
+
+    Encoder: ``channels`` convolutions, then a dense layer. Decoder: a dense layer, transposed
+    convolutions with the channels in reverse, the last of them with half the first number, and a
+    convolution to the picture's own channels. Height and width must be divisible by 2 to the
+    number of layers.
+    """
+
+    kind: Literal["conv"]
+    channels: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(strict=False)] = (
+        Field(default=(32, 64), min_length=1, max_length=8)
+    )
+    """Channels of the encoder's convolutions; each of them halves height and width."""
+    kernel_size: Literal[3, 5] = 5
+    """Height and width of every kernel in pixels."""
+    batch_norm: bool = True
+    """Batch normalisation after every convolution but the last; over several workers its
+    statistics are those of the whole batch. Samples use the running statistics."""
+    latent_dim: int = Field(default=64, ge=1, le=4096)
+    """Dimensions of the latent z."""
+    output: Output = "auto"
+    """The decoder's last function; auto is sigmoid for pictures and identity for vectors."""
+
+
+NetworkSpec = Annotated[LinearNetwork | MlpNetwork | ConvNetwork, Field(discriminator="kind")]
 
 
 # --- optimiser ------------------------------------------------------------------------------
@@ -187,6 +212,11 @@ class GradientTrainer(SpecModel):
     """Latents for each y in an importance-weighted bound; 1 is the ELBO."""
     log_std_bound: float = Field(default=8.0, gt=0.0, le=20.0)
     """The log of the posterior's standard deviation is clamped to ± this."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks in a training step. bfloat16 halves the memory of activations and
+    is faster where the hardware has it; products then carry 8 significant bits, so losses differ
+    in the third digit or so. Weights, likelihoods, the KL term, batch statistics, evaluation and
+    samples stay float32."""
     early_stopping: EarlyStopping | None = None
     """Ends the run when a held-out metric stops improving; null runs all epochs."""
     best_metric: MetricName = "excess_nats"

@@ -2,6 +2,9 @@
 
 A run that is stopped anywhere and resumed from its train state ends with the same bits (on the
 CPU) as one that was not stopped.
+
+Several workers run this loop in step, each on its share of every batch. Rank 0 alone evaluates and
+speaks; the others wait for it at the next collective, yield Ticks, and Finished at the end.
 """
 
 import math
@@ -20,6 +23,7 @@ from workers.generate import decode, draw_latents
 from workers.images import render
 from workers.metrics import EpochMeans, Pace
 from workers.optimize import learning_rate_at
+from workers.parallel import ALONE, Peers
 from workers.spec import DeltaVae, MetricName, TrainSpec
 from workers.spread import scale_at, settled_epoch
 from workers.step import Stepper
@@ -48,27 +52,37 @@ def train(
     *,
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
+    peers: Peers = ALONE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
     ``should_stop`` is asked before every step; when it is true, a Checkpoint and Finished follow.
-    Raises SpecMismatch, CheckpointError for a train state of another spec, and Diverged.
+    With several ``peers`` every one of them is given the same spec, data and train state; a stop
+    asked of any of them ends all after the step. The caller closes the peers, also after an error.
+    Raises SpecMismatch, CheckpointError for a train state of another spec, Diverged, and PeerLost.
     """
-    training = _Training(resolve(spec, data.info), data, resume)
+    training = _Training(resolve(spec, data.info), data, resume, peers)
     yield from training.run(should_stop)
 
 
 class _Training:
     """One run: its stepper, and what it says about itself."""
 
-    def __init__(self, spec: TrainSpec, data: Dataset, resume: Mapping[str, Tensor] | None) -> None:
+    def __init__(
+        self,
+        spec: TrainSpec,
+        data: Dataset,
+        resume: Mapping[str, Tensor] | None,
+        peers: Peers,
+    ) -> None:
         device = _device(spec)
+        self._device, self._peers = device, peers
         rows = data.train.to(device)
         self._spec, self._info, self._trainer = spec, data.info, spec.trainer
-        self._state = start(spec, data.info, device)
+        self._state = start(spec, data.info, device, peers.all_reduce if peers.size > 1 else None)
         if resume is not None:
             restore(self._state, resume)
-        self._stepper = Stepper(spec, data.info, rows, self._state)
+        self._stepper = Stepper(spec, data.info, rows, self._state, peers)
         self._total_steps = self._stepper.steps_per_epoch * self._trainer.epochs
         self._evaluation = Evaluation(spec, rows, data.held_out.to(device))
         self._checkpoint_epochs = checkpoint_epochs(spec)
@@ -84,15 +98,16 @@ class _Training:
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         """See :func:`train`."""
-        if isinstance(self._trainer, DeltaVae) and self._trainer.estimator == "clean_target":
+        if self._peers.rank == 0 and self._is_biased():
             yield _CLEAN_TARGET
         first = self._state.step + 1
         self._pace.go_on()
         while self._state.step < self._total_steps and not self._is_exhausted():
-            if should_stop():
+            wants_stop = should_stop()
+            if self._stepper.is_stop_agreed or (wants_stop and self._peers.size == 1):
                 yield from self._interrupted()
                 return
-            self._pace.add(self._stepper.advance())
+            self._pace.add(self._stepper.advance(wants_stop))
             if self._state.step == first:
                 yield from self._say(Tick(first, self._epoch))
             if self._state.step % self._stepper.steps_per_epoch == 0:
@@ -108,9 +123,12 @@ class _Training:
             message = f"Trained for {self._trainer.epochs} epochs."
             yield Finished(self._state.step, self._epoch, "completed", message)
 
+    def _is_biased(self) -> bool:
+        return isinstance(self._trainer, DeltaVae) and self._trainer.estimator == "clean_target"
+
     def _interrupted(self) -> Iterator[Event]:
         self._stepper.flush()
-        if self._checkpointed_step != self._state.step:
+        if self._peers.rank == 0 and self._checkpointed_step != self._state.step:
             metrics = self._metrics | self._state.means.values()
             yield self._checkpoint(metrics, is_best=False, is_named=False)
         message = "Interrupted; the run can go on from its last checkpoint."
@@ -119,17 +137,29 @@ class _Training:
     # --- at the end of an epoch --------------------------------------------------------------
 
     def _end_epoch(self) -> Iterator[Event]:
-        state, epoch = self._state, round(self._epoch)
         self._stepper.flush()
         self._pace.pause()
+        epoch = round(self._epoch)
+        if self._peers.rank == 0:
+            yield from self._report(epoch)
+        else:
+            self._agree(epoch)
+            self._state.means = EpochMeans()
+            yield Tick(self._state.step, epoch)
+        self._metrics_at = self._spoke_at = time.monotonic()
+        self._pace.go_on()
+
+    def _report(self, epoch: int) -> Iterator[Event]:
+        """What rank 0 says at the end of an epoch."""
+        state = self._state
         values = self._measure()
-        is_due = epoch % self._trainer.evaluate_every_epochs == 0
         has_checkpoint = epoch in self._checkpoint_epochs
-        if is_due or has_checkpoint:
+        if self._is_due(epoch) or has_checkpoint:
             values |= yield from self._attend(self._evaluation.run(state.shown, epoch))
             self._check_finite(values)
-        if is_due:
+        if self._is_due(epoch):
             self._note_improvement(values, epoch)
+        self._agree(epoch)
         state.means = EpochMeans()
         self._metrics = values
         yield Metrics(state.step, epoch, values)
@@ -140,8 +170,16 @@ class _Training:
             is_best = self._is_best(values, epoch)
             is_named = epoch in self._spec.checkpoint_at_epochs
             yield self._checkpoint(values, is_best=is_best, is_named=is_named)
-        self._metrics_at = self._spoke_at = time.monotonic()
-        self._pace.go_on()
+
+    def _is_due(self, epoch: int) -> bool:
+        return epoch % self._trainer.evaluate_every_epochs == 0
+
+    def _agree(self, epoch: int) -> None:
+        """Tell the other workers whether the run is exhausted, which rank 0 alone has seen."""
+        if self._peers.size == 1 or self._trainer.early_stopping is None or not self._is_due(epoch):
+            return
+        stale = torch.tensor([float(self._state.stale if self._peers.rank == 0 else 0)])
+        self._state.stale = int(self._peers.all_reduce(stale.to(self._device)).item())
 
     def _attend(self, work: Work) -> Generator[Event, None, dict[str, float]]:
         """The result of work, with a Tick where it takes long."""
@@ -198,7 +236,7 @@ class _Training:
         self._pace.go_on()
 
     def _interim(self) -> Event:
-        if time.monotonic() - self._metrics_at < METRICS_S:
+        if self._peers.rank or time.monotonic() - self._metrics_at < METRICS_S:
             return Tick(self._state.step, self._epoch)
         self._stepper.flush()
         self._pace.pause()
@@ -227,7 +265,8 @@ class _Training:
         """Samples at the run's fixed latents, which are those of ``sample(64, seed)``."""
         model = self._state.shown
         latents = draw_latents(GRID_SAMPLES, model.latent_dim, self._spec.seed)
-        samples = decode(model, latents).reshape(-1, *self._info.shape)
+        with model.evaluating():
+            samples = decode(model, latents).reshape(-1, *self._info.shape)
         return render(samples, self._info.is_image)
 
     def _checkpoint(

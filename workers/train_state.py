@@ -4,7 +4,6 @@ There is no state of a random number generator in it: what a step draws follows 
 the step's number (see seeds.py).
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from workers.data import DatasetInfo
 from workers.errors import CheckpointError
 from workers.metrics import EpochMeans
 from workers.networks import Autoencoder
+from workers.networks.batch_norm import Reduce
 from workers.optimize import build_optimizer
 from workers.spec import TrainSpec
 
@@ -49,12 +49,15 @@ class TrainState:
         return self.average or self.model
 
 
-def start(spec: TrainSpec, info: DatasetInfo, device: torch.device) -> TrainState:
+def start(
+    spec: TrainSpec, info: DatasetInfo, device: torch.device, reduce: Reduce | None = None
+) -> TrainState:
     """The state before the first step, a function of the spec's seed."""
-    model = build_model(spec, info, device)
+    model = build_model(spec, info, device, reduce)
     average = None
     if spec.trainer.optimizer.ema_decay is not None:
-        average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        # The same weights again; it is never trained, so it has nothing to sum with others.
+        average = build_model(spec, info, device).requires_grad_(requires_grad=False).eval()
     return TrainState(model, build_optimizer(spec.trainer.optimizer, model.parameters()), average)
 
 
@@ -81,9 +84,11 @@ def snapshot(state: TrainState) -> dict[str, Tensor]:
         if moments:
             for moment in _MOMENTS:
                 tensors[f"optimizer.{moment}.{name}"] = _copy(moments[moment])
+    for name, buffer in state.model.named_buffers():
+        tensors[f"weights.{name}"] = _copy(buffer)
     if state.average is not None:
-        for name, parameter in state.average.named_parameters():
-            tensors[f"average.{name}"] = _copy(parameter)
+        for name, value in state.average.state_dict().items():
+            tensors[f"average.{name}"] = _copy(value)
     return tensors
 
 
@@ -101,9 +106,11 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
             parameter.copy_(_take(tensors, f"weights.{name}", parameter.shape))
             if state.step:
                 _restore_moments(state, tensors, name, parameter)
+        for name, buffer in state.model.named_buffers():
+            buffer.copy_(_take(tensors, f"weights.{name}", buffer.shape))
         if state.average is not None:
-            for name, parameter in state.average.named_parameters():
-                parameter.copy_(_take(tensors, f"average.{name}", parameter.shape))
+            for name, value in state.average.state_dict().items():
+                value.copy_(_take(tensors, f"average.{name}", value.shape))
 
 
 def _restore_moments(

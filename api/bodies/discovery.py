@@ -1,5 +1,6 @@
 """What can be asked for, and whether the service can work, as they are answered."""
 
+from datetime import datetime
 from typing import Literal
 
 from api.bodies.base import Body
@@ -20,6 +21,14 @@ class DatasetBody(Body):
     available: bool
     detail: str
     """Where it comes from, or why it is not available and what to do."""
+    size_bytes: int
+    """Size of the decoded data."""
+    uploaded: bool
+    """Whether somebody uploaded it; such names can be moved and deleted."""
+    created_at: datetime | None
+    """When the name got this content; null where it is not an upload."""
+    version: int | None
+    """Rises when the name moves to other content; null where it is not an upload."""
 
 
 class DatasetList(Body):

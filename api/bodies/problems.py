@@ -36,3 +36,5 @@ class Problem(Body):
     """Name of the request in the service's log; also the header X-Request-ID."""
     state: State | None = None
     """The job's state, where the state forbids the request."""
+    jobs: list[str] | None = None
+    """The jobs that use the data set, where they forbid the request; the first hundred."""

@@ -2,13 +2,21 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import ValidationError
 
 from api import bodies
-from api.client.connection import DEFAULT_URL, TIMEOUT_S, Connection, job_path, problem_of
+from api.client.connection import (
+    DEFAULT_URL,
+    TIMEOUT_S,
+    Connection,
+    dataset_path,
+    job_path,
+    problem_of,
+)
 from api.client.errors import ApiError
 from api.client.job import JobHandle
 
@@ -99,6 +107,28 @@ class Client:
     def datasets(self) -> list[bodies.DatasetBody]:
         """The data sets that a spec can name."""
         return self.connection.get(bodies.DatasetList, "/v1/datasets").datasets
+
+    def dataset(self, name: str) -> bodies.DatasetBody:
+        """What is known of one data set."""
+        return self.connection.get(bodies.DatasetBody, dataset_path(name))
+
+    def upload(self, name: str, path: str | Path, *, replace: bool = False) -> bodies.DatasetBody:
+        """Upload a file (npz, idx, csv, or a zip of pictures) as a data set of that name.
+
+        A name that has other content moves only with ``replace``, and then only from the content
+        that it has now; jobs that pin the old content keep it.
+        """
+        headers = {}
+        if replace:
+            now = self.connection.ask("GET", dataset_path(name))
+            if now.is_success:
+                headers["If-Match"] = now.headers["etag"]
+        answer = self.connection.upload(dataset_path(name), Path(path), headers)
+        return bodies.DatasetBody.model_validate_json(answer.content)
+
+    def delete_dataset(self, name: str) -> None:
+        """Forget an uploaded data set; refused while jobs use it."""
+        self.connection.request("DELETE", dataset_path(name))
 
     def trainers(self) -> list[bodies.TrainerBody]:
         """The trainers that a spec can name."""

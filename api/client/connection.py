@@ -98,6 +98,22 @@ class Connection:
                     event = bodies.EventBody.model_validate(data)
                     yield Event(event.kind, event.data, event.seq)
 
+    def upload(self, path: str, source: Path, headers: Mapping[str, str]) -> httpx2.Response:
+        """The answer to a PUT of a file, which is read in pieces; raises ApiError, Unreachable.
+
+        No time limit on the answer: a large upload is checked before it comes.
+        """
+        timeout = httpx2.Timeout(TIMEOUT_S, read=None)
+        sent = {"Content-Type": "application/octet-stream", **headers}
+        try:
+            with source.open("rb") as file:
+                answer = self._http.put(path, content=file, headers=sent, timeout=timeout)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
+        if answer.is_error:
+            raise ApiError(problem_of(answer))
+        return answer
+
     def download(self, path: str, target: Path) -> str:
         """Write an answer into a file, whole or not at all; returns its sha256 as it was read.
 
@@ -128,6 +144,11 @@ class Connection:
 def job_path(job_id: str) -> str:
     """The path of a job."""
     return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def dataset_path(name: str) -> str:
+    """The path of a data set."""
+    return f"/v1/datasets/{quote(name, safe='')}"
 
 
 def _given(params: Params | None) -> dict[str, Any]:

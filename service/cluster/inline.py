@@ -12,6 +12,7 @@ import threading
 import psutil
 
 from service.cluster.base import Capacity, Sighting
+from workers.errors import StoreError
 from workers.run import Run, StopFlag, StopReason, execute
 from workers.spec import Resources
 
@@ -31,6 +32,7 @@ class InlineCluster:
             worker_gpus=0.0,
         )
         self._threads: dict[str, tuple[threading.Thread, StopFlag]] = {}
+        self._details: dict[str, str] = {}
 
     @property
     def session(self) -> str:
@@ -51,9 +53,14 @@ class InlineCluster:
             return
         stop = StopFlag()
         wire = run.model_dump_json()
-        thread = threading.Thread(
-            target=lambda: execute(Run.model_validate_json(wire), stop), name=executor_id
-        )
+
+        def attempt() -> None:
+            try:
+                execute(Run.model_validate_json(wire), stop)
+            except StoreError as error:
+                self._details[executor_id] = str(error)
+
+        thread = threading.Thread(target=attempt, name=executor_id)
         self._threads[executor_id] = (thread, stop)
         thread.start()
 
@@ -62,7 +69,12 @@ class InlineCluster:
         if executor_id not in self._threads:
             return Sighting("gone")
         alive = self._threads[executor_id][0].is_alive()
-        return Sighting("running" if alive else "gone", pid=os.getpid(), host=socket.gethostname())
+        return Sighting(
+            "running" if alive else "gone",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            detail=self._details.get(executor_id),
+        )
 
     def request_stop(self, executor_id: str, reason: StopReason) -> None:
         """See :meth:`service.cluster.base.Cluster.request_stop`."""
@@ -76,6 +88,7 @@ class InlineCluster:
     def release(self, executor_id: str, *, reusable: bool) -> None:
         """See :meth:`service.cluster.base.Cluster.release`."""
         thread, _ = self._threads.pop(executor_id, (None, None))
+        self._details.pop(executor_id, None)
         if thread is not None:
             thread.join()
 

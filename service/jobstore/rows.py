@@ -73,6 +73,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "spec_digest": job.spec_digest,
         "trainer": job.spec.trainer.kind,
         "dataset": dataset_of(job.spec),
+        "dataset_digest": job.spec.dataset.digest,
         "state": job.state.value,
         "reason": job.reason.value,
         "message": job.message,

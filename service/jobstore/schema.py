@@ -48,12 +48,14 @@ JOBS = Table(
     Column("total_steps", BigInteger),
     Column("epoch", Float),
     Column("eta_s", Float),
+    Column("dataset_digest", Text),
 )
 # Each filter of the list alone is answered in the list's own order, newest first.
 Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_state", JOBS.c.state, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_trainer", JOBS.c.trainer, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(
@@ -82,6 +84,23 @@ IDEMPOTENCY_KEYS = Table(
     Column("created_us", BigInteger, nullable=False),
 )
 Index("idempotency_keys_by_job", IDEMPOTENCY_KEYS.c.job_id)
+
+DATASETS = Table(
+    "datasets",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("shape", Text, nullable=False),
+    Column("dtype", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("is_image", Boolean, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("source_format", Text, nullable=False),
+    Column("source_digest", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+Index("datasets_by_digest", DATASETS.c.digest)
 
 ATTEMPTS = Table(
     "attempts",

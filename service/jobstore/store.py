@@ -16,9 +16,10 @@ from service.jobs import (
     Page,
     Reason,
 )
-from service.jobstore import ingesting, listing, reading, submitting, watching
+from service.jobstore import datasets, ingesting, listing, reading, submitting, watching
 from service.jobstore.database import Database
 from service.jobstore.submitting import Idempotency
+from service.uploads import Change, Condition, Upload
 from workers.events import Record
 
 
@@ -49,13 +50,17 @@ class JobStore:
 
     # --- what users write ---------------------------------------------------------------------
 
-    def add(self, job: Job, idempotency: Idempotency | None = None) -> tuple[Job, bool]:
+    def add(
+        self, job: Job, idempotency: Idempotency | None = None, *, needs_content: bool = False
+    ) -> tuple[Job, bool]:
         """Store a new job, or give the one that was stored under the same key; (job, is new).
 
-        Raises IdempotencyConflict when the key was used with another body.
+        ``needs_content`` says that its data set is an upload, which must still be kept. Raises
+        IdempotencyConflict when the key was used with another body, InvalidSpec when the content
+        is no longer kept.
         """
         with self._database.write() as connection:
-            return submitting.add(connection, job, idempotency)
+            return submitting.add(connection, job, idempotency, needs_content)
 
     def replayed(self, idempotency: Idempotency) -> Job | None:
         """The job that was made under the key, or None; raises IdempotencyConflict."""
@@ -73,6 +78,19 @@ class JobStore:
         """Replace a job's labels; raises JobNotFound, VersionConflict."""
         with self._database.write() as connection:
             return submitting.set_labels(connection, job_id, labels, expected_version)
+
+    def put_upload(self, new: Upload, condition: Condition) -> tuple[Upload, Change, Upload | None]:
+        """Point a name at a content; the name now, what was done, and the name before.
+
+        Raises DatasetExists where it would move unasked, DatasetChanged.
+        """
+        with self._database.write() as connection:
+            return datasets.put_upload(connection, new, condition)
+
+    def delete_upload(self, name: str, condition: Condition) -> Upload:
+        """Forget a name; raises DatasetNotFound, DatasetChanged, DatasetInUse."""
+        with self._database.write() as connection:
+            return datasets.delete_upload(connection, name, condition)
 
     # --- what the watcher writes --------------------------------------------------------------
 
@@ -176,6 +194,23 @@ class JobStore:
         """How many jobs are in each state; every state is there."""
         with self._database.read() as connection:
             return reading.count_by_state(connection)
+
+    # --- uploaded data sets -------------------------------------------------------------------
+
+    def uploads(self) -> builtins.list[Upload]:
+        """All uploaded data sets by name."""
+        with self._database.read() as connection:
+            return datasets.uploads(connection)
+
+    def upload(self, name: str) -> Upload | None:
+        """The uploaded data set of that name, or None."""
+        with self._database.read() as connection:
+            return datasets.upload(connection, name)
+
+    def is_content_used(self, digest: str) -> bool:
+        """Whether a name points at the content, or a job pins it."""
+        with self._database.read() as connection:
+            return datasets.is_content_used(connection, digest)
 
     # --- results ------------------------------------------------------------------------------
 

@@ -6,8 +6,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from service.errors import IdempotencyConflict, StateConflict, VersionConflict
+from service.errors import (
+    FieldError,
+    IdempotencyConflict,
+    InvalidSpec,
+    StateConflict,
+    VersionConflict,
+)
 from service.jobs import FINAL_STATES, Job, JobState
+from service.jobstore.datasets import is_content_used
 from service.jobstore.rows import job_row, to_job, to_json, to_us
 from service.jobstore.schema import IDEMPOTENCY_KEYS, JOBS, LABELS
 from service.jobstore.writing import append_state_event, insert_if_absent, locked_job, now_us
@@ -21,7 +28,9 @@ class Idempotency:
     body_digest: str
 
 
-def add(connection: Connection, job: Job, idempotency: Idempotency | None) -> tuple[Job, bool]:
+def add(
+    connection: Connection, job: Job, idempotency: Idempotency | None, needs_content: bool = False
+) -> tuple[Job, bool]:
     """Store a job with its first event and its key; or give the job that has the key."""
     if idempotency is not None:
         key = {
@@ -34,6 +43,13 @@ def add(connection: Connection, job: Job, idempotency: Idempotency | None) -> tu
             found = replayed(connection, idempotency)
             assert found is not None  # its key was just refused for being there
             return found, False
+    digest = job.spec.dataset.digest
+    if needs_content and digest is not None and not is_content_used(connection, digest):
+        # In this transaction: from here on the job itself keeps the content.
+        raise InvalidSpec(
+            "The data set cannot be used.",
+            (FieldError("/spec/dataset/name", "its content was deleted; upload it again"),),
+        )
     row = job_row(job)
     connection.execute(insert(JOBS).values(row))
     _index_labels(connection, job.id, job.labels, row["created_us"])

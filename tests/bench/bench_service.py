@@ -17,7 +17,7 @@ import torch
 from api.client import JobHandle
 from service.jobstore import JobStore
 from tests.bench.bench_jobstore import jobs as stored_jobs
-from tests.bench.bench_step import BareLoop
+from tests.bench.bench_step import LAPLACE, BareLoop
 from tests.e2e.processes import ServiceProcess, wait_until_gone
 from workers.data import load
 from workers.generate import Generator
@@ -107,7 +107,7 @@ def measure_whole_job(service: ServiceProcess) -> JobHandle:
     parsed = TrainSpec.model_validate(spec)
     data = load(parsed.dataset, Path("unused"))
     steps = len(data.train) // 100
-    bare = BareLoop(data.train, spread_of(parsed.trainer.spread), "laplace")  # type: ignore[union-attr]
+    bare = BareLoop(data.train, spread_of(parsed.trainer.spread), LAPLACE)  # type: ignore[union-attr]
 
     def bare_epoch() -> None:
         for _ in range(steps):

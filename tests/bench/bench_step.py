@@ -9,7 +9,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,36 +25,109 @@ from workers.train import train
 BATCH = 100
 LATENT = 64
 SCALE = 0.5
-TURN_STEPS = 15
-TURNS = 6  # of each side in one repetition
-REPETITIONS = 15
 BAR = 0.97
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: what is trained, and how many steps make a turn and a repetition."""
+
+    name: str
+    kind: str
+    network: dict[str, Any]
+    turn_steps: int
+    turns: int  # of each side in one repetition
+    repetitions: int
+
+
+MLP = {"kind": "mlp"}
+CONV = {"kind": "conv", "channels": [32, 64]}
+LAPLACE = Row("MLP 784-400-400-64, Laplace", "laplace", MLP, 15, 6, 15)
+ROWS = (
+    Row("MLP 784-400-400-64, Gaussian", "gaussian", MLP, 15, 6, 15),
+    LAPLACE,
+    Row("conv 32-64, batch norm, Laplace", "laplace", CONV, 3, 3, 9),
+)
+
+
+class Maps(nn.Module):
+    """Rows seen as maps with the channels last in memory, which convolutions like best."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self._shape = (side, side, channels)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) to (B, C, H, W)."""
+        return rows.view(-1, *self._shape).permute(0, 3, 1, 2)
+
+
+class Rows(nn.Module):
+    """Maps as rows again, in the same order."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D)."""
+        return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+def bare_mlp() -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder."""
+    activation = nn.LeakyReLU(0.01, inplace=True)
+    encoder = nn.Sequential(
+        nn.Linear(784, 400),
+        activation,
+        nn.Linear(400, 400),
+        activation,
+        nn.Linear(400, 2 * LATENT),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(LATENT, 400),
+        activation,
+        nn.Linear(400, 400),
+        activation,
+        nn.Linear(400, 784),
+        nn.Sigmoid(),
+    )
+    return encoder, decoder
+
+
+def bare_conv() -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder."""
+    relu = nn.ReLU(inplace=True)
+
+    def up(inputs: int, outputs: int) -> list[nn.Module]:
+        layer = nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, 1, bias=False)
+        return [layer, nn.BatchNorm2d(outputs), relu]
+
+    encoder = nn.Sequential(
+        Maps(1, 28),
+        *(nn.Conv2d(1, 32, 5, 2, 2, bias=False), nn.BatchNorm2d(32), relu),
+        *(nn.Conv2d(32, 64, 5, 2, 2, bias=False), nn.BatchNorm2d(64), relu),
+        Rows(),
+        nn.Linear(7 * 7 * 64, 2 * LATENT),
+    )
+    decoder = nn.Sequential(
+        *(nn.Linear(LATENT, 7 * 7 * 64), relu, Maps(64, 7)),
+        *up(64, 32),
+        *up(32, 16),
+        nn.Conv2d(16, 1, 5, padding=2),
+        Rows(),
+        nn.Sigmoid(),
+    )
+    for module in (encoder, decoder):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder, decoder
 
 
 class BareLoop:
     """What one would write by hand: no events, no metrics, nothing that can be resumed."""
 
-    def __init__(self, images: Tensor, spread: Spread, kind: str) -> None:
+    def __init__(self, images: Tensor, spread: Spread, row: Row) -> None:
         self._images = images
         self._spread = spread
-        self._is_laplace = kind == "laplace"
+        self._is_laplace = row.kind == "laplace"
         self._generator = torch.Generator().manual_seed(0)
-        activation = nn.LeakyReLU(0.01, inplace=True)
-        self._encoder = nn.Sequential(
-            nn.Linear(784, 400),
-            activation,
-            nn.Linear(400, 400),
-            activation,
-            nn.Linear(400, 2 * LATENT),
-        )
-        self._decoder = nn.Sequential(
-            nn.Linear(LATENT, 400),
-            activation,
-            nn.Linear(400, 400),
-            activation,
-            nn.Linear(400, 784),
-            nn.Sigmoid(),
-        )
+        self._encoder, self._decoder = bare_conv() if row.network is CONV else bare_mlp()
         self._parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=1e-3, fused=True)
         self._at = len(images)
@@ -86,7 +161,8 @@ class BareLoop:
 class Turns:
     """Lets both sides take turns; it is asked before each of train()'s steps whether to stop."""
 
-    def __init__(self, bare: Callable[[], None], skip_steps: int) -> None:
+    def __init__(self, row: Row, bare: Callable[[], None], skip_steps: int) -> None:
+        self._row = row
         self._bare = bare
         self._steps = -skip_steps
         self._since = 0.0
@@ -95,22 +171,22 @@ class Turns:
 
     def should_stop(self) -> bool:
         """Time train()'s turn that ends here, then take the bare loop's."""
-        now = time.perf_counter()
-        if self._steps > 0 and self._steps % TURN_STEPS == 0:
+        now, turn = time.perf_counter(), self._row.turn_steps
+        if self._steps > 0 and self._steps % turn == 0:
             self._pair[0] += now - self._since
-            for _ in range(TURN_STEPS):
+            for _ in range(turn):
                 self._bare()
             self._pair[1] += time.perf_counter() - now
-            if self._steps % (TURN_STEPS * TURNS) == 0:
+            if self._steps % (turn * self._row.turns) == 0:
                 self.times.append((self._pair[0], self._pair[1]))
                 self._pair = [0.0, 0.0]
         self._steps += 1
-        if self._steps % TURN_STEPS == 1 or self._steps <= 1:
+        if self._steps % turn == 1 or self._steps <= 1:
             self._since = time.perf_counter()
-        return len(self.times) >= REPETITIONS
+        return len(self.times) >= self._row.repetitions
 
 
-def measure(kind: str, data: Dataset) -> list[tuple[float, float]]:
+def measure(row: Row, data: Dataset) -> list[tuple[float, float]]:
     """Seconds of train() and of the bare loop for the same number of steps, per repetition."""
     never = 100_000
     spec = TrainSpec.model_validate(
@@ -118,7 +194,8 @@ def measure(kind: str, data: Dataset) -> list[tuple[float, float]]:
             "dataset": {"name": "mnist-10k"},
             "trainer": {
                 "kind": "delta_vae",
-                "spread": {"kind": kind, "scale": SCALE},
+                "spread": {"kind": row.kind, "scale": SCALE},
+                "network": row.network,
                 "batch_size": BATCH,
                 "epochs": 10_000,
                 "evaluate_every_epochs": never,
@@ -128,11 +205,11 @@ def measure(kind: str, data: Dataset) -> list[tuple[float, float]]:
             "checkpoint_at_epochs": [],
         }
     )
-    bare = BareLoop(data.train, spread_of(spec.trainer.spread), kind)  # type: ignore[union-attr]
-    for _ in range(2 * TURN_STEPS):
+    bare = BareLoop(data.train, spread_of(spec.trainer.spread), row)  # type: ignore[union-attr]
+    for _ in range(2 * row.turn_steps):
         bare.step()
     # The first epoch ends with a grid, which is not training.
-    turns = Turns(bare.step, skip_steps=len(data.train) // BATCH)
+    turns = Turns(row, bare.step, skip_steps=len(data.train) // BATCH)
     for _ in train(spec, data, should_stop=turns.should_stop):
         pass
     return turns.times
@@ -147,18 +224,16 @@ def main() -> None:
         ).dataset,
         Path("unused"),
     )
-    pictures = BATCH * TURN_STEPS * TURNS
-    print("pictures/s on one thread, MLP 784-400-400-64, batch 100")
-    print(
-        f"{'spread':10}{'train()':>10}{'bare loop':>12}{'ratio':>8}{'min':>8}{'max':>8}{'bar':>8}"
-    )
-    for kind in ("gaussian", "laplace"):
-        times = measure(kind, data)
+    print(f"pictures/s on one thread, 28×28, batch {BATCH}, {LATENT} latents")
+    print(f"{'':32}{'train()':>10}{'bare loop':>12}{'ratio':>8}{'min':>8}{'max':>8}{'bar':>8}")
+    for row in ROWS:
+        pictures = BATCH * row.turn_steps * row.turns
+        times = measure(row, data)
         ratios = [bare / ours for ours, bare in times]
         ours = pictures / statistics.median(t[0] for t in times)
         bare = pictures / statistics.median(t[1] for t in times)
         print(
-            f"{kind:10}{ours:10.0f}{bare:12.0f}{statistics.median(ratios):8.3f}"
+            f"{row.name:32}{ours:10.0f}{bare:12.0f}{statistics.median(ratios):8.3f}"
             f"{min(ratios):8.3f}{max(ratios):8.3f}{BAR:8.2f}"
         )
 

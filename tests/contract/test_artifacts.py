@@ -1,17 +1,48 @@
 """What every artifact store must do; one body over all of them."""
 
+import os
+import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.s3_servers import BUCKET, Proxy
 from workers.artifacts import ArtifactStore, LocalStore, open_store
+from workers.artifacts.s3.uploads import PART_BYTES
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
 
+STORES = ("local", "moto", "seaweedfs", "limited")
+LARGE = 2 * PART_BYTES + 12_345
 
-@pytest.fixture(params=["local"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    return open_store((tmp_path / "a folder").as_uri())
+
+def limited(request: pytest.FixtureRequest) -> str:
+    """moto behind a server that knows no conditions, batches, ranges and checksums."""
+    proxy: Proxy = request.getfixturevalue("moto_proxy")
+    proxy.is_limited = True
+    return proxy.endpoint
+
+
+ENDPOINTS: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "moto": lambda request: str(request.getfixturevalue("moto_endpoint")),
+    "seaweedfs": lambda request: str(request.getfixturevalue("seaweedfs_endpoint")),
+    "limited": limited,
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path, s3_credentials: None) -> ArtifactStore:
+    if request.param == "local":
+        return open_store((tmp_path / "a folder").as_uri())
+    endpoint = ENDPOINTS[request.param](request)
+    return open_store(f"s3://{BUCKET}/{secrets.token_hex(8)}/runs?endpoint={endpoint}")
+
+
+def file_of(folder: Path, content: bytes) -> Path:
+    path = folder / "content"
+    path.write_bytes(content)
+    return path
 
 
 def test_what_is_put_comes_back(store: ArtifactStore) -> None:
@@ -20,6 +51,27 @@ def test_what_is_put_comes_back(store: ArtifactStore) -> None:
     assert store.get("jobs/a/weights") == content
     assert store.size("jobs/a/weights") == len(content)
     assert all(len(piece) <= 1 << 20 for piece in store.stream("jobs/a/weights"))
+
+
+def test_a_file_comes_back_and_outlives_its_source(store: ArtifactStore, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    store.put_file("datasets/a/data.npy", source)
+    source.unlink()
+    assert store.get("datasets/a/data.npy") == content
+
+
+def test_a_file_never_replaces_what_is_there(store: ArtifactStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"second")
+    store.put("k", b"first")
+    with pytest.raises(ArtifactExists):
+        store.put_file("k", source)
+    assert store.get("k") == b"first"
+    with pytest.raises(StoreError):
+        store.put_file("k2", tmp_path / "nothing")
+    assert not store.exists("k2")
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 10), (9, None), (10, 10), (0, None)])
@@ -35,6 +87,53 @@ def test_a_key_is_never_rewritten(store: ArtifactStore) -> None:
     assert store.get("k") == b"first"
 
 
+def test_the_same_content_again_is_the_same_fact(store: ArtifactStore, tmp_path: Path) -> None:
+    store.put("k", b"a fact")
+    store.put("k", b"a fact")
+    store.put_file("k", file_of(tmp_path, b"a fact"))
+    with pytest.raises(ArtifactExists):
+        store.put_file("k", file_of(tmp_path, b"a lie?"))
+    assert store.get("k") == b"a fact"
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1000, PART_BYTES, PART_BYTES + 1, LARGE])
+def test_a_file_comes_back_as_it_went(
+    size_bytes: int, store: ArtifactStore, tmp_path: Path
+) -> None:
+    content = os.urandom(size_bytes)
+    store.put_file("files/one", file_of(tmp_path, content))
+    assert store.size("files/one") == size_bytes
+    assert store.get("files/one") == content
+    with store.open_file("files/one") as path:
+        assert path.read_bytes() == content
+    store.put_file("files/one", file_of(tmp_path, content))
+    if size_bytes:
+        other = bytes([content[0] ^ 1]) + content[1:]
+        with pytest.raises(ArtifactExists):
+            store.put_file("files/one", file_of(tmp_path, other))
+        assert store.get("files/one") == content
+
+
+def test_a_file_that_is_not_there_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        store.put_file("k", tmp_path / "nothing")
+    assert not store.exists("k")
+    with pytest.raises(ArtifactNotFound), store.open_file("k"):
+        pass
+
+
+def test_staged_files_are_no_objects_and_leave_nothing(store: ArtifactStore) -> None:
+    with store.staging() as folder:
+        (folder / "half").write_bytes(b"half of it")
+        assert [stored.key for stored in store.list("jobs")] == []
+        store.put_file("jobs/whole", folder / "half")
+    assert not folder.exists()
+    assert [stored.key for stored in store.list("jobs")] == ["jobs/whole"]
+    assert store.get("jobs/whole") == b"half of it"
+
+
+# moto does not put atomically, and looking before writing is safe for one writer only.
+@pytest.mark.parametrize("store", ["local", "seaweedfs"], indirect=True)
 def test_of_racing_writers_exactly_one_wins(store: ArtifactStore) -> None:
     winners: list[int] = []
     barrier = threading.Barrier(8)
@@ -65,9 +164,10 @@ def test_what_is_missing_is_named_at_once(store: ArtifactStore) -> None:
 
 
 def test_a_prefix_lists_its_objects_in_order(store: ArtifactStore) -> None:
-    for key in ("j/b", "j/a/2", "j/a/1", "k/1"):
+    for key in ("j/b", "j/a/2", "j/a/1", "jj", "k/1"):
         store.put(key, key.encode())
     assert [stored.key for stored in store.list("j")] == ["j/a/1", "j/a/2", "j/b"]
+    assert [stored.size_bytes for stored in store.list("j/a")] == [5, 5]
     assert list(store.list("nothing")) == []
 
 
@@ -78,6 +178,24 @@ def test_deleting_twice_is_as_deleting_once(store: ArtifactStore) -> None:
     assert not store.exists("k")
     store.put("k", b"y")
     assert store.get("k") == b"y"
+
+
+def test_many_are_deleted_at_once_whether_they_are_there_or_not(store: ArtifactStore) -> None:
+    for number in range(5):
+        store.put(f"j/{number}", b"x")
+    store.delete_many([f"j/{number}" for number in range(1, 40)])
+    store.delete_many([])
+    assert [stored.key for stored in store.list("j")] == ["j/0"]
+
+
+@pytest.mark.parametrize("store", ["moto"], indirect=True)
+def test_more_than_a_page_are_listed_and_deleted(store: ArtifactStore) -> None:
+    keys = [f"j/{number:04d}" for number in range(1005)]
+    for key in keys:
+        store.put(key, b"")
+    assert [stored.key for stored in store.list("j")] == keys
+    store.delete_many(keys)
+    assert list(store.list("j")) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +211,24 @@ def test_a_key_cannot_leave_the_store(store: ArtifactStore, key: str) -> None:
 
 def test_the_store_checks_itself_and_leaves_nothing(store: ArtifactStore) -> None:
     store.check()
+    store.capabilities()
     assert list(store.list("probes")) == []
+
+
+@pytest.mark.parametrize(
+    ("store", "missing"),
+    [
+        ("local", {"checksums"}),
+        ("moto", {"checksums"}),
+        ("seaweedfs", set()),
+        ("limited", {"range", "conditional put", "batch delete", "checksums"}),
+    ],
+    indirect=["store"],
+)
+def test_a_store_knows_what_it_can_do(store: ArtifactStore, missing: set[str]) -> None:
+    capabilities = store.capabilities()
+    assert {name for name, can in capabilities.rows() if not can} == missing
+    assert all(name in capabilities.sentence() for name in missing)
 
 
 def test_a_store_crosses_as_its_uri(store: ArtifactStore) -> None:
@@ -115,5 +250,19 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(StoreError, match="file:///folder"):
+    with pytest.raises(StoreError, match=r"file:///folder or s3://bucket/prefix"):
         open_store("ftp://somewhere/else")
+
+
+def test_files_can_be_staged_while_the_folder_is_away(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "artifacts")
+    (tmp_path / "artifacts").rename(tmp_path / "away")
+    (tmp_path / "artifacts").write_text("in the way")
+    with store.staging() as folder:
+        (folder / "content").write_bytes(b"it waits")
+        with pytest.raises(StoreError):
+            store.put_file("j/k", folder / "content")
+        (tmp_path / "artifacts").unlink()
+        (tmp_path / "away").rename(tmp_path / "artifacts")
+        store.put_file("j/k", folder / "content")
+    assert store.get("j/k") == b"it waits"

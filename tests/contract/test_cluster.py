@@ -254,7 +254,8 @@ def test_a_ray_that_died_is_noticed_and_started_again(
     ray_cluster.launch(executor, run)
     look_for(ray_cluster, executor, "running")
     session = ray_cluster.session
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    host = psutil.Process(process_named("ray_host"))
+    before = {host.pid, *(child.pid for child in host.children(recursive=True))}
     os.kill(process_named(name), signal.SIGKILL)
     with pytest.raises(ClusterDown):
         look_for(ray_cluster, executor, "never", timeout_s=20)

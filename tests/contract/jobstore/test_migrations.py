@@ -3,12 +3,17 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, create_engine
 
 from service.errors import ConfigurationError
-from service.jobstore import JobStore
+from service.jobs import Job
+from service.jobstore import JobStore, migrations
+from service.jobstore.rows import attempt_row, job_row
 from service.jobstore.schema import METADATA
+from tests.contract.jobstore import making
 from tests.contract.jobstore.making import queued, together
 
 
@@ -19,6 +24,34 @@ def path(tmp_path: Path) -> Path:
 
 def url(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+PINNED = "sha256:" + "5" * 64
+
+
+def first_revision(path: Path) -> list[Job]:
+    """A database as version 0001 left it, with two jobs, one of which has an attempt."""
+    pinned = making.spec(dataset={"name": "digits", "digest": PINNED})
+    jobs = [making.job(of=pinned), making.job()]
+    engine = create_engine(url(path))
+    with engine.begin() as connection:
+        script = ScriptDirectory(str(Path(migrations.__file__).parent))
+        step = MigrationStep.upgrade_from_script(script.revision_map, script.get_revision("0001"))
+        context = MigrationContext.configure(connection, opts={"fn": lambda *_: [step]})
+        with Operations.context(context):
+            context.run_migrations()
+        tables = MetaData()
+        tables.reflect(connection)
+        for job in jobs:
+            row = job_row(job)
+            del row["dataset_digest"]
+            connection.execute(tables.tables["jobs"].insert().values({**row, "last_seq": 1}))
+            event = {"seq": 1, "at_us": 0, "attempt": 0, "kind": "state", "data": "{}"}
+            connection.execute(tables.tables["events"].insert().values(job_id=job.id, **event))
+        row = attempt_row(making.attempt(jobs[0]))
+        connection.execute(tables.tables["attempts"].insert().values(row))
+    engine.dispose()
+    return jobs
 
 
 def test_what_was_stored_is_there_when_the_store_is_opened_again(path: Path) -> None:
@@ -45,6 +78,22 @@ def test_the_migrations_build_the_tables_of_the_schema(path: Path) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
     engine.dispose()
+
+
+def test_a_database_of_the_first_revision_keeps_its_jobs(path: Path) -> None:
+    made = first_revision(path)
+    store = JobStore.open(url(path))
+    for job in made:
+        assert store.get(job.id) == job
+    assert store.attempts(made[0].id)[0].number == 1
+    assert [event.kind for event in store.events(made[0].id)] == ["state"]
+    assert store.uploads() == []
+    # What a job pins is known of old jobs too.
+    pinned, free = (job.spec.dataset.digest for job in made)
+    assert (pinned, free) == (PINNED, None)
+    assert store.is_content_used(PINNED)
+    assert not store.is_content_used("sha256:" + "0" * 64)
+    store.close()
 
 
 def test_a_file_store_survives_a_loss_of_power(path: Path) -> None:

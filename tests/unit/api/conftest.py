@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.training import Training
 from service.watcher import Watcher
 from tests.factories import request
+from tests.harness import make_datasets
 from workers.artifacts import LocalStore
 
 DIGITS = {
@@ -54,13 +55,14 @@ class Running:
     http: TestClient
     services: Services
     trained: str  # id of a job that has succeeded
+    settings: Settings
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("running")
-    settings = Settings(data_dir=folder)
+    settings = Settings(data_dir=folder, max_upload_bytes=4 << 20)
     jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
     with (
         contextlib.closing(jobs),
@@ -74,7 +76,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}
             ).text
             assert '"state":"succeeded"' in events
-            yield Running(app, http, services, job_id)
+            yield Running(app, http, services, job_id, settings)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +105,7 @@ class Quiet:
     jobs: JobStore
     feed: Feed
     artifacts: LocalStore
+    settings: Settings
 
     def submit(self, **fields: Any) -> str:
         """The id of a new job."""
@@ -119,7 +122,7 @@ class Quiet:
 
 @pytest.fixture
 def quiet(tmp_path: Path) -> Iterator[Quiet]:
-    settings = Settings(data_dir=tmp_path, max_body_bytes=100_000)
+    settings = Settings(data_dir=tmp_path, max_body_bytes=100_000, max_upload_bytes=64 << 20)
     cluster, feed = InlineCluster(), Feed()
     artifacts = LocalStore(tmp_path / "artifacts")
     with contextlib.closing(JobStore.open("sqlite://")) as jobs:
@@ -134,14 +137,16 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         )
         watcher = Watcher(jobs, cluster, attempts)
         results = Results(jobs, artifacts)
+        datasets = make_datasets(jobs, artifacts, tmp_path)
         services = Services(
-            training=Training(jobs, artifacts, cluster, feed, tmp_path, watcher.wake),
+            training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
             results=results,
             sampling=Sampling(results, artifacts, tmp_path),
-            catalogue=Catalogue(tmp_path),
+            datasets=datasets,
+            catalogue=Catalogue(),
             feed=feed,
             health=Health(jobs, artifacts, cluster, watcher, feed),
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:
-            yield Quiet(app, http, jobs, feed, artifacts)
+            yield Quiet(app, http, jobs, feed, artifacts, settings)

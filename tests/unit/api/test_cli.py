@@ -145,6 +145,21 @@ def test_what_can_be_named_is_listed(run: Run) -> None:
     assert "delta_vae" in run("trainers").stdout
 
 
+def test_a_file_is_uploaded_listed_replaced_and_deleted(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    file.write_text("x,y\n" + "1,2\n" * 25)
+    assert "points: 25 vectors of 2 numbers" in run("upload", "points", str(file)).stdout
+    assert "25 vectors of 2 numbers, uploaded" in run("datasets").stdout
+    file.write_text("1,2\n" * 30)
+    refused(run("upload", "points", str(file)), "If-Match")
+    assert "30 vectors" in run("upload", "points", str(file), "--replace").stdout
+    assert "points is deleted" in run("delete-dataset", "points").stdout
+    refused(run("delete-dataset", "points"), "no uploaded data set 'points'")
+    refused(run("upload", "points", str(tmp_path / "nothing")), "No such file")
+    file.write_text("no data")
+    refused(run("upload", "points", str(file)), "read as CSV")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -203,3 +218,18 @@ def test_the_command_line_is_a_module_too() -> None:
     )
     for command in ("serve", "submit", "watch", "samples", "demo"):
         assert command in found.stdout
+
+
+def test_check_prints_a_table_and_fails_with_what_is_wrong(tmp_path: Path) -> None:
+    runner = CliRunner(env={"COLUMNS": "200", "SPREADTRAIN_DATA_DIR": str(tmp_path / "data")})
+    sound = runner.invoke(app, ["check"])
+    assert sound.exit_code == 0, sound.output
+    for part in ("data folder", "database", "storage: conditional put"):
+        assert re.search(rf"{part} +ok", sound.stdout)
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    broken = runner.invoke(app, ["check"], env={"SPREADTRAIN_ARTIFACTS_URI": in_the_way.as_uri()})
+    assert broken.exit_code == 1
+    assert re.search(r"storage +wrong +.*folder cannot be made", broken.stdout)
+    assert re.search(r"database +ok", broken.stdout)
+    refused(runner.invoke(app, ["check"], env={"SPREADTRAIN_PORT": "x"}), "SPREADTRAIN_PORT")

@@ -24,6 +24,8 @@ def test_a_working_service_is_ready_part_by_part(running: Running) -> None:
     assert body["ready"] is True
     assert {"database", "storage", "ray", "watcher"} <= {part["name"] for part in body["parts"]}
     assert all(part["ready"] for part in body["parts"])
+    storage = next(part["detail"] for part in body["parts"] if part["name"] == "storage")
+    assert storage.startswith("can: range, multipart, list, conditional put")
 
 
 def test_a_part_that_fails_is_named(quiet: Quiet) -> None:

@@ -155,6 +155,19 @@ def test_a_wrong_body_is_a_problem_that_points_at_the_field(
             "invalid-spec",
         ),
         (
+            {"trainer": {"kind": "vae", "network": {"kind": "conv", "channels": [8] * 4}}},
+            "/spec/trainer/network/channels",
+            "invalid-spec",
+        ),
+        (
+            {
+                "dataset": {"kind": "ring"},
+                "trainer": {"kind": "delta_vae", "network": {"kind": "conv"}},
+            },
+            "/spec/trainer/network/kind",
+            "invalid-spec",
+        ),
+        (
             {"resources": {"cpus_per_worker": 999}},
             "/spec/resources/cpus_per_worker",
             "exceeds-capacity",

@@ -153,6 +153,16 @@ def test_artifacts_are_listed_by_name_and_fetched_in_ranges(running: Running) ->
     assert (part.status_code, part.content) == (206, b"PNG")
 
 
+def test_a_redirect_that_the_store_does_not_offer_is_the_file_itself(running: Running) -> None:
+    for address in ("checkpoints/latest/weights", "artifacts/grids/00000027.png"):
+        plain = running.http.get(path(running, address))
+        redirected = running.http.get(path(running, f"{address}?redirect=true"))
+        assert redirected.status_code == plain.status_code == 200
+        assert redirected.content == plain.content
+    wrong = running.http.get(path(running, "checkpoints/latest/weights?redirect=maybe"))
+    problem(wrong, 422, "invalid-query")
+
+
 @pytest.mark.parametrize(
     "name",
     ["nope.png", "../outcome.json", "grids/../../outcome.json", "%2e%2e/outcome.json", "a//b"],

@@ -20,7 +20,7 @@ def generator() -> Generator:
     random = torch.Generator().manual_seed(0)
     facts = DatasetFacts(name="two-moons", digest="", shape=(2,), is_image=False)
     description = Description(spec=spec, dataset=facts, step=0, epoch=0.0)
-    model = empty_model(spec, 2, is_image=False, generator=random)
+    model = empty_model(spec, (2,), is_image=False, generator=random)
     return Generator(description, model)
 
 

@@ -16,7 +16,13 @@ from service.errors import (
     ServiceError,
 )
 from service.sampling import SampleRequest, Sampling
-from tests.unit.service.trained import Trained, picture_spec, train, vector_spec
+from tests.unit.service.trained import (
+    Trained,
+    convolution_spec,
+    picture_spec,
+    train,
+    vector_spec,
+)
 from workers.errors import CheckpointError
 
 FOUR = SampleRequest(n=4, seed=0, spread=False)
@@ -48,6 +54,15 @@ def test_the_same_request_gives_the_same_bytes_in_another_service(pictures: Trai
     assert first.png() == second.png()
     assert first.npz() == second.npz()
     assert first.rows() == second.rows()
+
+
+def test_a_convolutional_job_is_sampled_by_its_running_statistics(tmp_path: Path) -> None:
+    trained = train(tmp_path, convolution_spec())
+    latest = trained.sampling.checkpoint(trained.job_id, "latest")
+    many = trained.sampling.draw(latest, replace(FOUR, n=70)).array
+    assert many.shape == (70, 8, 8)
+    assert np.array_equal(many[:4], fresh(trained).draw(latest, FOUR).array)
+    trained.jobs.close()
 
 
 def test_fewer_samples_are_the_first_of_more(pictures: Trained) -> None:

@@ -54,3 +54,25 @@ def test_an_own_ray_gets_a_token_of_its_own_and_a_joined_one_the_users() -> None
     joined = {"RAY_AUTH_TOKEN": "the cluster's"}
     prepare_ray_environment(True, joined)
     assert joined["RAY_AUTH_TOKEN"] == "the cluster's"
+
+
+def test_a_store_in_s3_crosses_to_other_nodes_with_its_options_and_no_secret() -> None:
+    settings = Settings.from_environment(
+        {
+            "SPREADTRAIN_ARTIFACTS_URI": "s3://bucket/runs",
+            "SPREADTRAIN_S3_ENDPOINT": "http://10.0.0.1:8333",
+            "SPREADTRAIN_S3_REGION": "eu-central-1",
+            "SPREADTRAIN_S3_PUBLIC_ENDPOINT": "https://s3.example.org",
+            "AWS_SECRET_ACCESS_KEY": "hunter2",
+        }
+    )
+    assert settings.artifacts == (
+        "s3://bucket/runs?endpoint=http://10.0.0.1:8333&region=eu-central-1"
+        "&public_endpoint=https://s3.example.org"
+    )
+    assert Settings(artifacts_uri="s3://bucket").artifacts == "s3://bucket"
+
+
+def test_an_option_of_s3_without_s3_is_an_error_that_names_both() -> None:
+    with pytest.raises(ConfigurationError, match=r"S3_ENDPOINT is set.*ARTIFACTS_URI is not"):
+        Settings.from_environment({"SPREADTRAIN_S3_ENDPOINT": "http://10.0.0.1:8333"})

@@ -144,10 +144,10 @@ def test_a_job_that_has_ended_cannot_be_cancelled(service: Service) -> None:
 
 
 def test_a_replayed_key_is_answered_even_if_the_job_could_not_be_taken_any_more(
-    service: Service,
+    service: Service, artifacts: LocalStore
 ) -> None:
     first, _ = service.training.submit(request(labels={"a": "1", "b": "2"}), "key")
-    service.training._artifacts = FullStore(service.artifacts.root)
+    service.training._artifacts = FullStore(artifacts.root)
     with pytest.raises(OutOfStorage):
         service.training.submit(request(), "another key")
     again, created = service.training.submit(request(labels={"b": "2", "a": "1"}), "key")

@@ -32,6 +32,11 @@ def picture_spec() -> TrainSpec:
     )
 
 
+def convolution_spec() -> TrainSpec:
+    network = {"kind": "conv", "channels": [2, 2], "latent_dim": 2}
+    return spec({"name": "digits"}, {"batch_size": 600}, network=network)
+
+
 def vector_spec() -> TrainSpec:
     return spec(
         {"kind": "two-moons", "samples": 100},

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,10 +6,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from workers.build import build_model, checkpoint_epochs, estimate, grid_epochs, resolve
+from workers.build import (
+    build_model,
+    checkpoint_epochs,
+    empty_model,
+    estimate,
+    grid_epochs,
+    resolve,
+)
 from workers.data import DatasetInfo, describe, load
 from workers.errors import SpecMismatch
 from workers.events import Finished
+from workers.networks import value_count
 from workers.spec import NamedDataset, ToyDataset, TrainSpec
 from workers.train import train
 
@@ -47,6 +56,10 @@ def test_there_are_stored_specs() -> None:
         {"network": {"kind": "mlp", "hidden": []}},
         {"network": {"kind": "mlp", "hidden": [0]}},
         {"network": {"kind": "mlp", "hidden": [8193]}},
+        {"network": {"kind": "conv", "channels": []}},
+        {"network": {"kind": "conv", "channels": [2049]}},
+        {"network": {"kind": "conv", "kernel_size": 4}},
+        {"precision": "float16"},
         {"batch_size": 0},
         {"epochs": 1.5},
         {"noise_samples": 65},
@@ -86,11 +99,71 @@ def test_what_does_not_fit_the_data_is_refused_with_a_pointer() -> None:
     assert pointer_of(wide, ring) == "/trainer/network/latent_dim"
 
 
-@pytest.mark.parametrize("network", [{"kind": "mlp", "hidden": [7, 5]}, {"kind": "linear"}])
-def test_the_parameter_count_is_that_of_the_model(network: dict[str, Any]) -> None:
-    spec = resolve(spec_of(network=network), info())
-    model = build_model(spec, info(), torch.device("cpu"))
-    assert estimate(spec, info()).parameters == sum(p.numel() for p in model.parameters())
+CONV = {"kind": "conv", "channels": [3, 5], "latent_dim": 7}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"kind": "mlp", "hidden": [7, 5]},
+        {"kind": "linear"},
+        CONV,
+        {**CONV, "channels": [4], "kernel_size": 3, "batch_norm": False},
+    ],
+)
+@pytest.mark.parametrize("shape", [(28, 28), (12, 20, 3)])
+def test_the_parameter_count_is_that_of_the_model(
+    network: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    about = replace(info(), shape=shape)
+    spec = resolve(spec_of(network=network), about)
+    model = build_model(spec, about, torch.device("cpu"))
+    assert estimate(spec, about).parameters == sum(p.numel() for p in model.parameters())
+    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    assert value_count(spec.trainer.network, shape) == values
+
+
+def test_pictures_that_cannot_be_halved_often_enough_are_refused_with_what_fits() -> None:
+    network = {"kind": "conv", "channels": [4] * 3}
+    for shape, pointer, advice in (
+        ((28, 28), "channels", "28×28 can be halved 2 times; choose at most 2"),
+        ((12, 20, 3), "channels", "12×20 can be halved 2 times; choose at most 2"),
+        ((27, 28), "kind", "27×28 cannot be halved; choose mlp"),
+        ((784,), "kind", "vectors; choose mlp"),
+    ):
+        with pytest.raises(SpecMismatch, match=advice) as caught:
+            resolve(spec_of(network=network), replace(info(), shape=shape))
+        assert caught.value.pointer == f"/trainer/network/{pointer}"
+    resolve(spec_of(network=network), replace(info(), shape=(64, 64, 3)))
+
+
+def test_the_network_of_the_paper_for_celeba_is_a_spec() -> None:
+    spec = TrainSpec.model_validate_json((SPECS[0].parent / "v1-celeba.json").read_text())
+    about = replace(info(), shape=(64, 64, 3), count=202_599)
+    with torch.device("meta"):
+        shapes = {
+            name: tuple(tensor.shape)
+            for name, tensor in empty_model(
+                spec, about.shape, is_image=True, generator=torch.Generator()
+            )
+            .state_dict()
+            .items()
+            if name.endswith(("convolution.weight", "head.weight", "last.weight"))
+        }
+    assert shapes == {
+        "encoder.layers.0.convolution.weight": (128, 3, 5, 5),
+        "encoder.layers.1.convolution.weight": (256, 128, 5, 5),
+        "encoder.layers.2.convolution.weight": (512, 256, 5, 5),
+        "encoder.layers.3.convolution.weight": (1024, 512, 5, 5),
+        "encoder.head.weight": (200, 4 * 4 * 1024),
+        "decoder.head.weight": (4 * 4 * 1024, 100),
+        "decoder.layers.0.convolution.weight": (1024, 512, 5, 5),
+        "decoder.layers.1.convolution.weight": (512, 256, 5, 5),
+        "decoder.layers.2.convolution.weight": (256, 128, 5, 5),
+        "decoder.layers.3.convolution.weight": (128, 64, 5, 5),
+        "decoder.last.weight": (3, 64, 5, 5),
+    }
+    assert estimate(resolve(spec, about), about).steps == 200 * 1827  # 20,000 held out
 
 
 def test_the_estimate_counts_steps_and_grows_with_what_is_kept() -> None:

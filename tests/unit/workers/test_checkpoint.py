@@ -24,7 +24,7 @@ from workers.checkpoint import (
     parse_manifest,
 )
 from workers.data import Dataset, load
-from workers.errors import CheckpointError
+from workers.errors import CheckpointError, StoreError
 from workers.events import Checkpoint
 from workers.generate import GENERATOR_VERSION, Generator
 from workers.spec import TrainSpec
@@ -38,15 +38,26 @@ class Trained:
     spec: TrainSpec
     data: Dataset
     checkpoint: Checkpoint
-    weights: bytes
-    train_state: bytes
+    folder: Path
     manifest: bytes
 
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def train_state_path(self) -> Path:
+        return self.folder / "train_state.safetensors"
+
+    @property
+    def weights(self) -> bytes:
+        return self.weights_path.read_bytes()
+
     def generator(self) -> Generator:
-        return Generator.from_parts(parse_manifest(self.manifest), self.weights)
+        return Generator.from_parts(parse_manifest(self.manifest), self.weights_path)
 
 
-def trained(dataset: dict[str, Any], **trainer: Any) -> Trained:
+def trained(folder: Path, dataset: dict[str, Any], **trainer: Any) -> Trained:
     network = {"kind": "mlp", "hidden": [32, 16], "latent_dim": 5}
     spec = TrainSpec.model_validate(
         {
@@ -58,27 +69,34 @@ def trained(dataset: dict[str, Any], **trainer: Any) -> Trained:
     spec = resolve(spec, data.info)
     torch.set_num_threads(1)
     checkpoint = [e for e in train(spec, data) if isinstance(e, Checkpoint)][-1]
-    weights = encode_weights(checkpoint, spec, data.info)
-    train_state = encode_train_state(checkpoint)
+    weights = encode_weights(checkpoint, spec, data.info, folder / "weights.safetensors")
+    train_state = encode_train_state(checkpoint, folder / "train_state.safetensors")
     manifest = encode_manifest(checkpoint, spec, data.info, weights, train_state)
-    return Trained(spec, data, checkpoint, weights, train_state, manifest)
+    return Trained(spec, data, checkpoint, folder, manifest)
 
 
 @pytest.fixture(scope="module")
-def digits() -> Trained:
-    return trained({"name": "digits"})
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("digits"), {"name": "digits"})
 
 
 @pytest.fixture(scope="module")
-def ring() -> Trained:
+def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    network = {"kind": "conv", "channels": [4, 6], "latent_dim": 5}
+    folder = tmp_path_factory.mktemp("convolutions")
+    return trained(folder, {"name": "digits"}, network=network)
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     schedule = {"kind": "linear", "initial_scale": 2.0, "until_epoch": 2}
     spread = {"kind": "gaussian", "scale": 0.1, "schedule": schedule}
-    return trained({"kind": "ring", "samples": 200}, spread=spread)
+    folder = tmp_path_factory.mktemp("ring")
+    return trained(folder, {"kind": "ring", "samples": 200}, spread=spread)
 
 
-def test_the_weights_file_loads_with_safetensors_alone(digits: Trained, tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(digits.weights)
+def test_the_weights_file_loads_with_safetensors_alone(digits: Trained) -> None:
+    path = digits.weights_path
     tensors = safetensors.torch.load_file(path)
     assert tensors.keys() == digits.checkpoint.weights.keys()
     for name, tensor in tensors.items():
@@ -87,14 +105,23 @@ def test_the_weights_file_loads_with_safetensors_alone(digits: Trained, tmp_path
         assert json.loads(file.metadata()["spreadtrain"])["dataset"]["shape"] == [8, 8]
 
 
-def test_equal_weights_give_equal_bytes(digits: Trained) -> None:
+def test_equal_weights_give_equal_bytes(digits: Trained, tmp_path: Path) -> None:
+    manifest = parse_manifest(digits.manifest)
+    path = tmp_path / "again"
     for _ in range(20):
-        assert encode_weights(digits.checkpoint, digits.spec, digits.data.info) == digits.weights
-        assert encode_train_state(digits.checkpoint) == digits.train_state
+        facts = encode_weights(digits.checkpoint, digits.spec, digits.data.info, path)
+        assert facts == manifest.weights
+        assert path.read_bytes() == digits.weights
+        assert encode_train_state(digits.checkpoint, path) == manifest.train_state
+
+
+def test_a_file_that_cannot_be_written_is_a_store_error(digits: Trained) -> None:
+    with pytest.raises(StoreError, match="make room"):
+        encode_train_state(digits.checkpoint, digits.folder / "nowhere" / "state")
 
 
 def test_the_train_state_survives_its_bytes(digits: Trained) -> None:
-    tensors = decode_tensors(digits.train_state)
+    tensors = decode_tensors(digits.train_state_path)
     assert tensors.keys() == digits.checkpoint.train_state.keys()
     for name, tensor in digits.checkpoint.train_state.items():
         assert tensors[name].dtype == tensor.dtype
@@ -107,8 +134,8 @@ def test_the_manifest_says_what_the_checkpoint_is(digits: Trained) -> None:
     assert manifest.dataset.digest == digits.data.info.digest == digits.spec.dataset.digest
     assert manifest.step == digits.checkpoint.step
     assert manifest.metrics == digits.checkpoint.metrics
-    assert manifest.weights.size_bytes == len(digits.weights)
-    assert manifest.train_state.size_bytes == len(digits.train_state)
+    assert manifest.weights.size_bytes == digits.weights_path.stat().st_size
+    assert manifest.train_state.size_bytes == digits.train_state_path.stat().st_size
     assert manifest.versions.torch == torch.__version__
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
 
@@ -138,15 +165,14 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_weights_files_are_refused(name: str, digits: Trained, tmp_path: Path) -> None:
-    content = HOSTILE[name](digits.weights)
-    with pytest.raises(CheckpointError):
-        decode_tensors(content)
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(content)
+    path.write_bytes(HOSTILE[name](digits.weights))
+    with pytest.raises(CheckpointError):
+        decode_tensors(path)
     with pytest.raises(CheckpointError):
         Generator.load(path)
     with pytest.raises(CheckpointError):
-        Generator.from_parts(parse_manifest(digits.manifest), content)
+        Generator.from_parts(parse_manifest(digits.manifest), path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"format_version": 2}'])
@@ -157,7 +183,7 @@ def test_hostile_manifests_are_refused(content: bytes) -> None:
 
 def described(digits: Trained, **changes: Any) -> bytes:
     """The weights with another description."""
-    description = json.loads(parse_description(digits.weights).model_dump_json())
+    description = json.loads(parse_description(digits.weights_path).model_dump_json())
     for path, value in changes.items():
         *parents, last = path.split("__")
         part = description
@@ -192,8 +218,32 @@ def test_a_description_that_does_not_fit_the_weights_is_refused(
         Generator.load(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__shape": [64]},
+        {"dataset__shape": [8, 12]},
+        {"dataset__shape": [2, 2]},
+        {"dataset__shape": [65_536, 65_536, 65_536]},
+        {"spec__trainer__network__channels": [4, 6, 8]},
+        {"spec__trainer__network__channels": [2048] * 8},
+        {"spec__trainer__network__batch_norm": False},
+        {"spec__trainer__network__kernel_size": 3},
+    ],
+)
+def test_a_description_that_does_not_fit_the_convolutions_is_refused(
+    changes: dict[str, Any], convolutions: Trained, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(described(convolutions))
+    Generator.load(path)
+    path.write_bytes(described(convolutions, **changes))
+    with pytest.raises(CheckpointError):
+        Generator.load(path)
+
+
 def test_weights_of_another_type_or_not_finite_are_refused(digits: Trained, tmp_path: Path) -> None:
-    metadata = {"spreadtrain": parse_description(digits.weights).model_dump_json()}
+    metadata = {"spreadtrain": parse_description(digits.weights_path).model_dump_json()}
     path = tmp_path / "weights.safetensors"
     doubles = {name: tensor.double() for name, tensor in digits.checkpoint.weights.items()}
     nans = {name: tensor * float("nan") for name, tensor in digits.checkpoint.weights.items()}
@@ -203,11 +253,15 @@ def test_weights_of_another_type_or_not_finite_are_refused(digits: Trained, tmp_
             Generator.load(path)
 
 
-def test_weights_that_the_manifest_does_not_name_are_refused(digits: Trained) -> None:
+def test_weights_that_the_manifest_does_not_name_are_refused(
+    digits: Trained, tmp_path: Path
+) -> None:
     other = bytearray(digits.weights)
     other[-1] ^= 1
+    path = tmp_path / "weights"
+    path.write_bytes(other)
     with pytest.raises(CheckpointError, match="manifest"):
-        Generator.from_parts(parse_manifest(digits.manifest), bytes(other))
+        Generator.from_parts(parse_manifest(digits.manifest), path)
 
 
 def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path) -> None:
@@ -220,8 +274,10 @@ def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path) -> None:
 # --- generators ---------------------------------------------------------------------------------
 
 
-def test_fewer_samples_are_the_first_of_more(digits: Trained, ring: Trained) -> None:
-    for run in (digits, ring):
+def test_fewer_samples_are_the_first_of_more(
+    digits: Trained, ring: Trained, convolutions: Trained
+) -> None:
+    for run in (digits, ring, convolutions):
         for spread in (False, True):
             many = run.generator().sample(150, seed=3, spread=spread)
             for n in (1, 16, 63, 64, 65, 130):
@@ -302,10 +358,14 @@ sys.stdout.buffer.write(Generator.load(sys.argv[1]).sample(70, seed=9, spread=Tr
 """
 
 
+@pytest.mark.parametrize("run", ["digits", "convolutions"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_process_draws_the_same_bytes(threads: int, digits: Trained, tmp_path: Path) -> None:
+def test_every_process_draws_the_same_bytes(
+    threads: int, run: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    chosen: Trained = request.getfixturevalue(run)
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(digits.weights)
+    path.write_bytes(chosen.weights)
     root = Path(__file__).parents[3]
     drawn = subprocess.run(
         [sys.executable, "-c", _DRAW, str(path), str(threads)],
@@ -314,4 +374,4 @@ def test_every_process_draws_the_same_bytes(threads: int, digits: Trained, tmp_p
         capture_output=True,
         check=True,
     )
-    assert drawn.stdout == digits.generator().sample(70, seed=9, spread=True).tobytes()
+    assert drawn.stdout == chosen.generator().sample(70, seed=9, spread=True).tobytes()

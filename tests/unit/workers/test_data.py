@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workers import toys
-from workers.data import catalogue, describe, load
+from workers.data import catalogue, describe, load, split
 from workers.errors import DatasetChanged, DatasetUnavailable, UnknownDataset
 from workers.metrics import as_float, total_variance
 from workers.spec import NamedDataset, ToyDataset
@@ -41,7 +41,7 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     data = load(MNIST, tmp_path)
     rows = torch.cat((data.train, data.held_out))
     assert len(rows) == info.count
-    expected = hashlib.sha256(b"(10000, 28, 28)")
+    expected = hashlib.sha256(idx_header(10_000, 28, 28))
     with np.load(Path(toys.__file__).parent / "datasets" / "mnist10k.npz") as archive:
         expected.update(archive["images"].tobytes())
     assert info.digest == f"sha256:{expected.hexdigest()}"
@@ -71,7 +71,7 @@ def test_a_changed_content_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownDataset, match="mnist-10k, digits, fashion-mnist"):
+    with pytest.raises(UnknownDataset, match="mnist-10k, digits, mnist, fashion-mnist, celeba"):
         describe(NamedDataset(name="nothing"), tmp_path)
     with pytest.raises(UnknownDataset, match='"kind": "ring"'):
         describe(NamedDataset(name="ring"), tmp_path)
@@ -80,14 +80,16 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 def test_the_catalogue_has_every_name_and_says_what_is_missing(tmp_path: Path) -> None:
     infos = {info.name: info for info in catalogue(tmp_path)}
     toy_names = ["ring", "line", "two-moons", "surface"]
-    assert list(infos) == ["mnist-10k", "digits", "fashion-mnist", *toy_names]
+    named = ["mnist-10k", "digits", "mnist", "fashion-mnist", "celeba"]
+    assert list(infos) == [*named, *toy_names]
     for name, info in infos.items():
         if info.available:
             assert info.digest.startswith("sha256:"), name
             assert info.count > 0
         else:
-            assert name == "fashion-mnist"
-            assert "apt-get install dataset-fashion-mnist" in info.detail
+            assert name == "celeba"
+            assert "img_align_celeba" in info.detail
+            assert info.shape == (64, 64, 3)
 
 
 def test_digits_are_scaled_to_bytes(tmp_path: Path) -> None:
@@ -181,3 +183,60 @@ def test_the_total_variance_is_the_sum_of_the_variances() -> None:
     )
     expected = (pixels.double() / 255).var(0, correction=0).sum().item()
     assert total_variance(pixels) == pytest.approx(expected, rel=1e-6)
+
+
+def test_public_sets_are_known_before_they_are_here(tmp_path: Path) -> None:
+    info = describe(NamedDataset(name="mnist"), tmp_path)
+    assert (info.shape, info.count, info.available) == ((28, 28), 60_000, True)
+    assert "downloads https://" in info.detail
+    # As published: SHA-256 of the decompressed file.
+    assert info.digest.startswith("sha256:ba891046e6505d7a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_files_digest_is_that_of_the_decompressed_file(tmp_path: Path) -> None:
+    content = idx_header(30, 2, 2) + bytes(range(120))
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(range(120)))
+    expected = "sha256:" + hashlib.sha256(content).hexdigest()
+    assert describe(NamedDataset(name="fashion-mnist"), tmp_path).digest == expected
+
+
+def test_decoded_data_are_kept_and_mapped(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8)
+    write_idx(tmp_path, idx_header(30, 28, 28), pixels.tobytes())
+    ref = NamedDataset(name="fashion-mnist", held_out_fraction=0.2, split_seed=3)
+    first, second = load(ref, tmp_path), load(ref, tmp_path)
+    [kept] = (tmp_path / "arrays").iterdir()
+    train, held_out = split(30, 0.2, 3)
+    np.testing.assert_array_equal(first.train.numpy(), pixels.reshape(30, -1)[train])
+    np.testing.assert_array_equal(second.held_out.numpy(), pixels.reshape(30, -1)[held_out])
+    assert Path("/proc/self/maps").read_text().count(kept.name) == 2
+    # What a trainer would write stays with it.
+    first.train[0] = 0
+    np.testing.assert_array_equal(load(ref, tmp_path).train.numpy(), second.train.numpy())
+
+
+def test_other_fractions_use_the_same_file(tmp_path: Path) -> None:
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(range(120)))
+    for fraction in (0.1, 0.5):
+        ref = NamedDataset(name="fashion-mnist", held_out_fraction=fraction)
+        assert len(load(ref, tmp_path).held_out) == round(30 * fraction)
+    assert len(list((tmp_path / "arrays").iterdir())) == 1
+
+
+def test_a_kept_array_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(range(120)))
+    ref = NamedDataset(name="fashion-mnist")
+    expected = load(ref, tmp_path).train.clone()
+    [kept] = (tmp_path / "arrays").iterdir()
+    for damaged in (kept.read_bytes()[:-1], b"", b"x" * 300):
+        kept.unlink()
+        kept.write_bytes(damaged)
+        assert torch.equal(load(ref, tmp_path).train, expected)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(range(120)))
+    (tmp_path / "arrays").write_bytes(b"a file where the folder should be")
+    with pytest.raises(DatasetUnavailable, match="SPREADTRAIN_CACHE_DIR"):
+        load(NamedDataset(name="fashion-mnist"), tmp_path)

@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def linear(dimensions: int, latent_dim: int) -> Autoencoder:
     return Autoencoder(
         LinearNetwork(kind="linear", latent_dim=latent_dim),
-        dimensions,
+        (dimensions,),
         output="identity",
         log_std_bound=8.0,
         generator=generator(),
@@ -31,7 +31,7 @@ def linear(dimensions: int, latent_dim: int) -> Autoencoder:
 def mlp(output: Literal["sigmoid", "identity"] = "identity") -> Autoencoder:
     return Autoencoder(
         MlpNetwork(kind="mlp", hidden=(8,), latent_dim=2),
-        5,
+        (5,),
         output=output,
         log_std_bound=8.0,
         generator=generator(3),

@@ -19,7 +19,8 @@ from workers.events import (
     NoticeRecord,
     ProgressRecord,
 )
-from workers.publish import KeptCheckpoint, Ledger, Publisher, surplus
+from workers.ledger import Ledger
+from workers.publish import KeptCheckpoint, Publisher, surplus
 from workers.run import Run
 from workers.train import train
 

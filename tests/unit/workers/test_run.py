@@ -46,8 +46,8 @@ def records_of(store: LocalStore, run: Run, outcome: Outcome) -> list[Record]:
 
 
 def weights_of(store: LocalStore, run: Run, step: int) -> dict[str, bytes]:
-    content = store.get(f"{run.prefix}/checkpoints/{step:08d}/weights.safetensors")
-    return {name: tensor.numpy().tobytes() for name, tensor in decode_tensors(content).items()}
+    with store.open_file(f"{run.prefix}/checkpoints/{step:08d}/weights.safetensors") as path:
+        return {name: tensor.numpy().tobytes() for name, tensor in decode_tensors(path).items()}
 
 
 def test_a_run_publishes_its_events_and_last_of_all_its_outcome(

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "estimator": "clean_target",
         "optimizer": {"clip_norm": None, "schedule": {"kind": "staircase", "every_epochs": 1}},
     },
+    "convolutions": {
+        "network": {"kind": "conv", "channels": [3, 4], "latent_dim": 3},
+        "optimizer": {"ema_decay": 0.9},
+    },
+    "bfloat16": {
+        "network": {"kind": "conv", "channels": [3], "kernel_size": 3, "batch_norm": False},
+        "precision": "bfloat16",
+    },
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop_at", [1, 20, 26, 31])
 def test_stopping_anywhere_and_resuming_gives_the_same_bits(
-    variant: str, stop_at: int, digits: Dataset
+    variant: str, stop_at: int, digits: Dataset, tmp_path: Path
 ) -> None:
     """2n epochs = n + stop + resume + n; 13 steps make an epoch, so 26 is on a boundary."""
     spec = spec_of(**VARIANTS[variant])
@@ -103,8 +112,9 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     part = [*train(spec, digits, should_stop=stop_after(stop_at))]
     assert finished(part).reason == "interrupted"
     assert finished(part).step == stop_at
-    # Through bytes, as a restart would have it.
-    state = decode_tensors(encode_train_state(last_checkpoint(part)))
+    # Through a file, as a restart would have it.
+    encode_train_state(last_checkpoint(part), tmp_path / "train_state")
+    state = decode_tensors(tmp_path / "train_state")
     rest = [*train(spec, digits, resume=state)]
     assert finished(rest).step == finished(whole).step == 52
     one, other = last_checkpoint(whole), last_checkpoint(rest)
@@ -168,6 +178,57 @@ def test_evaluation_grids_and_checkpoints_do_not_change_the_weights(digits: Data
     assert sum("held_out_elbo_nats" in m.values for m in metrics(one)) == 4
     assert sum("held_out_elbo_nats" in m.values for m in metrics(other)) == 1
     assert same(last_checkpoint(one).weights, last_checkpoint(other).weights)
+
+
+def test_evaluation_and_grids_leave_running_statistics_alone(digits: Dataset) -> None:
+    network = {"kind": "conv", "channels": [4], "latent_dim": 3}
+    often = spec_of(network=network, epochs=3, grid_every_epochs=1, evaluate_every_epochs=1)
+    seldom = spec_of(network=network, epochs=3, grid_every_epochs=9, evaluate_every_epochs=9)
+    one, other = [*train(often, digits)], [*train(seldom, digits)]
+    weights = last_checkpoint(one).weights
+    assert same(weights, last_checkpoint(other).weights)
+    assert not weights["encoder.layers.0.norm.running_mean"].eq(0).any()
+
+
+def test_the_average_s_running_statistics_are_those_of_the_model(digits: Dataset) -> None:
+    network = {"kind": "conv", "channels": [4], "latent_dim": 3}
+    spec = spec_of(network=network, epochs=1, optimizer={"ema_decay": 0.99})
+    checkpoint = last_checkpoint([*train(spec, digits)])
+    name = "decoder.layers.0.norm.running_variance"
+    assert torch.equal(checkpoint.weights[name], checkpoint.train_state[f"weights.{name}"])
+    name = "decoder.layers.0.norm.weight"
+    assert not torch.equal(checkpoint.weights[name], checkpoint.train_state[f"weights.{name}"])
+
+
+def test_bfloat16_changes_the_products_and_nothing_else(digits: Dataset) -> None:
+    """8 significant bits: losses agree to the third digit, and all that is kept is float32."""
+    network = {"kind": "conv", "channels": [4], "latent_dim": 3}
+    full, half = (
+        [*train(spec_of(network=network, precision=precision), digits)]
+        for precision in ("float32", "bfloat16")
+    )
+    for a, b in zip(metrics(full), metrics(half), strict=True):
+        assert a.values["loss_nats"] != b.values["loss_nats"]
+        assert a.values["loss_nats"] == pytest.approx(b.values["loss_nats"], rel=5e-3)
+        assert a.values["noise_entropy_nats"] == b.values["noise_entropy_nats"]
+    state = last_checkpoint(half)
+    assert {tensor.dtype for tensor in state.weights.values()} == {torch.float32}
+    moments = [t for name, t in state.train_state.items() if name.startswith("optimizer")]
+    assert {tensor.dtype for tensor in moments} == {torch.float32}
+
+
+def test_a_last_batch_of_one_picture_is_trained_on(digits: Dataset) -> None:
+    """Its maps of 1×1 have one value for each channel, which says nothing of a variance."""
+    network = {"kind": "conv", "channels": [4, 4, 4], "latent_dim": 2}
+    rows = digits.train[:33]
+    info = replace(digits.info, count=33 + len(digits.held_out))
+    spec = spec_of(network=network, epochs=2, batch_size=32)
+    fraction = len(digits.held_out) / info.count
+    dataset = spec.dataset.model_copy(update={"held_out_fraction": fraction})
+    spec = spec.model_copy(update={"dataset": dataset})
+    events = [*train(spec, Dataset(info, rows, digits.held_out))]
+    assert finished(events).step == 4
+    assert all(t.isfinite().all() for t in last_checkpoint(events).weights.values())
 
 
 def test_training_does_not_touch_the_process_s_random_state(digits: Dataset) -> None:

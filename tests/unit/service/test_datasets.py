@@ -1,0 +1,273 @@
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.datasets import Datasets, Entry
+from service.errors import (
+    DatasetBuiltIn,
+    DatasetChanged,
+    DatasetExists,
+    DatasetInUse,
+    DatasetNotFound,
+    InvalidDataset,
+    InvalidSpec,
+    NotReady,
+    OutOfStorage,
+    UploadTooLarge,
+)
+from service.jobs import JobState
+from service.jobstore import JobStore
+from service.uploads import Change, Condition
+from tests.factories import request, tiny_spec
+from tests.harness import Service, make_datasets
+from tests.unit.workers.uploading import (
+    COLOUR,
+    GREY,
+    VECTORS,
+    archive,
+    bomb,
+    npz,
+    pictures,
+    zeros_npy,
+)
+from workers.artifacts import LocalStore
+from workers.data import load
+from workers.errors import StoreError, UnknownDataset
+from workers.intake import Limits
+from workers.spec import NamedDataset, TrainSpec
+
+ANY = Condition()
+MOVE = Condition(exists=True)
+
+
+@pytest.fixture
+def datasets(jobs: JobStore, artifacts: LocalStore, tmp_path: Path) -> Datasets:
+    return make_datasets(jobs, artifacts, tmp_path / "data")
+
+
+def send(
+    datasets: Datasets, name: str, content: bytes, condition: Condition = ANY
+) -> tuple[Entry, Change]:
+    incoming = datasets.receive(name, len(content))
+    try:
+        for start in range(0, len(content), 1000):
+            incoming.write(content[start : start + 1000])
+        return datasets.take_in(name, incoming, condition)
+    finally:
+        incoming.discard()
+
+
+def contents(artifacts: LocalStore) -> set[str]:
+    """Names of the files in the store's folder of data sets."""
+    return {Path(stored.key).name for stored in artifacts.list("datasets")}
+
+
+def left(folder: Path) -> list[Path]:
+    return [path for path in (folder / "data" / "incoming").rglob("*") if path.is_file()]
+
+
+def named(name: str = "ours", digest: str | None = None) -> TrainSpec:
+    ref = NamedDataset(name=name, digest=digest, held_out_fraction=0.2)
+    return tiny_spec(batch_size=10).model_copy(update={"dataset": ref})
+
+
+def test_every_data_set_that_a_spec_can_name_is_listed(datasets: Datasets) -> None:
+    send(datasets, "ours", npz(images=GREY))
+    infos = {entry.info.name: entry.info for entry in datasets.list()}
+    built_in = {"mnist-10k", "digits", "mnist", "fashion-mnist", "celeba"}
+    assert set(infos) == built_in | {"ring", "line", "two-moons", "surface", "ours"}
+    assert (infos["mnist-10k"].shape, infos["mnist-10k"].count) == ((28, 28), 10_000)
+    assert infos["surface"].shape == (3,)
+    assert infos["ours"].title == "24 pictures, 5×7 grey, uploaded"
+    assert infos["ours"].size_bytes == GREY.nbytes
+    for name, info in infos.items():
+        assert datasets.get(name).info == info
+    with pytest.raises(DatasetNotFound):
+        datasets.get("nothing")
+
+
+def test_an_upload_is_stored_under_its_digest(
+    datasets: Datasets, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    entry, change = send(datasets, "ours", archive(pictures(COLOUR)))
+    assert change is Change.CREATED
+    assert contents(artifacts) == {"data.npy", "facts.json"}
+    assert left(tmp_path) == []
+    data = load(NamedDataset(name="ours", digest=entry.info.digest), tmp_path, artifacts)
+    assert data.info.shape == (6, 6, 3)
+    assert datasets.describe(NamedDataset(name="ours")) == entry.info == data.info
+
+
+def test_the_same_content_is_stored_once(datasets: Datasets, artifacts: LocalStore) -> None:
+    first, _ = send(datasets, "ours", npz(images=GREY))
+    second, change = send(datasets, "also-ours", archive(pictures(GREY)))
+    assert first.info.digest == second.info.digest
+    assert change is Change.CREATED
+    assert len(list(artifacts.list("datasets"))) == 2
+    datasets.delete("ours", ANY)
+    assert len(list(artifacts.list("datasets"))) == 2
+    datasets.delete("also-ours", ANY)
+    assert not contents(artifacts)
+
+
+def test_a_name_moves_only_when_asked_and_the_old_content_goes(
+    datasets: Datasets, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    first, _ = send(datasets, "ours", npz(images=GREY))
+    assert send(datasets, "ours", npz(images=GREY))[1] is Change.UNCHANGED
+    with pytest.raises(DatasetExists):
+        send(datasets, "ours", npz(data=VECTORS))
+    assert len(list(artifacts.list("datasets"))) == 2
+    second, change = send(datasets, "ours", npz(data=VECTORS), MOVE)
+    assert (change, second.info.shape) == (Change.MOVED, (3,))
+    keys = [stored.key for stored in artifacts.list("datasets")]
+    assert len(keys) == 2
+    assert all(second.info.digest.removeprefix("sha256:") in key for key in keys)
+    assert first.upload is not None
+    seen_before = Condition(frozenset({first.upload.revision}), exists=True)
+    with pytest.raises(DatasetChanged):
+        send(datasets, "ours", npz(images=GREY), seen_before)
+    assert len(list(artifacts.list("datasets"))) == 2
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"a letter", npz(images=GREY)[:-30], npz(x=np.zeros((30, 4, 4)))]
+)
+def test_what_is_refused_leaves_nothing_behind(
+    datasets: Datasets, artifacts: LocalStore, tmp_path: Path, content: bytes
+) -> None:
+    with pytest.raises(InvalidDataset, match="The upload is no data set: "):
+        send(datasets, "ours", content)
+    assert not contents(artifacts)
+    assert left(tmp_path) == []
+    with pytest.raises(DatasetNotFound):
+        datasets.get("ours")
+
+
+def test_too_many_bytes_are_refused_when_they_come(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    limited = Datasets(jobs, artifacts, tmp_path, tmp_path / "data" / "incoming", Limits(), 1000)
+    with pytest.raises(UploadTooLarge):
+        limited.receive("ours", 1001)
+    incoming = limited.receive("ours", None)
+    incoming.write(bytes(1000))
+    with pytest.raises(UploadTooLarge, match="1,000 bytes"):
+        incoming.write(b"x")
+    incoming.discard()
+    assert left(tmp_path) == []
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_comes(datasets: Datasets) -> None:
+    free = shutil.disk_usage("/tmp").free
+    huge = Datasets(
+        datasets._jobs, datasets._artifacts, Path(), datasets._incoming_dir, Limits(), 2 * free
+    )
+    with pytest.raises(OutOfStorage, match="make room"):
+        huge.receive("ours", free)
+
+
+def test_built_in_names_stay_what_they_are(datasets: Datasets) -> None:
+    for name in ("mnist-10k", "mnist", "celeba", "ring"):
+        with pytest.raises(DatasetBuiltIn):
+            datasets.receive(name, None)
+        with pytest.raises(DatasetBuiltIn):
+            datasets.delete(name, ANY)
+
+
+@pytest.mark.parametrize("name", ["Ours", "../x", "", "a" * 65, "-x", "a b", "ü"])
+def test_a_name_that_a_spec_could_not_hold_is_refused(datasets: Datasets, name: str) -> None:
+    with pytest.raises(InvalidDataset) as refusal:
+        datasets.receive(name, None)
+    assert refusal.value.errors[0].pointer == "/path/name"
+
+
+def test_a_job_trains_on_an_upload_and_keeps_it(service: Service, tmp_path: Path) -> None:
+    first, _ = send(service.datasets, "ours", npz(images=GREY))
+    job = service.submit(request(named()))
+    assert job.spec.dataset.digest == first.info.digest
+    with pytest.raises(DatasetInUse) as refusal:
+        service.datasets.delete("ours", ANY)
+    assert refusal.value.jobs == (job.id,)
+    # The name moves on and is deleted, and the job still trains on what it was submitted with.
+    send(service.datasets, "ours", npz(data=VECTORS), MOVE)
+    service.datasets.delete("ours", ANY)
+    ended = service.run_to_end(job)
+    assert ended.state is JobState.SUCCEEDED, ended.message
+    again = service.submit(request(named(digest=first.info.digest)))
+    assert again.spec == job.spec
+
+
+def test_a_name_or_a_content_that_is_unknown_is_invalid(service: Service) -> None:
+    with pytest.raises(InvalidSpec) as refusal:
+        service.submit(request(named("nothing")))
+    assert "the known ones are mnist-10k" in refusal.value.errors[0].message
+    with pytest.raises(InvalidSpec) as refusal:
+        service.submit(request(named(digest="sha256:" + "0" * 64)))
+    assert "not in the artifact store" in refusal.value.errors[0].message
+
+
+def test_an_unknown_name_lists_the_uploads_too(datasets: Datasets) -> None:
+    send(datasets, "ours", npz(images=GREY))
+    with pytest.raises(UnknownDataset, match="surface, ours"):
+        datasets.describe(NamedDataset(name="hours"))
+
+
+def test_an_upload_that_was_cut_off_in_the_store_is_completed_by_the_next(
+    datasets: Datasets, artifacts: LocalStore
+) -> None:
+    entry, _ = send(datasets, "ours", npz(images=GREY))
+    [facts] = [s.key for s in artifacts.list("datasets") if s.key.endswith("facts.json")]
+    artifacts.delete(facts)
+    send(datasets, "ours", npz(images=GREY))
+    assert contents(artifacts) == {"data.npy", "facts.json"}
+    assert torch.is_tensor(
+        load(
+            NamedDataset(name="ours", digest=entry.info.digest), Path(artifacts.root), artifacts
+        ).train
+    )
+
+
+def test_a_store_that_does_not_answer_leaves_no_name(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    datasets = make_datasets(jobs, artifacts, tmp_path / "data")
+    artifacts.root.rmdir()
+    artifacts.root.write_bytes(b"a file where the folder was")
+    with pytest.raises(NotReady):
+        send(datasets, "ours", npz(images=GREY))
+    assert jobs.uploads() == []
+    assert left(tmp_path) == []
+    with pytest.raises(StoreError):
+        artifacts.put("k", b"")
+
+
+def test_a_service_that_stops_does_not_wait_for_a_check(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "incoming"
+    datasets = Datasets(jobs, artifacts, tmp_path, folder, Limits(), 1 << 30)
+    shape = (1 << 20, 32, 32)
+    file = bomb(tmp_path / "large.npz", "data.npy", zeros_npy(shape), 1 << 30)
+    threading.Timer(0.5, datasets.close).start()
+    with pytest.raises(NotReady, match="the service is stopping"):
+        send(datasets, "ours", file.read_bytes())
+    assert left(tmp_path) == []
+    assert jobs.uploads() == []
+
+
+def test_what_a_killed_service_left_is_removed_at_the_start(
+    datasets: Datasets, tmp_path: Path
+) -> None:
+    incoming = datasets.receive("ours", None)
+    incoming.write(b"half")
+    incoming.finish()
+    assert left(tmp_path)
+    datasets.clean()
+    assert left(tmp_path) == []
+    send(datasets, "ours", npz(images=GREY))

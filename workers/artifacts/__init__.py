@@ -1,0 +1,45 @@
+"""The artifact store: immutable content under keys, in a local folder or in S3."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from workers.artifacts.base import STREAM_BYTES, WITHOUT, ArtifactStore, Capabilities, Stored
+from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key
+from workers.artifacts.local import LocalStore
+from workers.errors import StoreError
+
+__all__ = [
+    "STREAM_BYTES",
+    "WITHOUT",
+    "ArtifactStore",
+    "Capabilities",
+    "LocalStore",
+    "Stored",
+    "attempt_prefix",
+    "chunk_key",
+    "job_prefix",
+    "open_store",
+    "outcome_key",
+]
+
+
+def open_store(uri: str) -> ArtifactStore:
+    """The store at a URI: ``file:///folder`` or ``s3://bucket/prefix?endpoint=…``.
+
+    A store crosses to a worker as its URI and is opened there; see
+    :class:`workers.artifacts.s3.location.S3Location` for what an S3 URI holds. Raises StoreError
+    for a URI that is none of these.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme == "file" and parsed.netloc in ("", "localhost"):
+        return LocalStore(Path(unquote(parsed.path)))
+    if parsed.scheme == "s3":
+        # Here, as boto3 takes a fifth of a second to import and a local folder needs none of it.
+        from workers.artifacts.s3.location import S3Location
+        from workers.artifacts.s3.store import S3Store
+
+        return S3Store(S3Location.parse(uri))
+    raise StoreError(
+        "an artifact store is given as file:///folder or s3://bucket/prefix, "
+        f"not as {parsed.scheme}://"
+    )

@@ -1,0 +1,56 @@
+"""The layout of every key in the artifact store.
+
+::
+
+    jobs/<job>/attempts/<n>/events/<chunk>.jsonl            one record a line
+    jobs/<job>/attempts/<n>/checkpoints/<id>/weights.safetensors
+                                            /train_state.safetensors
+                                            /manifest.json   written last: the checkpoint exists
+    jobs/<job>/attempts/<n>/files/<name>                     grids/<step>.png and the like
+    jobs/<job>/attempts/<n>/outcome.json                     written once: the attempt has ended
+    datasets/<sha256>/data.npy                               an uploaded data set
+                     /facts.json                             written last: the content is complete
+    probes/<random>/...                                      short-lived: what the store can do
+
+In S3 a key stands below the prefix of the store's URI. A run's keys have one writer. Content goes
+first, then the object that names it.
+"""
+
+import re
+import secrets
+
+from workers.errors import ArtifactNotFound
+
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
+
+
+def checked(key: str) -> str:
+    """The key; raises ArtifactNotFound if it is none, so that no key leaves the store."""
+    if not _KEY.fullmatch(key):
+        raise ArtifactNotFound(f"{key!r} is not an artifact key")
+    return key
+
+
+def job_prefix(job_id: str) -> str:
+    """Prefix of everything that belongs to a job."""
+    return f"jobs/{job_id}"
+
+
+def attempt_prefix(job_id: str, attempt: int) -> str:
+    """Prefix of everything that one attempt writes."""
+    return f"{job_prefix(job_id)}/attempts/{attempt}"
+
+
+def chunk_key(prefix: str, chunk: int) -> str:
+    """Key of an attempt's event chunk, numbered from 0."""
+    return f"{prefix}/events/{chunk:08d}.jsonl"
+
+
+def outcome_key(prefix: str) -> str:
+    """Key of an attempt's outcome."""
+    return f"{prefix}/outcome.json"
+
+
+def probe_prefix() -> str:
+    """A prefix that nobody else uses, for finding out what a store can do."""
+    return f"probes/{secrets.token_hex(8)}"

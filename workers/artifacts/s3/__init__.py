@@ -1,0 +1,1 @@
+"""Artifacts in S3-compatible object storage: the only place that imports boto3 and botocore."""

@@ -1,0 +1,44 @@
+"""The connection to a server."""
+
+from typing import Any
+
+import boto3.session
+from botocore.config import Config
+
+import workers
+from workers.artifacts.s3.errors import translated
+from workers.artifacts.s3.location import S3Location
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+ATTEMPTS = 3  # of one request
+CONNECTIONS = 50  # the web framework runs at most 40 handlers in threads
+_ANY_REGION = "us-east-1"  # what servers take that have no regions
+
+
+def connect(location: S3Location, endpoint: str) -> Any:
+    """A client for many threads, which connects at its first request; raises StoreError.
+
+    It has a session of its own, as boto3's default one belongs to the whole process. Credentials
+    come from boto3's own chain on this node. No request hangs: times and repetitions are bounded.
+    """
+    with translated(location):
+        session = boto3.session.Session()
+        return session.client(
+            "s3",
+            endpoint_url=endpoint or None,
+            region_name=location.region or session.region_name or _ANY_REGION,
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "path"},
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=READ_TIMEOUT_S,
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                max_pool_connections=CONNECTIONS,
+                ignore_configured_endpoint_urls=True,  # it is the settings' to name it
+                # Many servers know no checksums; where one proves to, they are sent by name.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                user_agent_extra=f"spreadtrain/{workers.__version__}",
+            ),
+        )

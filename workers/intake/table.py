@@ -1,0 +1,124 @@
+"""CSV: one datum a line, numbers with commas between them, an optional line of names first."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.content import PIECE_BYTES, ArrayWriter, Facts
+from workers.errors import InvalidUpload
+from workers.intake.limits import MAX_DIMENSIONS, Limits, check_count, check_size
+
+MAX_LINE_BYTES = 32 * MAX_DIMENSIONS  # no float64 needs more characters
+_BLOCK_LINES = 4096
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+Line = tuple[int, str]
+
+
+def read_csv(file: BinaryIO, target: Path, limits: Limits) -> Facts:
+    """Bring a CSV file into normal form; raises InvalidUpload that names the line."""
+    blocks = _blocks(_lines(file))
+    first = next(blocks, [])
+    if first and not _is_numeric(first[0][1]):
+        first = first[1:] or next(blocks, [])
+    if not first:
+        raise InvalidUpload("there is no line of numbers in it")
+    columns = first[0][1].count(",") + 1
+    if columns > MAX_DIMENSIONS:
+        raise InvalidUpload(f"a line has at most {MAX_DIMENSIONS:,} numbers; there are {columns:,}")
+    with ArrayWriter(target, (columns,), "float32") as writer:
+        block = first
+        while block:
+            check_size((writer.count + len(block)) * columns * 4, limits)
+            writer.write(_parsed(block, columns))
+            block = next(blocks, [])
+    check_count(writer.count)
+    return writer.facts("csv")
+
+
+def _lines(file: BinaryIO) -> Iterator[Line]:
+    """The lines that are not empty, with their numbers from 1; each of bounded length."""
+    number, rest = 0, b""
+    head = file.read(3)
+    if head != codecs.BOM_UTF8:
+        rest = head
+    while piece := file.read(PIECE_BYTES):
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            number += 1
+            yield from _text(number, line)
+        if len(rest) > MAX_LINE_BYTES:
+            raise InvalidUpload(f"line {number + 1:,} is longer than {MAX_LINE_BYTES:,} bytes")
+    yield from _text(number + 1, rest)
+
+
+def _text(number: int, line: bytes) -> Iterator[Line]:
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidUpload(f"line {number:,} is longer than {MAX_LINE_BYTES:,} bytes")
+    try:
+        text = line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise InvalidUpload(f"line {number:,} is not UTF-8") from error
+    if text:
+        yield number, text
+
+
+def _blocks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """The lines, some at a time: at most _BLOCK_LINES, and not much more than a piece of bytes."""
+    block: list[Line] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line[1])
+        if size >= PIECE_BYTES or len(block) >= _BLOCK_LINES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _parsed(block: list[Line], columns: int) -> NDArray[np.float32]:
+    texts = [text for _, text in block]
+    try:
+        values = np.loadtxt(texts, np.float64, comments=None, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise _culprit(block, columns) from error
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if narrow.shape != (len(block), columns) or not np.isfinite(narrow).all():
+        raise _culprit(block, columns)
+    return narrow
+
+
+def _culprit(block: list[Line], columns: int) -> InvalidUpload:
+    """What is wrong with the first line that is wrong."""
+    for number, text in block:
+        cells = text.split(",")
+        if len(cells) != columns:
+            return InvalidUpload(
+                f"line {number:,} has {len(cells):,} numbers, the lines before it {columns:,}"
+            )
+        for column, cell in enumerate(cells, 1):
+            if not _is_number(cell):
+                shown = cell.strip()[:40]
+                return InvalidUpload(
+                    f"line {number:,}, column {column:,}: {shown!r} is no finite float32"
+                )
+    return InvalidUpload(f"it cannot be read from line {block[0][0]:,} on")
+
+
+def _is_numeric(text: str) -> bool:
+    """Whether a line holds data, and not names: whether any of its cells is a number."""
+    return any(_is_number(cell, finite=False) for cell in text.split(","))
+
+
+def _is_number(cell: str, *, finite: bool = True) -> bool:
+    try:
+        value = float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell and (not finite or abs(value) <= _FLOAT32_MAX)

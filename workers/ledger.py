@@ -1,0 +1,151 @@
+"""An attempt's event log, in numbered chunks, and writing to a store that may be away."""
+
+import threading
+import time
+from pathlib import Path
+
+from workers.artifacts import ArtifactStore, chunk_key, outcome_key
+from workers.errors import ArtifactExists, ClaimLost, StoreError
+from workers.events import ProgressRecord, Record
+
+FLUSH_INTERVAL_S = 1.0
+STORE_PATIENCE_S = 60.0  # a store that is away for longer ends the attempt
+
+
+class Ledger:
+    """The attempt's event log: appended to in memory, written in chunks at most once a second.
+
+    A chunk is written if its key is free; a taken key, or an outcome that somebody else wrote,
+    means that the service has given this attempt up: ``check`` then raises ClaimLost.
+    """
+
+    def __init__(self, store: ArtifactStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._pending: list[Record] = []
+        self._appended = 0
+        self._hurry = False
+        self._progress: ProgressRecord | None = None
+        self._chunk = 0
+        self._failure: ClaimLost | StoreError | None = None
+        self._wake = threading.Condition()
+        self._closing = False
+        self.written = 0
+        self.last_step = 0
+        self._thread = threading.Thread(target=self._write_chunks, name="ledger", daemon=True)
+        self._thread.start()
+
+    def append(self, record: Record) -> int:
+        """Add a record to the next chunk; it is durable once ``written`` is the number returned."""
+        with self._wake:
+            self._pending.append(record)
+            self._appended += 1
+            self._wake.notify_all()
+            return self._appended
+
+    def progress(self, record: ProgressRecord) -> None:
+        """Note how far training is; only the last note before a flush is written."""
+        self.last_step = record.step
+        with self._wake:
+            self._progress = record
+            self._wake.notify_all()
+
+    def check(self) -> None:
+        """Raise ClaimLost or StoreError if the log can no longer be written."""
+        if self._failure is not None:
+            raise self._failure
+
+    def flush(self) -> None:
+        """Write what there is now and wait until it is durable. Raises as ``check`` does."""
+        with self._wake:
+            self._hurry = True
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self.written == self._appended or self._failure is not None)
+            self._hurry = False
+        self.check()
+
+    def close(self) -> int:
+        """Write what is left; returns the number of chunks. Raises as ``check`` does."""
+        self._end()
+        self.check()
+        return self._chunk
+
+    def abandon(self) -> None:
+        """Stop without writing any more."""
+        with self._wake:
+            self._pending.clear()
+            self._progress = None
+        self._end()
+
+    def _end(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _take(self) -> tuple[list[Record], int] | None:
+        """The records of the next chunk and how many were appended with them, or None at the end;
+        waits while there are none."""
+        with self._wake:
+            while not self._pending and self._progress is None:
+                if self._closing:
+                    return None
+                self._wake.wait()
+            records, self._pending = self._pending, []
+            if self._progress is not None:
+                records.append(self._progress)
+                self._progress = None
+            return records, self._appended
+
+    def _write_chunks(self) -> None:
+        while (taken := self._take()) is not None:
+            records, appended = taken
+            content = "".join(record.model_dump_json() + "\n" for record in records)
+            try:
+                self._write(content.encode())
+            except (ClaimLost, StoreError) as error:
+                with self._wake:
+                    self._failure = error
+                    self._wake.notify_all()
+                return
+            with self._wake:
+                self.written = appended
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_INTERVAL_S)
+
+    def _write(self, content: bytes) -> None:
+        key = chunk_key(self._prefix, self._chunk)
+        try:
+            put_patiently(self._store, self._prefix, key, content)
+        except ArtifactExists as error:
+            # An answer lost after a completed write looks like a foreign writer: compare.
+            if self._store.get(key) != content:
+                raise ClaimLost from error
+        self._chunk += 1
+
+
+def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes | Path) -> None:
+    """Write an object of the attempt with this prefix, and wait for a store that is away.
+
+    A path stands for the content of its file.
+
+    Raises ClaimLost once the attempt has an outcome, ArtifactExists for a taken key, and
+    StoreError when the store was away for ``STORE_PATIENCE_S``.
+    """
+    give_up_at = time.monotonic() + STORE_PATIENCE_S
+    while True:
+        try:
+            if store.exists(outcome_key(prefix)):
+                raise ClaimLost
+            if isinstance(content, Path):
+                store.put_file(key, content)
+            else:
+                store.put(key, content)
+        except ArtifactExists:
+            raise
+        except StoreError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(FLUSH_INTERVAL_S)
+        else:
+            return

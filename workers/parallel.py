@@ -1,0 +1,200 @@
+"""Several workers on one run, as values: ranks, shares of a batch, and sums over all of them.
+
+The trainer takes a :class:`Peers` and cannot tell what stands behind it. No group is kept in
+torch.distributed itself, so one process may join one run after another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self, assert_never
+from urllib.parse import urlsplit
+
+import torch.distributed as dist
+from torch import Tensor
+
+from workers.errors import PeerLost, WorkerError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store, Work
+
+# A worker whose process ends is missed at once, because its connections break. The timeout is for
+# a worker that hangs or whose machine is gone, and must be longer than rank 0 is away between two
+# steps: to evaluate, and to publish a checkpoint.
+TIMEOUT_S = 600.0
+MEETING_S = 60.0  # for all workers of a run to be there
+
+AllReduce = Callable[[Tensor], Tensor]
+Backend = Literal["gloo", "nccl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The rows from ``begin`` to ``end`` of a batch of ``total``, perhaps none."""
+
+    begin: int
+    end: int
+    total: int
+
+    @classmethod
+    def whole(cls, total: int) -> Self:
+        """All rows."""
+        return cls(0, total, total)
+
+    def of(self, rows: Tensor, dim: int = 0) -> Tensor:
+        """This share of a tensor that has ``total`` rows along ``dim``; a view."""
+        size = self.end - self.begin
+        return rows if size == self.total else rows.narrow(dim, self.begin, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The workers of one run, as one of them sees them.
+
+    ``all_reduce`` sums a tensor over all workers, in place, with the same bits on each of them and
+    in every run; every worker must call it the same number of times with tensors of the same
+    size. It raises PeerLost where a worker is gone. ``close`` ends the connections; a peer that
+    still waits then learns of it at once.
+    """
+
+    rank: int
+    size: int
+    all_reduce: AllReduce
+    close: Callable[[], None]
+
+    def share(self, total: int) -> Share:
+        """This worker's rows of a batch; the shares are contiguous, in the order of the ranks."""
+        return Share(self.rank * total // self.size, (self.rank + 1) * total // self.size, total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _nothing() -> None:
+    pass
+
+
+ALONE = Peers(0, 1, _unchanged, _nothing)
+
+
+class Meeting:
+    """A place where the workers of one run find each other.
+
+    One process holds it from before the first :func:`join` until the last one has returned;
+    ``address`` is what they are given.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            host, 0, is_master=True, wait_for_workers=False
+        )
+        self.address = f"tcp://{host}:{self._store.port}"
+
+
+class _Group(Protocol):
+    def allreduce(self, tensors: list[Tensor]) -> "Work": ...
+
+    def _set_default_timeout(self, timeout: timedelta) -> None: ...
+
+
+class _Connection:
+    """A group that can be let go of, which closes its connections."""
+
+    def __init__(self, group: _Group) -> None:
+        self._group: _Group | None = group
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        if self._group is None:
+            raise PeerLost("This worker has closed its connections to the others.")
+        try:
+            self._group.allreduce([tensor]).wait()
+        except RuntimeError as error:
+            raise PeerLost from error
+        return tensor
+
+    def close(self) -> None:
+        self._group = None
+
+
+def join(
+    rank: int,
+    size: int,
+    address: str,
+    *,
+    host: str,
+    backend: Backend = "gloo",
+    meeting_s: float = MEETING_S,
+    timeout_s: float = TIMEOUT_S,
+) -> Peers:
+    """Connect with the other workers of a run; returns when all are there.
+
+    ``address`` is that of a :class:`Meeting`, or ``file:///path`` of a new file that all of them
+    reach; ``host`` is the name or address under which this worker is reached. Gloo sums on the
+    CPU and raises PeerLost when a worker is gone, or silent for ``timeout_s``. NCCL sums on the
+    GPUs; there its own watchdog ends the process after ``timeout_s``. Raises PeerLost if the
+    workers do not meet within ``meeting_s``.
+    """
+    meeting, timeout = timedelta(seconds=meeting_s), timedelta(seconds=timeout_s)
+    try:
+        store = _store(address, size, meeting)
+        match backend:
+            case "gloo":
+                group = _gloo(store, rank, size, host, meeting)
+            case "nccl":
+                group = _nccl(store, rank, size, meeting)
+            case _:
+                assert_never(backend)
+    except RuntimeError as error:
+        raise PeerLost(
+            f"Worker {rank} of {size} did not meet the others within {meeting_s:g} s; "
+            "see whether all of them were started and reach each other over the network."
+        ) from error
+    group._set_default_timeout(timeout)
+    connection = _Connection(group)
+    return Peers(rank, size, connection.all_reduce, connection.close)
+
+
+def _store(address: str, size: int, timeout: timedelta) -> "Store":
+    parts = urlsplit(address)
+    store: Store
+    if parts.scheme == "file" and Path(parts.path).is_absolute():
+        store = dist.FileStore(parts.path, size)  # type: ignore[attr-defined]
+    elif parts.scheme == "tcp" and parts.hostname and parts.port:
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            parts.hostname, parts.port, is_master=False, timeout=timeout
+        )
+    else:
+        raise WorkerError(f"{address} is no meeting place; use tcp://host:port or file:///path")
+    store.set_timeout(timeout)
+    return store
+
+
+def _gloo(store: "Store", rank: int, size: int, host: str, timeout: timedelta) -> _Group:
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
+    options._timeout = timeout
+    group: _Group = dist.ProcessGroupGloo(store, rank, size, options)  # type: ignore[assignment]
+    return group
+
+
+def _nccl(store: "Store", rank: int, size: int, timeout: timedelta) -> _Group:
+    if not dist.is_nccl_available():
+        raise WorkerError("this build of torch has no NCCL; use gloo, or install one with CUDA")
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = timeout
+    group: _Group = dist.ProcessGroupNCCL(store, rank, size, options)  # type: ignore[assignment]
+    return group
