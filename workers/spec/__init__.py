@@ -1,0 +1,37 @@
+"""What a training job computes: request body, wire format and stored manifest are this one model.
+
+Every field has a unit in its name or its description and a bound, so that a body that validates
+cannot ask for unbounded memory. Unions are told apart by ``kind``. A stored spec parses for ever:
+a field may be added with a default, never renamed or removed (tests/unit/workers/specs/ keeps
+specs of every version).
+"""
+
+from workers.spec.dataset import NamedDataset, ToyDataset
+from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
+from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
+from workers.spec.spread import FixedSpread, GaussianSpread, LaplaceSpread, ScaleSchedule
+from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
+from workers.spec.training import Resources, TrainSpec
+
+__all__ = [
+    "ConstantRate",
+    "ConvNetwork",
+    "CosineRate",
+    "DeltaVae",
+    "FixedSpread",
+    "GaussianSpread",
+    "GradientTrainer",
+    "LaplaceSpread",
+    "LinearNetwork",
+    "MetricName",
+    "MlpNetwork",
+    "NamedDataset",
+    "Optimizer",
+    "Resources",
+    "ScaleSchedule",
+    "StaircaseRate",
+    "ToyDataset",
+    "TrainSpec",
+    "TrainerSpec",
+    "Vae",
+]

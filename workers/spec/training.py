@@ -1,0 +1,48 @@
+"""The whole: data, trainer, resources and checkpoints of one training run."""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from workers.spec.base import SEED_MAX, SpecModel
+from workers.spec.dataset import DatasetSpec
+from workers.spec.trainer import TrainerSpec
+
+
+class Resources(SpecModel):
+    """What one attempt reserves on the cluster."""
+
+    workers: int = Field(default=1, ge=1, le=1)
+    """Worker processes; one in this version."""
+    cpus_per_worker: int = Field(default=1, ge=1, le=1024)
+    """Cores, and torch threads, of each worker."""
+    gpus_per_worker: int = Field(default=0, ge=0, le=64)
+    """GPUs of each worker."""
+
+
+class TrainSpec(SpecModel):
+    """One training run, complete: the same spec gives the same weights."""
+
+    kind: Literal["train"] = "train"
+    version: Literal[1] = 1
+    """Version of this format."""
+    seed: int = Field(default=0, ge=0, le=SEED_MAX)
+    """Seed of initial weights, data order, noise and latents."""
+    dataset: DatasetSpec
+    trainer: TrainerSpec
+    resources: Resources = Resources()
+    checkpoint_every_epochs: int = Field(default=5, ge=1, le=100_000)
+    """Epochs between two checkpoints; the last epoch always has one."""
+    checkpoint_at_epochs: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)
+    ] = Field(default=(1,), max_length=64)
+    """Epochs that have a checkpoint besides; these are never thinned out."""
+    keep_checkpoints: int = Field(default=16, ge=3, le=1000)
+    """How many of the regular checkpoints are kept; the others are thinned evenly. The first, the
+    last two and the best stay; the train state is kept of the last two."""
+
+    def digest(self) -> str:
+        """Identity of the computation: data, trainer, seed; not resources, limits or cadence."""
+        content = self.model_dump_json(include={"version", "seed", "dataset", "trainer"})
+        return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
