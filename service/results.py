@@ -23,6 +23,7 @@ from service.jobs import (
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactNotFound, StoreError
+from workers.spec import TrainSpec
 
 GRIDS = "grids/"
 PRESIGNED_S = 600
@@ -81,6 +82,10 @@ class Results:
             raise InvalidQuery("an unknown metric", (FieldError("/query/name", problem),))
         curves = self._jobs.metrics(job_id, names, at_most=CANDIDATES * max_points)
         return {name: downsample(curves.get(name, []), max_points) for name in names or known}
+
+    def spec(self, job_id: str) -> TrainSpec:
+        """The job's spec, with its data pinned."""
+        return self._jobs.get(job_id).spec
 
     def checkpoints(self, job_id: str) -> list[CheckpointInfo]:
         """The job's checkpoints by step."""

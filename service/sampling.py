@@ -1,68 +1,53 @@
-"""Samples from a job's checkpoints: the same checkpoint, seed and n give the same bytes."""
+"""Drawn from a job's checkpoints: the same checkpoint, seed and n give the same bytes."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.drawings import (
+    DrawnInterpolations,
+    DrawnReconstructions,
+    InterpolationRequest,
+    ReconstructionRequest,
+    Request,
+    SampleRequest,
+    Samples,
+)
 from service.errors import (
     CheckpointNotFound,
     FieldError,
     InvalidQuery,
     NotReady,
-    ResultNotFound,
     ServiceError,
 )
 from service.generators import GeneratorCache
+from service.job_data import DatasetRef, JobData
 from service.jobs import CheckpointInfo
 from service.results import Results
 from workers.artifacts import ArtifactStore
 from workers.checkpoint import FileFacts, parse_manifest, verify
-from workers.data import load
-from workers.errors import ArtifactNotFound, CheckpointError, DataError, StoreError
+from workers.errors import ArtifactNotFound, CheckpointError, StoreError
 from workers.generate import GENERATOR_VERSION, Generator
-from workers.images import filmstrip_png, render
+from workers.images import filmstrip_png
+from workers.interpolate import between_data, between_latents
+from workers.reconstruct import reconstruct
 
 CACHE_BYTES = 512 << 20
 FILMSTRIP_MAX_ROWS = 16  # more rows than this fit no screen
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRequest:
-    """``n`` samples of a seed; ``spread`` adds the noise that the model was trained with."""
+class Source:
+    """A checkpoint, and the data of its job."""
 
-    n: int
-    seed: int
-    spread: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Samples of shape (n, H, W), (n, H, W, C) or (n, D)."""
-
-    array: NDArray[np.float32]
-    is_image: bool
-
-    def png(self) -> bytes:
-        """A grid of pictures, or a scatter plot of vectors."""
-        return render(self.array, self.is_image)
-
-    def npz(self) -> bytes:
-        """A NumPy archive with the one array ``samples``."""
-        buffer = io.BytesIO()
-        np.savez(buffer, samples=self.array)
-        return buffer.getvalue()
-
-    def rows(self) -> list[Any]:
-        """The samples as nested lists of numbers."""
-        rows: list[Any] = self.array.tolist()
-        return rows
+    checkpoint: CheckpointInfo
+    data: DatasetRef
 
 
 class Sampling:
@@ -80,16 +65,33 @@ class Sampling:
     ) -> None:
         self._results = results
         self._artifacts = artifacts
-        self._cache_dir = cache_dir
+        self._data = JobData(cache_dir, artifacts)
         self._generators = GeneratorCache(cache_bytes)
 
     def checkpoint(self, job_id: str, choice: str) -> CheckpointInfo:
         """See :meth:`service.results.Results.checkpoint`."""
         return self._results.checkpoint(job_id, choice)
 
-    def etag(self, checkpoint: CheckpointInfo, request: SampleRequest, form: str) -> str:
-        """Hash of everything that determines the bytes; nothing is loaded for it."""
-        content = [checkpoint.digest, asdict(request), form, GENERATOR_VERSION]
+    def source(self, job_id: str, choice: str) -> Source:
+        """See :meth:`service.results.Results.checkpoint`."""
+        checkpoint = self._results.checkpoint(job_id, choice)
+        return Source(checkpoint, self._results.spec(job_id).dataset)
+
+    def etag(
+        self,
+        checkpoint: CheckpointInfo,
+        request: Request,
+        form: str,
+        data: DatasetRef | None = None,
+    ) -> str:
+        """Hash of everything that determines the bytes; nothing is loaded for it.
+
+        ``data`` are those that are drawn from, None for what comes from the prior alone.
+        """
+        content = [
+            *(type(request).__name__, checkpoint.digest, asdict(request), form, GENERATOR_VERSION),
+            None if data is None else data.model_dump(mode="json"),
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def draw(self, checkpoint: CheckpointInfo, request: SampleRequest) -> Samples:
@@ -97,6 +99,35 @@ class Sampling:
         generator = self._generator(checkpoint)
         array = generator.sample(request.n, request.seed, request.spread)
         return Samples(array, generator.is_image)
+
+    def reconstruct(
+        self, source: Source, request: ReconstructionRequest, values_max: int
+    ) -> DrawnReconstructions:
+        """The reconstructions, of at most ``values_max`` numbers in all of their arrays.
+
+        Raises InvalidQuery where they would be more, ResultNotFound where the job's data cannot be
+        had here, and as :meth:`draw`.
+        """
+        generator = self._generator(source.checkpoint)
+        _check_values(generator, request.n, 3, values_max)
+        held_out = self._data.get(source.data).held_out
+        found = reconstruct(generator, held_out, request.n, request.seed)
+        return DrawnReconstructions(found, generator.is_image, generator.encoder_noise)
+
+    def interpolate(
+        self, source: Source, request: InterpolationRequest, values_max: int
+    ) -> DrawnInterpolations:
+        """The interpolations; raises as :meth:`reconstruct`."""
+        generator = self._generator(source.checkpoint)
+        n, steps, path, seed = request.n, request.steps, request.path, request.seed
+        if request.between == "prior":
+            _check_values(generator, n, steps, values_max)
+            found = between_latents(generator, n, steps, path, seed)
+        else:
+            _check_values(generator, n, steps + 6, values_max)
+            held_out = self._data.get(source.data).held_out
+            found = between_data(generator, held_out, n, steps, path, seed)
+        return DrawnInterpolations(found, generator.is_image)
 
     def filmstrip(self, job_id: str, epochs: Sequence[int] | None, n: int, seed: int) -> bytes:
         """A PNG of the same n latents over the checkpoints, and as many real data in the last row.
@@ -111,7 +142,7 @@ class Sampling:
             (f"epoch {round(checkpoint.epoch, 2):g}", self._generator(checkpoint).sample(n, seed))
             for checkpoint in chosen
         ]
-        return filmstrip_png([*rows, ("data", self._data(latest, n))])
+        return filmstrip_png([*rows, ("data", self._first_data(latest, n))])
 
     def _generator(self, checkpoint: CheckpointInfo) -> Generator:
         return self._generators.get(
@@ -140,17 +171,20 @@ class Sampling:
         except StoreError as error:
             raise NotReady("the artifact store does not answer; try again soon") from error
 
-    def _data(self, checkpoint: CheckpointInfo, n: int) -> NDArray[np.float32]:
+    def _first_data(self, checkpoint: CheckpointInfo, n: int) -> NDArray[np.float32]:
         """The first n data that the checkpoint's model was trained on, as it saw them."""
-        spec = self._generator(checkpoint).description.spec
-        try:
-            data = load(spec.dataset, self._cache_dir, self._artifacts)
-        except DataError as error:
-            raise ResultNotFound(f"there are no real data to show: {error}") from error
-        except StoreError as error:
-            raise NotReady("the artifact store does not answer; try again soon") from error
+        data = self._data.get(self._generator(checkpoint).description.spec.dataset)
         rows = data.train[:n].numpy().reshape(-1, *data.info.shape).astype(np.float32)
         return rows / np.float32(255) if data.info.is_image else rows
+
+
+def _check_values(generator: Generator, n: int, data_each: int, values_max: int) -> None:
+    """Refuse more numbers than an answer may hold: n times ``data_each`` data."""
+    size = prod(generator.shape)
+    most = values_max // (data_each * size)
+    if n > most:
+        problem = f"must be at most {most} in this form, as each of the data has {size:,} numbers"
+        raise InvalidQuery("too much for one answer", (FieldError("/query/n", problem),))
 
 
 def _chosen(

@@ -1,16 +1,18 @@
 """Samples from a checkpoint: x = g(z), z ~ N(0, I), the same bytes in every process.
 
-Row i depends on (seed, i) alone. Latents come from one stream in row order, and decoding always
-runs on blocks of ``BLOCK`` rows, because the rounding of a matrix product depends on its shape.
+Row i depends on (seed, i) alone. Latents and noise come from streams in row order, and encoding and
+decoding always run on blocks of ``BLOCK`` rows, because the rounding of a matrix product depends on
+its shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workers.build import empty_model, spread_spec
 from workers.checkpoint import (
@@ -24,6 +26,7 @@ from workers.checkpoint import (
     parse_manifest,
     verify,
 )
+from workers.delta_vae import objective_at
 from workers.errors import CheckpointError, SpecMismatch
 from workers.networks import Autoencoder, value_count
 from workers.spec import GaussianSpread, TrainSpec
@@ -32,7 +35,7 @@ from workers.spread import scale_at
 GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
 BLOCK = 64
 
-_LATENTS, _NOISE = 0, 1  # streams of one seed
+_LATENTS, _NOISE, _DATA_NOISE = 0, 1, 2  # streams of one seed
 
 Array = NDArray[np.float32]
 
@@ -52,21 +55,32 @@ def draw_latents(n: int, latent_dim: int, seed: int) -> Array:
 
 def decode(model: Autoencoder, latents: Array) -> Array:
     """g(z) for latents of shape (n, Z): shape (n, D), in blocks of a fixed size."""
-    n, latent_dim = latents.shape
+    return _in_blocks(model, latents, model.decode, model.dimensions)
+
+
+def encode(model: Autoencoder, y: Array) -> Array:
+    """μ(y), the mean of q(z|y), for y of shape (n, D): shape (n, Z), in blocks of a fixed size."""
+    return _in_blocks(model, y, lambda block: model.encode(block).mean, model.latent_dim)
+
+
+def _in_blocks(
+    model: Autoencoder, rows: Array, network: Callable[[Tensor], Tensor], width: int
+) -> Array:
+    """The network's output of ``width`` values for each row; the last block is filled with 0."""
     device = next(model.parameters()).device
     blocks = []
     with torch.inference_mode():
-        for begin in range(0, n, BLOCK):
-            z = np.zeros((BLOCK, latent_dim), np.float32)
-            rows = latents[begin : begin + BLOCK]
-            z[: len(rows)] = rows
-            mean = model.decode(torch.from_numpy(z).to(device)).cpu().numpy()
-            blocks.append(mean[: len(rows)])
-    return np.concatenate(blocks) if blocks else np.zeros((0, model.dimensions), np.float32)
+        for begin in range(0, len(rows), BLOCK):
+            block = np.zeros((BLOCK, rows.shape[1]), np.float32)
+            part = rows[begin : begin + BLOCK]
+            block[: len(part)] = part
+            output = network(torch.from_numpy(block).to(device)).cpu().numpy()
+            blocks.append(output[: len(part)])
+    return np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
 
 
 class Generator:
-    """The decoder of one checkpoint.
+    """Decoder and encoder of one checkpoint.
 
     ``Generator.load("weights.safetensors").sample(64, seed=0)`` draws 64 samples offline.
     """
@@ -113,16 +127,38 @@ class Generator:
         ``spread=True`` adds the noise that the model was trained with, which leaves [0, 1].
         """
         samples = self.decode(self.latents(n, seed))
-        return samples + self._noise(n, seed) if spread else samples
+        return samples + self._noise(n, seed, _NOISE) if spread else samples
 
     def decode(self, latents: Array) -> Array:
         """g(z) for latents of shape (n, Z): shape (n, *shape)."""
         return decode(self._model, latents).reshape(-1, *self.shape)
 
-    def _noise(self, n: int, seed: int) -> Array:
+    def encode(self, y: Array) -> Array:
+        """μ(y), the mean of q(z|y), for y of shape (n, *shape): shape (n, Z)."""
+        return encode(self._model, y.reshape(len(y), -1))
+
+    @property
+    def encoder_noise(self) -> float:
+        """Standard deviation of the noise in what the encoder sees at this point of the training.
+
+        0 where it sees clean data: for the trainer ``vae``, and in the warm-up of ``delta_vae``.
+        """
+        spec, epoch = self.description.spec, self.description.epoch
+        if objective_at(spec.trainer, epoch).estimator == "plain":
+            return 0.0
+        return scale_at(spread_spec(spec), epoch)
+
+    def spread(self, x: Array, seed: int = 0) -> Array:
+        """y = x + k for data of shape (n, *shape), as the encoder sees them: y = x without noise.
+
+        Row i of k depends on (seed, i) alone. Never clipped to the range of pixels.
+        """
+        return x + self._noise(len(x), seed, _DATA_NOISE) if self.encoder_noise else x
+
+    def _noise(self, n: int, seed: int, stream: int) -> Array:
         spec = spread_spec(self.description.spec)
         scale = scale_at(spec, self.description.epoch)
-        generator = _stream(seed, _NOISE)
+        generator = _stream(seed, stream)
         size: Sequence[int] = (n, *self.shape)
         if isinstance(spec, GaussianSpread):
             noise = generator.normal(0.0, scale, size)

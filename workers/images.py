@@ -1,4 +1,4 @@
-"""Pictures of samples: grids, scatter plots and film strips as PNG.
+"""Pictures of samples: grids, scatter plots and film strips as PNG; see also workers.layouts.
 
 Values are clipped to [0, 1] here and nowhere else: for drawing only.
 """
@@ -19,7 +19,7 @@ GAP = 2  # pixels between two tiles
 _SMALL_TILE = 56  # tiles are enlarged by a whole factor up to this side
 _BACKGROUND = 96  # grey, so that black and white tiles both have an edge
 _LABEL_WIDTH = 84
-_DPI = 100
+DPI = 100
 
 Samples = NDArray[Any]
 
@@ -36,15 +36,15 @@ def grid_png(images: Samples, columns: int | None = None, scale: int | None = No
     """
     count = len(images)
     columns = columns or max(1, math.ceil(math.sqrt(count)))
-    return _png(_tile(images, columns, scale or _enlargement(images)))
+    return _png(tile(images, columns, scale or enlargement(images)))
 
 
 def filmstrip_png(rows: Sequence[tuple[str, Samples]]) -> bytes:
     """One labelled row for each checkpoint, from top to bottom; vectors become scatter plots."""
     if rows[0][1].ndim < 3:
         return _scatter_strip(rows)
-    scale = _enlargement(rows[0][1])
-    strips = [(label, _tile(images, max(1, len(images)), scale)) for label, images in rows]
+    scale = enlargement(rows[0][1])
+    strips = [(label, tile(images, max(1, len(images)), scale)) for label, images in rows]
     width = _LABEL_WIDTH + max(strip.shape[1] for _, strip in strips)
     height = sum(strip.shape[0] for _, strip in strips)
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
@@ -56,7 +56,7 @@ def filmstrip_png(rows: Sequence[tuple[str, Samples]]) -> bytes:
         draw.text((6, middle), label, fill=(0, 0, 0), font=font, anchor="lm")
         canvas.paste(Image.fromarray(strip).convert("RGB"), (_LABEL_WIDTH, top))
         top += strip.shape[0]
-    return _encode(canvas)
+    return encode(canvas)
 
 
 def scatter_png(points: Samples, title: str = "") -> bytes:
@@ -64,18 +64,18 @@ def scatter_png(points: Samples, title: str = "") -> bytes:
     # Imported where it is used: a worker that trains on pictures never needs it.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.8, 4.8), dpi=_DPI)
+    figure = Figure(figsize=(4.8, 4.8), dpi=DPI)
     _scatter(figure, (1, 1, 1), points, title)
-    return _encode_figure(figure)
+    return encode_figure(figure)
 
 
 def _scatter_strip(rows: Sequence[tuple[str, Samples]]) -> bytes:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.4 * len(rows), 2.6), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(2.4 * len(rows), 2.6), dpi=DPI, layout="constrained")
     for index, (label, points) in enumerate(rows):
         _scatter(figure, (1, len(rows), index + 1), points, label)
-    return _encode_figure(figure)
+    return encode_figure(figure)
 
 
 def _scatter(figure: "Figure", place: tuple[int, int, int], points: Samples, title: str) -> None:
@@ -93,7 +93,8 @@ def _scatter(figure: "Figure", place: tuple[int, int, int], points: Samples, tit
         axes.set_title(title)
 
 
-def _encode_figure(figure: "Figure") -> bytes:
+def encode_figure(figure: "Figure") -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
@@ -103,12 +104,13 @@ def _encode_figure(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _enlargement(images: Samples) -> int:
+def enlargement(images: Samples) -> int:
+    """The whole factor by which small pictures N×H×W(×C) are enlarged."""
     height, width = images.shape[1:3]
     return max(1, _SMALL_TILE // int(max(height, width)))
 
 
-def _tile(images: Samples, columns: int, scale: int) -> NDArray[np.uint8]:
+def tile(images: Samples, columns: int, scale: int) -> NDArray[np.uint8]:
     """All tiles on one canvas, H×W or H×W×3, with a gap around each."""
     pixels = np.rint(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)
     if pixels.ndim == 4 and pixels.shape[3] == 1:
@@ -129,10 +131,11 @@ def _tile(images: Samples, columns: int, scale: int) -> NDArray[np.uint8]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    return _encode(Image.fromarray(pixels))
+    return encode(Image.fromarray(pixels))
 
 
-def _encode(image: Image.Image) -> bytes:
+def encode(image: Image.Image) -> bytes:
+    """The image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from service.cluster.inline import InlineCluster
+from service.drawings import SampleRequest
 from service.jobstore import JobStore
 from service.results import Results
-from service.sampling import SampleRequest, Sampling
+from service.sampling import Sampling
 from tests import factories
 from tests.harness import make_service
 from tests.s3_servers import BUCKET, SECRET_KEY, Proxy, client, free_ports, proxy_of

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.drawings import SampleRequest
 from service.errors import (
     CheckpointNotFound,
     InvalidQuery,
     JobNotFound,
     ServiceError,
 )
-from service.sampling import SampleRequest, Sampling
+from service.sampling import Sampling
 from tests.unit.service.trained import (
     Trained,
     convolution_spec,
