@@ -10,7 +10,9 @@ from api import (
     datasets,
     events,
     health,
+    interpolations,
     jobs,
+    reconstructions,
     results,
     samples,
     trainers,
@@ -79,7 +81,16 @@ def _application(settings: Settings) -> _App:
         figures=figures,
     )
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
-    for module in (jobs, events, results, samples, trainers, health):
+    for module in (
+        jobs,
+        events,
+        results,
+        samples,
+        reconstructions,
+        interpolations,
+        trainers,
+        health,
+    ):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.
         app.include_router(module.router, max_body_size=settings.max_body_bytes)
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes)

@@ -1,7 +1,5 @@
 """The command line ``spreadtrain``, built on the Python client."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +8,22 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from api.bodies import State
-from api.client import DEFAULT_URL, Client, ClientError
-from api.client.job import SampleForm
-from api.terminal import dataset_ref, failure, given, integers, labels_of, read_json, terminal
+from api.client import DEFAULT_URL, ClientError
+from api.pictures import pictures
+from api.terminal import (
+    INTERRUPTED,
+    Checkpoint,
+    JobArgument,
+    Url,
+    connected,
+    dataset_ref,
+    failure,
+    given,
+    integers,
+    labels_of,
+    read_json,
+    terminal,
+)
 from api.watching import watch_job
 
 app = typer.Typer(
@@ -22,31 +33,7 @@ app = typer.Typer(
     help="Train implicit generative models by spread divergence.",
 )
 ID_WIDTH = len("job-0123456789abcdef")
-FORMS: dict[str, SampleForm] = {".png": "png", ".npz": "npz", ".json": "json"}
-INTERRUPTED = 130  # what shells report for Ctrl-C
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="SPREADTRAIN_URL", help="Address of the service.")
-]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", help="Id of a checkpoint, or latest, or best.")
-]
-
-
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[Client]:
-    """A client; what goes wrong becomes one red line and exit code 1."""
-    try:
-        with Client(url) as client:
-            yield client
-    except (ClientError, TimeoutError) as error:
-        raise failure(str(error)) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise failure(f"{where}{error.strerror or error}") from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+app.add_typer(pictures)
 
 
 @app.command()
@@ -125,7 +112,7 @@ def submit(
         raise failure("give the spec as a file or as flags, not both")
     spec = {"dataset": {"name": "mnist-10k"}, **flags, "trainer": {"kind": "delta_vae", **trainer}}
     body = spec if file is None else read_json(file)
-    with _connected(url) as client:
+    with connected(url) as client:
         if dry_run:
             terminal().print_json(client.plan(body).model_dump_json())
             return
@@ -149,7 +136,7 @@ def list_jobs(
     """List jobs, newest first."""
     identifier = Column("id", no_wrap=True, min_width=ID_WIDTH)  # is to be copied, never cut
     table = Table(identifier, "state", "progress", "trainer", "data", "name", "submitted", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         found = client.jobs(
             state=state,
             trainer=trainer,
@@ -168,62 +155,23 @@ def list_jobs(
 @app.command()
 def show(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Show a job as JSON."""
-    with _connected(url) as client:
+    with connected(url) as client:
         terminal().print_json(client.job(job).body.model_dump_json())
 
 
 @app.command()
 def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end; Ctrl-C stops watching, not the job."""
-    with _connected(url) as client:
+    with connected(url) as client:
         watch_job(client.job(job), terminal())
 
 
 @app.command()
 def cancel(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Ask a job to end."""
-    with _connected(url) as client:
+    with connected(url) as client:
         found = client.job(job).cancel()
         terminal().print(f"{found.id}: cancel requested; its state is {found.state}")
-
-
-@app.command()
-def samples(
-    job: JobArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File ending in .png, .npz or .json.")
-    ] = Path("samples.png"),
-    n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the latents.")] = 0,
-    checkpoint: Checkpoint = "latest",
-    spread: Annotated[bool, typer.Option("--spread", help="Add the spread's noise.")] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Draw samples into a file."""
-    form = FORMS.get(output.suffix)
-    if form is None:
-        raise failure(f"{output} must end in .png, .npz or .json")
-    with _connected(url) as client:
-        handle = client.job(job)
-        output.write_bytes(handle.samples_bytes(form, n, seed, checkpoint, spread=spread))
-        terminal().print(str(output), markup=False)
-
-
-@app.command()
-def filmstrip(
-    job: JobArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(
-        "filmstrip.png"
-    ),
-    epochs: Annotated[str | None, typer.Option(help="Only these epochs, as 1,5,10.")] = None,
-    n: Annotated[int, typer.Option("-n", help="Latents, one column each.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the latents.")] = 0,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Draw the same latents over all checkpoints into a PNG."""
-    with _connected(url) as client:
-        output.write_bytes(client.job(job).filmstrip_png(integers("--epochs", epochs), n, seed))
-        terminal().print(str(output), markup=False)
 
 
 @app.command()
@@ -233,18 +181,22 @@ def weights(
         "weights.safetensors"
     ),
     checkpoint: Checkpoint = "latest",
+    redirect: Annotated[
+        bool, typer.Option("--redirect", help="From the store itself, where that is offered.")
+    ] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch a checkpoint's weights, for Generator.load."""
-    with _connected(url) as client:
-        terminal().print(str(client.job(job).download_weights(output, checkpoint)), markup=False)
+    with connected(url) as client:
+        fetched = client.job(job).download_weights(output, checkpoint, redirect=redirect)
+        terminal().print(str(fetched), markup=False)
 
 
 @app.command()
 def datasets(url: Url = DEFAULT_URL) -> None:
     """List the data sets."""
     table = Table("name", "shape", "count", "size", "", "what it is", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         for info in client.datasets():
             shape = "×".join(str(size) for size in info.shape)
             usable = "" if info.available else "not here"
@@ -264,7 +216,7 @@ def upload(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Upload a file as a data set, which jobs can then name."""
-    with _connected(url) as client:
+    with connected(url) as client:
         info = client.upload(name, file, replace=replace)
         terminal().print(f"{info.name}: {info.title}, {info.digest}", markup=False)
 
@@ -275,7 +227,7 @@ def delete_dataset(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Forget an uploaded data set; refused while jobs use it."""
-    with _connected(url) as client:
+    with connected(url) as client:
         client.delete_dataset(name)
         terminal().print(f"{name} is deleted", markup=False)
 
@@ -284,7 +236,7 @@ def delete_dataset(
 def trainers(url: Url = DEFAULT_URL) -> None:
     """List the trainers."""
     table = Table("name", "what it is", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         for info in client.trainers():
             table.add_row(info.name, escape(info.description))
     terminal().print(table)

@@ -13,19 +13,24 @@ Redirect = Annotated[
     bool,
     Query(
         description="Answer 303 with an address at the store itself, valid for ten minutes, where "
-        "the installation has one (S3 with a public endpoint); elsewhere the file as without it."
+        "the installation has one (S3 with a public endpoint); elsewhere the file as without it. "
+        "HEAD is answered as without it."
     ),
 ]
 
 
 def send_file(request: Request, file: Download, *, redirect: bool) -> Response:
-    """The file, a range of it (206), 303 to the store, or 304; its digest is its ETag."""
+    """The file, a range of it (206), 303 to the store, or 304; its digest is its ETag.
+
+    HEAD never leads to the store, whose addresses are signed for one method: it tells size and
+    digest here, and a client that goes on with GET is led there then.
+    """
     etag = quoted(file.digest)
     # The content behind the address may be replaced by a later attempt's; the tag tells.
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
     if is_unchanged(request, etag):
         return Response(status_code=304, headers=headers)
-    if redirect and (url := file.presign()) is not None:
+    if redirect and not is_head(request) and (url := file.presign()) is not None:
         # The address is a key to the file for its time: no cache may keep it.
         return Response(status_code=303, headers={"Location": url, "Cache-Control": "no-store"})
     part = asked_range(request, file.size_bytes, etag)
@@ -67,7 +72,7 @@ def documented_file(media_type: str, description: str) -> dict[int | str, dict[s
             "headers": {
                 "Location": {
                     "schema": {"type": "string", "format": "uri"},
-                    "description": "Where the file is, for ten minutes; follow it with GET.",
+                    "description": "Where the file is, for ten minutes; signed for GET alone.",
                 }
             },
         },

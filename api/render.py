@@ -31,7 +31,7 @@ def job_links(job_id: str) -> dict[str, str]:
     path = job_path(job_id)
     names = (
         *("spec", "cancel", "events", "metrics", "checkpoints"),
-        *("samples", "grids", "filmstrip", "artifacts"),
+        *("samples", "reconstructions", "interpolations", "grids", "filmstrip", "artifacts"),
     )
     return {"self": path} | {name: f"{path}/{name}" for name in names}
 

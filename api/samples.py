@@ -1,41 +1,34 @@
 """Samples of a trained model, over HTTP: pictures, arrays, numbers."""
 
-from typing import Annotated, Literal
-from urllib.parse import urlencode
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from api import bodies, render
-from api.conditions import is_unchanged, quoted
+from api import bodies
 from api.dependencies import Given, JobId
-from api.errors import (
-    INVALID_QUERY,
-    NOT_ACCEPTABLE,
-    SERVICE_PROBLEMS,
-    RefusedError,
-    documented,
+from api.drawings import (
+    BINARY,
+    PNG,
+    AskedForm,
+    Choice,
+    Form,
+    Seed,
+    check_count,
+    chosen_form,
+    documented_drawing,
+    send_drawing,
 )
-from api.negotiation import VARY, choose
+from api.errors import INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.routes import StrictRoute
 from service import errors
-from service.errors import FieldError
+from service.drawings import SampleRequest, Samples
 from service.jobs import CheckpointInfo
-from service.sampling import SampleRequest, Samples
 
 router = APIRouter(prefix="/v1/jobs", tags=["samples"], route_class=StrictRoute)
 
-SEED_MAX = 2**53 - 1
-PNG, NPZ, JSON = "image/png", "application/x-npz", "application/json"
-_FORMS = {PNG: "png", NPZ: "npz", JSON: "json"}
-_TYPES = {form: media_type for media_type, form in _FORMS.items()}
 # Beyond these an answer is no longer useful, or takes more memory than it is worth.
-N_MAX = {"png": 1024, "npz": 10_000, "json": 1000}
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-
-Seed = Annotated[
-    int, Query(ge=0, le=SEED_MAX, description="Seed of the latents; row i depends on it and i.")
-]
+N_MAX: dict[Form, int] = {"png": 1024, "npz": 10_000, "json": 1000}
 
 
 @router.get(
@@ -43,24 +36,10 @@ Seed = Annotated[
     operation_id="get_samples",
     summary="Samples of the model",
     response_model=bodies.SamplesBody,
-    responses={
-        200: {
-            "description": "The samples: a grid (vectors: a scatter plot), an array named "
-            "``samples`` in an npz file, or numbers.",
-            "content": {PNG: _BINARY, NPZ: _BINARY},
-            "headers": {
-                "ETag": {"schema": {"type": "string"}},
-                "Content-Location": {"schema": {"type": "string"}},
-            },
-        },
-        304: {"description": "If-None-Match names these samples; nothing was computed."},
-        **documented(
-            SERVICE_PROBLEMS[errors.JobNotFound],
-            SERVICE_PROBLEMS[errors.CheckpointNotFound],
-            NOT_ACCEPTABLE,
-            INVALID_QUERY,
-        ),
-    },
+    responses=documented_drawing(
+        "The samples: a grid (vectors: a scatter plot), an array named ``samples`` in an npz "
+        "file, or numbers."
+    ),
 )
 def get_samples(
     job_id: JobId,
@@ -71,46 +50,32 @@ def get_samples(
         Query(ge=1, le=10_000, description="How many; 1024 at most as PNG, 1000 as JSON."),
     ] = 64,
     seed: Seed = 0,
-    checkpoint: Annotated[
-        str, Query(max_length=200, description="Id of a checkpoint, or latest, or best.")
-    ] = "latest",
+    checkpoint: Choice = "latest",
     spread: Annotated[
         bool, Query(description="Add the spread's noise: y = g(z) + k, not g(z).")
     ] = False,
-    format: Annotated[
-        Literal["png", "npz", "json"] | None, Query(description="Overrides Accept.")
-    ] = None,
+    format: AskedForm = None,
 ) -> Response:
     """Draw samples. The same checkpoint, seed and n give the same bytes.
 
     A checkpoint named by its id answers for ever; ``latest`` and ``best`` say in Content-Location
     which one they are now.
     """
-    form = format or _FORMS[choose(request.headers.get("accept"), _FORMS)]
-    if n > N_MAX[form]:
-        message = f"must be at most {N_MAX[form]} as {form}; format=npz has up to {N_MAX['npz']}"
-        raise RefusedError(
-            INVALID_QUERY, f"/query/n {message}.", errors=[FieldError("/query/n", message)]
-        )
+    form = chosen_form(request, format)
+    check_count(n, form, N_MAX)
     source = services.sampling.checkpoint(job_id, checkpoint)
     wanted = SampleRequest(n=n, seed=seed, spread=spread)
-    etag = quoted(services.sampling.etag(source, wanted, form))
-    headers = {"ETag": etag, **VARY, "Cache-Control": "max-age=31536000, immutable"}
-    if source.id != checkpoint:
-        headers["Cache-Control"] = "no-cache"
-        query = {"n": n, "seed": seed, "checkpoint": source.id, "format": form}
-        query |= {"spread": "true"} if spread else {}
-        headers["Content-Location"] = f"{render.job_path(job_id)}/samples?{urlencode(query)}"
-    if is_unchanged(request, etag):
-        return Response(status_code=304, headers=headers)
-    samples = services.sampling.draw(source, wanted)
-    return Response(
-        _content(samples, form, source, wanted), headers=headers, media_type=_TYPES[form]
-    )
+
+    def draw() -> bytes | str:
+        return _content(services.sampling.draw(source, wanted), form, source, wanted)
+
+    query = {"n": n, "seed": seed} | ({"spread": "true"} if spread else {})
+    etag = services.sampling.etag(source, wanted, form)
+    return send_drawing(request, (job_id, "samples"), checkpoint, source, form, query, etag, draw)
 
 
 def _content(
-    samples: Samples, form: str, source: CheckpointInfo, wanted: SampleRequest
+    samples: Samples, form: Form, source: CheckpointInfo, wanted: SampleRequest
 ) -> bytes | str:
     if form == "png":
         return samples.png()
@@ -135,7 +100,7 @@ def _content(
     responses={
         200: {
             "description": "One row for each checkpoint, and real data in the last.",
-            "content": {PNG: _BINARY},
+            "content": {PNG: BINARY},
         },
         **documented(
             SERVICE_PROBLEMS[errors.JobNotFound],

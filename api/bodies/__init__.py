@@ -37,8 +37,10 @@ from api.bodies.results import (
     EventBody,
     EventPage,
     GridList,
+    InterpolationsBody,
     MetricPointBody,
     MetricsBody,
+    ReconstructionsBody,
     SamplesBody,
 )
 
@@ -55,6 +57,7 @@ __all__ = [
     "EventBody",
     "EventPage",
     "GridList",
+    "InterpolationsBody",
     "JobBody",
     "JobPage",
     "JobSummary",
@@ -69,6 +72,7 @@ __all__ = [
     "ProgressBody",
     "QueueBody",
     "ReadyBody",
+    "ReconstructionsBody",
     "SamplesBody",
     "State",
     "TrainerBody",

@@ -1,7 +1,7 @@
 """Events and results, as they are answered."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from api.bodies.base import Body
 from api.bodies.jobs import State
@@ -118,3 +118,46 @@ class SamplesBody(Body):
     """Shape of ``samples``: n, then the shape of one datum."""
     samples: list[Any]
     """Nested lists; row i depends on the seed and i alone."""
+
+
+class ReconstructionsBody(Body):
+    """Held-out data and their reconstructions as numbers; row i depends on the seed and i alone."""
+
+    checkpoint: str
+    """Id of the checkpoint they come from."""
+    step: int
+    seed: int
+    n: int
+    noise_scale: float
+    """Standard deviation of the noise in ``y``; 0 where the encoder sees clean data, y = x."""
+    shape: list[int]
+    """Shape of ``x``, ``y`` and ``g``: n, then the shape of one datum."""
+    x: list[Any]
+    """The data."""
+    y: list[Any]
+    """What the encoder saw: the data with noise, never clipped."""
+    z: list[list[float]]
+    """The means of the posterior at y."""
+    g: list[Any]
+    """The reconstructions: z decoded."""
+
+
+class InterpolationsBody(Body):
+    """Decoded paths between latents as numbers; path i depends on the seed and i alone."""
+
+    checkpoint: str
+    """Id of the checkpoint they come from."""
+    step: int
+    seed: int
+    n: int
+    steps: int
+    between: Literal["prior", "data"]
+    path: Literal["spherical", "linear"]
+    shape: list[int]
+    """Shape of ``g``: n, steps, then the shape of one datum."""
+    z: list[list[list[float]]]
+    """The latents along each path, both ends included."""
+    g: list[Any]
+    """The latents decoded."""
+    x: list[Any] | None
+    """Between data: the two data at the ends of each path."""

@@ -1,5 +1,6 @@
 """The Python client: ``Client(url).submit(spec).wait().samples(64)``; no torch, no Ray."""
 
+from api.client.arrays import Interpolations, Reconstructions
 from api.client.client import Client
 from api.client.connection import DEFAULT_URL, Event
 from api.client.errors import ApiError, ClientError, JobFailed, Unreachable
@@ -11,7 +12,9 @@ __all__ = [
     "Client",
     "ClientError",
     "Event",
+    "Interpolations",
     "JobFailed",
     "JobHandle",
+    "Reconstructions",
     "Unreachable",
 ]

@@ -1,5 +1,6 @@
 """One service at one address: requests, event streams and downloads, with their errors."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from api.client.errors import ApiError, ClientError, Unreachable
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 60.0
 STREAM_SILENCE_S = 45.0  # three signs of life missed
+SEE_OTHER = 303
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 T = TypeVar("T", bound=BaseModel)
@@ -38,6 +40,7 @@ class Connection:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
         self._http = httpx2.Client(base_url=self.url, timeout=timeout_s)
 
     def close(self) -> None:
@@ -114,22 +117,19 @@ class Connection:
             raise ApiError(problem_of(answer))
         return answer
 
-    def download(self, path: str, target: Path) -> str:
+    def download(self, path: str, target: Path, *, redirect: bool = False) -> str:
         """Write an answer into a file, whole or not at all; returns its sha256 as it was read.
 
+        With ``redirect`` the bytes come from the store itself, where the service offers that.
         Raises ClientError when it is not what its ETag says.
         """
         part = target.with_name(f".{target.name}.part")
         digest = hashlib.sha256()
         try:
-            with self._http.stream("GET", path) as answer, part.open("wb") as file:
-                if answer.is_error:
-                    answer.read()
-                    raise ApiError(problem_of(answer))
+            with self._opened(path, redirect) as (answer, promised), part.open("wb") as file:
                 for piece in answer.iter_bytes():
                     digest.update(piece)
                     file.write(piece)
-                promised = answer.headers.get("etag", "").strip('"')
             found = f"sha256:{digest.hexdigest()}"
             if promised != found:
                 raise ClientError(f"{path} arrived damaged; fetch it again")
@@ -139,6 +139,47 @@ class Connection:
         finally:
             part.unlink(missing_ok=True)
         return found
+
+    @contextlib.contextmanager
+    def _opened(self, path: str, redirect: bool) -> Iterator[tuple[httpx2.Response, str]]:
+        """A file's answer, from the service or from the store, and the digest it must have."""
+        params = {"redirect": "true"} if redirect else {}
+        with self._http.stream("GET", path, params=params) as answer:
+            if answer.is_error:
+                answer.read()
+                raise ApiError(problem_of(answer))
+            if answer.status_code != SEE_OTHER:
+                yield answer, _tag(answer)
+                return
+            location = answer.headers["location"]
+        # The store's own tag is no digest of the content; the service tells it to HEAD.
+        promised = _tag(self.request("HEAD", path))
+        with _from_store(location, self._timeout_s) as answer:
+            yield answer, promised
+
+
+@contextlib.contextmanager
+def _from_store(location: str, timeout_s: float) -> Iterator[httpx2.Response]:
+    """The answer at a signed address, asked for by nobody: no credentials, headers or cookies.
+
+    Raises ClientError, whose message does not hold the address: it is a key to the file.
+    """
+    store = httpx2.URL(location).host
+    hint = "or fetch it through the service, without redirect"
+    try:
+        with httpx2.Client(timeout=timeout_s) as http, http.stream("GET", location) as answer:
+            if not answer.is_success:
+                raise ClientError(
+                    f"the store at {store} answered with status {answer.status_code}; "
+                    f"try again, {hint}"
+                )
+            yield answer
+    except httpx2.TransportError as error:
+        raise ClientError(f"the store at {store} failed ({error}); try again, {hint}") from error
+
+
+def _tag(answer: httpx2.Response) -> str:
+    return str(answer.headers.get("etag", "")).strip('"')
 
 
 def job_path(job_id: str) -> str:

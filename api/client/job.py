@@ -1,23 +1,22 @@
 """One job, from the client's side."""
 
-import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import httpx2
 
 from api import bodies
+from api.client.arrays import Array, Interpolations, Reconstructions, arrays_in
 from api.client.connection import TIMEOUT_S, Connection, Event, job_path
 from api.client.errors import ApiError, JobFailed, Unreachable
 
-if TYPE_CHECKING:
-    import numpy as np
-
 RECONNECT_S = 0.5
-SampleForm = Literal["png", "npz", "json"]
+Form = Literal["png", "npz", "json"]
+Between = Literal["prior", "data"]
+PathKind = Literal["spherical", "linear"]
 _FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -115,14 +114,10 @@ class JobHandle:
 
     def samples(
         self, n: int = 64, seed: int = 0, checkpoint: str = "latest", *, spread: bool = False
-    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    ) -> Array:
         """Samples as an array of shape (n, *shape of one datum)."""
-        import numpy as np
-
         content = self.samples_bytes("npz", n, seed, checkpoint, spread=spread)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            samples: np.ndarray[Any, np.dtype[np.float32]] = arrays["samples"]
-        return samples
+        return arrays_in(content)["samples"]
 
     def samples_png(
         self, n: int = 64, seed: int = 0, checkpoint: str = "latest", *, spread: bool = False
@@ -132,7 +127,7 @@ class JobHandle:
 
     def samples_bytes(
         self,
-        form: SampleForm,
+        form: Form,
         n: int = 64,
         seed: int = 0,
         checkpoint: str = "latest",
@@ -140,15 +135,84 @@ class JobHandle:
         spread: bool = False,
     ) -> bytes:
         """Samples as the bytes of a png, npz or JSON file."""
-        params: dict[str, str | int] = {
-            "n": n,
-            "seed": seed,
-            "checkpoint": checkpoint,
-            "format": form,
-        }
-        if spread:
-            params["spread"] = "true"
-        return self._connection.request("GET", self._path("samples"), params=params).content
+        more = {"spread": "true"} if spread else {}
+        return self._drawn("samples", form, n, seed, checkpoint, more)
+
+    def reconstructions(
+        self, n: int = 16, seed: int = 0, checkpoint: str = "latest"
+    ) -> Reconstructions:
+        """Held-out data, what the encoder sees of them, and their reconstructions."""
+        arrays = arrays_in(self.reconstructions_bytes("npz", n, seed, checkpoint))
+        return Reconstructions(arrays["x"], arrays["y"], arrays["z"], arrays["g"])
+
+    def reconstructions_png(self, n: int = 16, seed: int = 0, checkpoint: str = "latest") -> bytes:
+        """Data, what the encoder sees of them, and reconstructions, in labelled rows."""
+        return self.reconstructions_bytes("png", n, seed, checkpoint)
+
+    def reconstructions_bytes(
+        self, form: Form, n: int = 16, seed: int = 0, checkpoint: str = "latest"
+    ) -> bytes:
+        """Reconstructions as the bytes of a png, npz or JSON file."""
+        return self._drawn("reconstructions", form, n, seed, checkpoint, {})
+
+    def interpolations(
+        self,
+        n: int = 8,
+        seed: int = 0,
+        checkpoint: str = "latest",
+        *,
+        steps: int = 10,
+        between: Between = "prior",
+        path: PathKind = "spherical",
+    ) -> Interpolations:
+        """n paths between draws of the prior, or between encoded held-out data, decoded."""
+        content = self.interpolations_bytes(
+            "npz", n, seed, checkpoint, steps=steps, between=between, path=path
+        )
+        arrays = arrays_in(content)
+        return Interpolations(arrays["z"], arrays["g"], arrays.get("x"))
+
+    def interpolations_png(
+        self,
+        n: int = 8,
+        seed: int = 0,
+        checkpoint: str = "latest",
+        *,
+        steps: int = 10,
+        between: Between = "prior",
+        path: PathKind = "spherical",
+    ) -> bytes:
+        """One path in a row (vectors: lines in a plot)."""
+        return self.interpolations_bytes(
+            "png", n, seed, checkpoint, steps=steps, between=between, path=path
+        )
+
+    def interpolations_bytes(
+        self,
+        form: Form,
+        n: int = 8,
+        seed: int = 0,
+        checkpoint: str = "latest",
+        *,
+        steps: int = 10,
+        between: Between = "prior",
+        path: PathKind = "spherical",
+    ) -> bytes:
+        """Interpolations as the bytes of a png, npz or JSON file."""
+        more = {"steps": steps, "between": between, "path": path}
+        return self._drawn("interpolations", form, n, seed, checkpoint, more)
+
+    def _drawn(
+        self,
+        what: str,
+        form: Form,
+        n: int,
+        seed: int,
+        checkpoint: str,
+        more: Mapping[str, str | int],
+    ) -> bytes:
+        params = {"n": n, "seed": seed, "checkpoint": checkpoint, "format": form, **more}
+        return self._connection.request("GET", self._path(what), params=params).content
 
     def filmstrip_png(
         self, epochs: Sequence[int] | None = None, n: int = 8, seed: int = 0
@@ -173,12 +237,27 @@ class JobHandle:
         path = self._path("checkpoints")
         return self._connection.get(bodies.CheckpointList, path).checkpoints
 
-    def download_weights(self, path: str | Path, checkpoint: str = "latest") -> Path:
-        """Write a checkpoint's weights into a file, checked against their digest."""
+    def download_weights(
+        self, path: str | Path, checkpoint: str = "latest", *, redirect: bool = False
+    ) -> Path:
+        """Write a checkpoint's weights into a file, checked against their digest.
+
+        ``redirect`` fetches them from the store itself, where the service offers that.
+        """
+        weights = self._path(f"checkpoints/{quote(checkpoint, safe='')}/weights")
+        return self._download(weights, path, redirect=redirect)
+
+    def artifacts(self) -> list[bodies.ArtifactBody]:
+        """The files that it published, by name."""
+        return self._connection.get(bodies.ArtifactList, self._path("artifacts")).artifacts
+
+    def download_artifact(self, name: str, path: str | Path, *, redirect: bool = False) -> Path:
+        """Write one of its files into a file here; see :meth:`download_weights`."""
+        return self._download(self._path(f"artifacts/{quote(name)}"), path, redirect=redirect)
+
+    def _download(self, address: str, path: str | Path, *, redirect: bool) -> Path:
         target = Path(path)
-        self._connection.download(
-            self._path(f"checkpoints/{quote(checkpoint, safe='')}/weights"), target
-        )
+        self._connection.download(address, target, redirect=redirect)
         return target
 
     def _path(self, below: str = "") -> str:
