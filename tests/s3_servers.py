@@ -136,6 +136,7 @@ class Proxy:
         self.bodies_to_cut = 0  # of GET, in the middle
         self.refused_part = 0  # number of a part that is refused
         self.requests: list[tuple[str, str, int]] = []
+        self.headers: list[dict[str, str]] = []  # of each request
         proxy = self
 
         class Handler(_Handler):
@@ -176,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        self.proxy.headers.append({name.lower(): text for name, text in self.headers.items()})
         refusal = self._refusal(urlsplit(self.path).query, len(body))
         if refusal is not None:
             status, code = refusal

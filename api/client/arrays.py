@@ -29,7 +29,7 @@ class Interpolations:
 
     z: Array
     g: Array
-    x: Array | None
+    x: "Array | None"
 
 
 def arrays_in(content: bytes) -> dict[str, Array]:

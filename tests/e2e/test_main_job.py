@@ -7,9 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from api.client import JobHandle
 from tests.e2e.conftest import Start
 from tests.e2e.processes import ROOT, spec
+from workers.data import load
 from workers.generate import Generator
+from workers.reconstruct import reconstruct
+from workers.spec import NamedDataset
 
 DIGITS = ROOT / "workers" / "datasets" / "mnist10k.npz"
 CONFIDENT = 0.9
@@ -72,15 +76,39 @@ def test_the_default_job_draws_digits(start: Start, tmp_path: Path) -> None:
     np.testing.assert_array_equal(offline, job.samples(64, seed=0))
     np.testing.assert_array_equal(offline[:16], job.samples(16, seed=0))
 
+    found = job.reconstructions(500, seed=0)
+    data = load(NamedDataset(name="mnist-10k"), tmp_path)
+    again = reconstruct(Generator.load(weights), data.held_out, 500)
+    np.testing.assert_array_equal(found.y, again.y)
+    np.testing.assert_array_equal(found.g, again.g)
+    # The noise has a variance of 0.25; a reconstruction is much nearer to the data.
+    assert np.mean((found.y - found.x) ** 2) > 0.24
+    assert np.mean((found.g - found.x) ** 2) < 0.05
+    _, digit = confidences(model, torch.from_numpy(found.x).unsqueeze(1))
+    _, rebuilt = confidences(model, torch.from_numpy(found.g).unsqueeze(1))
+    assert np.mean(digit == rebuilt) > 0.8
+    paths = job.interpolations(4, seed=0, between="data")
+    np.testing.assert_array_equal(paths.z[:, [0, -1]].reshape(8, -1), found.z[:8])
+    assert job.reconstructions_png().startswith(b"\x89PNG")
+
+
+def drawn(job: JobHandle) -> list[bytes]:
+    return [
+        job.samples_png(16, seed=5),
+        job.filmstrip_png(n=4),
+        job.reconstructions_png(16, seed=5),
+        job.interpolations_png(4, seed=5, between="data"),
+    ]
+
 
 def test_a_checkpoint_gives_the_same_bytes_after_a_restart(start: Start) -> None:
     service = start()
     job = service.client.submit(spec(3)).wait(60)
-    before = [job.samples_png(16, seed=5), job.filmstrip_png(n=4)]
+    before = drawn(job)
     array = job.samples(100, seed=5, spread=True)
     service.stop()
     again = start().client.job(job.id)
-    assert [again.samples_png(16, seed=5), again.filmstrip_png(n=4)] == before
+    assert drawn(again) == before
     np.testing.assert_array_equal(again.samples(100, seed=5, spread=True), array)
 
 

@@ -131,12 +131,34 @@ def test_samples_take_the_form_of_the_files_name(
     refused(run("samples", running.trained, "-o", "s.gif"), ".npz")
 
 
+def test_reconstructions_and_interpolations_take_the_form_of_the_files_name(
+    run: Run, running: Running, tmp_path: Path
+) -> None:
+    png, npz, text = (tmp_path / f"r.{suffix}" for suffix in ("png", "npz", "json"))
+    for file in (png, npz, text):
+        result = run("reconstructions", running.trained, "-o", str(file), "-n", "4", "--seed", "2")
+        assert (result.exit_code, result.stdout.strip()) == (0, str(file))
+    assert png.read_bytes().startswith(b"\x89PNG")
+    with np.load(npz, allow_pickle=False) as arrays:
+        assert arrays["g"].shape == (4, 8, 8)
+    assert json.loads(text.read_text())["n"] == 4
+    flags = ("--steps", "5", "--between", "data", "--path", "linear", "-n", "2")
+    assert run("interpolations", running.trained, "-o", str(npz), *flags).exit_code == 0
+    with np.load(npz, allow_pickle=False) as arrays:
+        assert arrays["g"].shape == (2, 5, 8, 8)
+        assert arrays["x"].shape == (2, 2, 8, 8)
+    refused(run("reconstructions", running.trained, "-o", "r.gif"), ".npz")
+    refused(run("interpolations", running.trained, "--steps", "1"), "steps")
+    assert run("interpolations", running.trained, "--path", "scenic").exit_code == 2
+
+
 def test_film_strip_and_weights_are_fetched(run: Run, running: Running, tmp_path: Path) -> None:
     strip, weights = tmp_path / "strip.png", tmp_path / "weights.safetensors"
     result = run("filmstrip", running.trained, "-o", str(strip), "--epochs", "1,3", "-n", "2")
     assert result.exit_code == 0
     assert strip.read_bytes().startswith(b"\x89PNG")
     assert run("weights", running.trained, "-o", str(weights)).exit_code == 0
+    assert run("weights", running.trained, "-o", str(weights), "--redirect").exit_code == 0
     assert Generator.load(weights).sample(1).shape == (1, 8, 8)
 
 

@@ -217,6 +217,39 @@ def test_a_checkpoint_is_chosen_by_its_id(trained: JobHandle) -> None:
     assert not np.array_equal(trained.samples(4), trained.samples(4, checkpoint=first.id))
 
 
+def test_reconstructions_can_be_fetched(trained: JobHandle) -> None:
+    found = trained.reconstructions(5, seed=3)
+    assert found.x.shape == found.y.shape == found.g.shape == (5, 8, 8)
+    assert found.z.shape == (5, 4)
+    assert not np.array_equal(found.x, found.y)
+    assert trained.reconstructions_png(5, seed=3).startswith(b"\x89PNG")
+    assert b'"noise_scale"' in trained.reconstructions_bytes("json", 5, seed=3)
+    first = trained.checkpoints()[0].id
+    assert not np.array_equal(trained.reconstructions(5, 3, first).g, found.g)
+
+
+def test_interpolations_can_be_fetched(trained: JobHandle) -> None:
+    found = trained.interpolations(3, seed=2, steps=4)
+    assert (found.g.shape, found.z.shape, found.x) == ((3, 4, 8, 8), (3, 4, 4), None)
+    between = trained.interpolations(3, seed=2, steps=4, between="data", path="linear")
+    assert between.x is not None
+    assert np.array_equal(between.x.reshape(6, 8, 8), trained.reconstructions(6, seed=2).x)
+    png = trained.interpolations_png(3, seed=2, steps=4, between="data")
+    assert png.startswith(b"\x89PNG")
+    assert b'"steps":4' in trained.interpolations_bytes("json", 3, seed=2, steps=4)
+
+
+def test_artifacts_are_listed_and_fetched(trained: JobHandle, tmp_path: Path) -> None:
+    grid = next(found for found in trained.artifacts() if found.name.startswith("grids/"))
+    # A store in a folder has no addresses: with redirect the service sends the file itself.
+    for redirect in (False, True):
+        path = trained.download_artifact(grid.name, tmp_path / "grid.png", redirect=redirect)
+        assert grid.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    with pytest.raises(ApiError):
+        trained.download_artifact("grids/nope.png", tmp_path / "nope.png")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_film_strip_and_metrics_can_be_fetched(trained: JobHandle) -> None:
     assert trained.filmstrip_png([1, 3], n=2).startswith(b"\x89PNG")
     assert trained.filmstrip_png(n=2).startswith(b"\x89PNG")
