@@ -78,10 +78,10 @@ class DrawnReconstructions:
 
     def png(self) -> bytes:
         """Data, what the encoder saw, and reconstructions, in rows or panels with these words."""
-        noise = f"+ noise, std {self.noise_scale:.3g}" if self.noise_scale else "without noise"
+        noise = f" + noise, std {self.noise_scale:.3g}" if self.noise_scale else ", without noise"
         rows = [
             ("x  held-out data", self.found.x),
-            (f"y  x {noise}", self.found.y),
+            (f"y = x{noise}", self.found.y),
             ("g  reconstruction", self.found.g),
         ]
         return rows_png(rows, self.is_image)
