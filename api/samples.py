@@ -10,6 +10,7 @@ from api.dependencies import Given, JobId
 from api.drawings import (
     BINARY,
     PNG,
+    VALUES_MAX,
     AskedForm,
     Choice,
     Form,
@@ -67,7 +68,9 @@ def get_samples(
     wanted = SampleRequest(n=n, seed=seed, spread=spread)
 
     def draw() -> bytes | str:
-        return _content(services.sampling.draw(source, wanted), form, source, wanted)
+        return _content(
+            services.sampling.draw(source, wanted, VALUES_MAX[form]), form, source, wanted
+        )
 
     query = {"n": n, "seed": seed} | ({"spread": "true"} if spread else {})
     etag = services.sampling.etag(source, wanted, form)

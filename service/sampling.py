@@ -39,6 +39,7 @@ from workers.interpolate import between_data, between_latents
 from workers.reconstruct import reconstruct
 
 CACHE_BYTES = 512 << 20
+VALUES_MAX = 1 << 25  # numbers in one answer
 FILMSTRIP_MAX_ROWS = 16  # more rows than this fit no screen
 
 
@@ -94,9 +95,16 @@ class Sampling:
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def draw(self, checkpoint: CheckpointInfo, request: SampleRequest) -> Samples:
-        """The samples. Raises CheckpointNotFound, NotReady, and ServiceError for a damaged one."""
+    def draw(
+        self, checkpoint: CheckpointInfo, request: SampleRequest, values_max: int = VALUES_MAX
+    ) -> Samples:
+        """The samples, of at most ``values_max`` numbers.
+
+        Raises InvalidQuery where they would be more, CheckpointNotFound, NotReady, and
+        ServiceError for a damaged checkpoint.
+        """
         generator = self._generator(checkpoint)
+        _check_values(generator, request.n, 1, values_max)
         array = generator.sample(request.n, request.seed, request.spread)
         return Samples(array, generator.is_image)
 

@@ -57,6 +57,14 @@ def test_the_same_request_gives_the_same_bytes_in_another_service(pictures: Trai
     assert first.rows() == second.rows()
 
 
+def test_more_samples_than_an_answer_may_hold_are_refused(pictures: Trained) -> None:
+    latest = pictures.sampling.checkpoint(pictures.job_id, "latest")
+    size = pictures.sampling.draw(latest, FOUR).array[0].size
+    assert pictures.sampling.draw(latest, FOUR, values_max=4 * size).array.shape[0] == 4
+    with pytest.raises(InvalidQuery, match="too much"):
+        pictures.sampling.draw(latest, FOUR, values_max=4 * size - 1)
+
+
 def test_a_convolutional_job_is_sampled_by_its_running_statistics(tmp_path: Path) -> None:
     trained = train(tmp_path, convolution_spec())
     latest = trained.sampling.checkpoint(trained.job_id, "latest")
