@@ -21,6 +21,8 @@ from service.jobs import (
 )
 from service.training import Plan
 
+VERBS = ("cancel", "pause", "resume", "retry", "fork")
+
 
 def job_path(job_id: str) -> str:
     """The path of a job."""
@@ -31,10 +33,10 @@ def job_links(job_id: str) -> dict[str, str]:
     """The paths of what belongs to a job."""
     path = job_path(job_id)
     names = (
-        *("spec", "cancel", "events", "metrics", "checkpoints"),
+        *("spec", "events", "metrics", "checkpoints"),
         *("samples", "grids", "filmstrip", "artifacts"),
     )
-    return {"self": path} | {name: f"{path}/{name}" for name in names}
+    return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
 
 
 def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
@@ -73,6 +75,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "reason": job.reason.value,
         "message": job.message,
         "cancel_requested": job.cancel_requested,
+        "pause_requested": job.pause_requested,
         "trainer": job.spec.trainer.kind,
         "dataset": dataset.name if dataset.kind == "named" else dataset.kind,
         "progress": progress_body(job.progress),
@@ -112,7 +115,7 @@ def job_body(
         limits=bodies.LimitsBody(
             max_wall_s=job.limits.max_wall_s, max_attempts=job.limits.max_attempts
         ),
-        queue=bodies.QueueBody(ahead=ahead) if waits else None,
+        queue=bodies.QueueBody(ahead=ahead, not_before=job.not_before) if waits else None,
         attempts=[attempt_body(attempt) for attempt in attempts],
         forks=list(forks),
         spec=job.spec.model_dump(mode="json"),

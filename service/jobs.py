@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.spec import TrainSpec
+from workers.spec import Start, TrainSpec
 
 
 class JobState(StrEnum):
@@ -16,6 +16,7 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -23,13 +24,16 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-# A lost attempt sends a running job back to the queue.
+# A lost attempt sends a running job back to the queue; failed and cancelled are left by a retry.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, *FINAL_STATES}),
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.PAUSED, *FINAL_STATES}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
 }
 
 
@@ -41,10 +45,16 @@ class Reason(StrEnum):
     WAITING_FOR_RESOURCES = "waiting_for_resources"
     WAITING_FOR_CLUSTER = "waiting_for_cluster"
     RECOVERING = "recovering"
+    RESUMED = "resumed"
+    RETRIED = "retried"
     # running
     STARTING = "starting"
     TRAINING = "training"
     CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    RESUMING = "resuming"
+    # paused; it is the word of workers.events.OutcomeReason too
+    PAUSED = "paused"
     # ended; the words of workers.events.OutcomeReason
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
@@ -73,10 +83,11 @@ class Limits(_Request):
     """Bounds on a job, over all its attempts."""
 
     max_wall_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """Seconds of training, over all attempts, after which the job fails with ``time_limit``."""
+    """Seconds of training, over all attempts, after which the job fails with ``time_limit``. Time
+    in the queue or paused does not count, and a retry begins to count anew."""
     max_attempts: int = Field(default=3, ge=1, le=100)
-    """Attempts that may be lost to crashes before the job fails; restarts of the service itself
-    do not count."""
+    """Attempts that may be lost to crashes, lack of memory or an unreachable store before the job
+    fails; restarts of the service itself do not count, and a retry begins to count anew."""
 
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
@@ -133,8 +144,8 @@ class Attempt:
     message: str | None = None
 
 
-Start = Literal["train_state", "weights"]
-"""What a fork takes over: weights, optimiser and step, or the weights alone."""
+ForkStart = Start
+"""What a fork takes over from its parent's checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from api.bodies.discovery import (
 )
 from api.bodies.jobs import (
     AttemptBody,
-    CancelBody,
+    Intent,
+    IntentBody,
     JobBody,
     JobPage,
     JobSummary,
@@ -47,7 +48,6 @@ __all__ = [
     "ArtifactBody",
     "ArtifactList",
     "AttemptBody",
-    "CancelBody",
     "CheckpointBody",
     "CheckpointList",
     "DatasetBody",
@@ -56,6 +56,8 @@ __all__ = [
     "EventBody",
     "EventPage",
     "GridList",
+    "Intent",
+    "IntentBody",
     "JobBody",
     "JobPage",
     "JobSummary",

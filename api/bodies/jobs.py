@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from api.bodies.base import Body
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Intent = Literal["cancelled", "paused", "running"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 class ProgressBody(Body):
@@ -28,6 +29,8 @@ class QueueBody(Body):
 
     ahead: int
     """Queued jobs that start before this one."""
+    not_before: datetime | None
+    """It waits until then, as an attempt was lost; null where it does not."""
 
 
 class AttemptBody(Body):
@@ -88,6 +91,8 @@ class JobSummary(Body):
     """The same in words, with what to do."""
     cancel_requested: bool
     """Whether somebody asked to cancel it; the state follows when nothing of it runs any more."""
+    pause_requested: bool
+    """Whether somebody asked to pause it; the state follows when nothing of it runs any more."""
     trainer: str
     """Kind of trainer."""
     dataset: str
@@ -120,11 +125,11 @@ class JobBody(JobSummary):
     """The resolved spec, with every default filled in; its schema is that of a submission's."""
 
 
-class CancelBody(Body):
-    """The answer to a cancel: the job, and what will become of it."""
+class IntentBody(Body):
+    """The answer to a verb: the job as it is, and what will become of it."""
 
-    intent: Literal["cancelled"] = "cancelled"
-    """The state in which the job will end."""
+    intent: Intent
+    """The state that the job is on its way to."""
     job: JobBody
 
 

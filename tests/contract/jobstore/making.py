@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from service.jobs import Attempt, Job, JobState, Limits, Parent, Reason, Start
+from service.jobs import Attempt, Job, JobState, Limits, Parent, Reason
 from service.jobstore import JobStore
 from workers.events import (
     ArtifactRecord,
@@ -16,7 +16,7 @@ from workers.events import (
     MetricsRecord,
     StartedRecord,
 )
-from workers.spec import TrainSpec
+from workers.spec import Start, TrainSpec
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _numbers = count()
