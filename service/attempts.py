@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from service.cluster.base import Cluster
+from service.cluster.base import Cluster, Sighting
+from service.cluster.memory import oom_kills
 from service.errors import StateConflict
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import judge
-from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
-from workers.errors import ArtifactExists, ArtifactNotFound
-from workers.events import RECORD, Outcome, OutcomeReason, read_outcome
+from workers.artifacts import ArtifactStore
+from workers.events import Outcome, OutcomeReason
 from workers.run import StopReason
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ class _Watch:
     asked_to_stop_at: float | None = None
     asked: StopReason | None = None
     idle_since: float | None = None
+    oom_kills: int | None = field(default_factory=oom_kills)
 
 
 class Attempts:
@@ -56,9 +56,9 @@ class Attempts:
         start_timeout_s: float,
     ) -> None:
         self._jobs = jobs
-        self._artifacts = artifacts
         self._cluster = cluster
         self._feed = feed
+        self._reports = Reports(jobs, artifacts, feed)
         self._starter = Starter(jobs, artifacts, cluster, cache_dir)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
@@ -92,10 +92,12 @@ class Attempts:
         """Bring a running job up to date: its events, its wishes, its end."""
         attempt = self._jobs.attempts(job.id)[-1]
         watch = self._watched.setdefault((job.id, attempt.number), _Watch())
-        outcome = self._outcome(attempt)
-        readable = self._ingest(attempt)
+        outcome = self._reports.outcome(attempt)
+        readable = self._reports.ingest(attempt)
         if outcome is None and not readable:
-            outcome = self._write_outcome(attempt, "internal_error", "Its events are unreadable.")
+            outcome = self._reports.write_outcome(
+                attempt, "internal_error", "Its events are unreadable."
+            )
         if outcome is None:
             outcome = self._outcome_of_the_lost(job, attempt, watch)
         if outcome is not None:
@@ -150,40 +152,6 @@ class Attempts:
         if job.reason is not reason:
             self._feed.notify(job.id, urgent=True)
 
-    def _ingest(self, attempt: Attempt) -> bool:
-        """Take in new chunks of events; returns whether they could be read."""
-        chunk = attempt.next_chunk
-        prefix = attempt_prefix(attempt.job_id, attempt.number)
-        while True:
-            try:
-                lines = self._artifacts.get(chunk_key(prefix, chunk)).splitlines()
-                records = [RECORD.validate_json(line) for line in lines]
-            except ArtifactNotFound:
-                return True
-            except ValidationError:
-                log.exception("%s: chunk %d is unreadable", prefix, chunk)
-                return False
-            self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
-            self._feed.notify(attempt.job_id, urgent=False)
-            chunk += 1
-
-    def _outcome(self, attempt: Attempt) -> Outcome | None:
-        key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
-        try:
-            return read_outcome(self._artifacts.get(key))
-        except ArtifactNotFound:
-            return None
-
-    def _write_outcome(self, attempt: Attempt, reason: OutcomeReason, message: str) -> Outcome:
-        """End an attempt in its process's place; returns the outcome that stands."""
-        key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
-        outcome = Outcome(reason=reason, message=message, at=datetime.now(UTC))
-        try:
-            self._artifacts.put(key, outcome.model_dump_json().encode())
-        except ArtifactExists:
-            return read_outcome(self._artifacts.get(key))
-        return outcome
-
     def _outcome_of_the_lost(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
         """The outcome of an attempt whose process is gone, or None while there is hope."""
         self._sessions.add(self._cluster.session)
@@ -192,7 +160,7 @@ class Attempts:
                 return self._write_lost(
                     job, attempt, watch, "Ray died, and the attempt with it", "cluster_lost"
                 )
-            return self._write_outcome(
+            return self._reports.write_outcome(
                 attempt,
                 "interrupted",
                 "The service was restarted, and this attempt ended; the job goes on from its "
@@ -203,9 +171,7 @@ class Attempts:
             self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         match sighting.state:
             case "gone":
-                cause = sighting.detail or "its process ended without a word"
-                message = f"The attempt was lost: {cause}"
-                return self._write_lost(job, attempt, watch, message, sighting.cause)
+                return self._write_gone(job, attempt, watch, sighting)
             case "pending":
                 return self._still_pending(job, attempt, watch)
             case "idle":
@@ -217,6 +183,16 @@ class Attempts:
             case "running":
                 watch.idle_since = None
         return None
+
+    def _write_gone(self, job: Job, attempt: Attempt, watch: _Watch, sighting: Sighting) -> Outcome:
+        """The kernel ends a process for want of memory without a word; its count is evidence."""
+        cause = sighting.detail or "its process ended without a word"
+        message, now = f"The attempt was lost: {cause}", oom_kills()
+        is_here = self._cluster.own and watch.oom_kills is not None and now is not None
+        if sighting.cause == "worker_lost" and is_here and now != watch.oom_kills:
+            message += "; the kernel has ended a process for want of memory meanwhile"
+            return self._write_lost(job, attempt, watch, message, "out_of_memory")
+        return self._write_lost(job, attempt, watch, message, sighting.cause)
 
     def _still_pending(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
         """A joined cluster may make an executor wait; an own one has room, so it must come."""
@@ -244,17 +220,19 @@ class Attempts:
         reason: OutcomeReason = "worker_lost",
     ) -> Outcome:
         if job.cancel_requested:
-            return self._write_outcome(attempt, "cancelled", "Cancelled; it had to be ended.")
+            return self._reports.write_outcome(
+                attempt, "cancelled", "Cancelled; it had to be ended."
+            )
         if job.pause_requested or watch.asked == "paused":
-            return self._write_outcome(attempt, "paused", "Paused; it had to be ended.")
+            return self._reports.write_outcome(attempt, "paused", "Paused; it had to be ended.")
         if self._service_stops:
-            return self._write_outcome(
+            return self._reports.write_outcome(
                 attempt,
                 "service_stopped",
                 "The service was stopped; the job goes on from its last checkpoint when it is "
                 "started again.",
             )
-        return self._write_outcome(attempt, reason, f"{message}.")
+        return self._reports.write_outcome(attempt, reason, f"{message}.")
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -284,7 +262,7 @@ class Attempts:
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
-        self._ingest(self._jobs.attempts(job.id)[-1])
+        self._reports.ingest(self._jobs.attempts(job.id)[-1])
         verdict = judge(job, outcome, self._jobs.attempts(job.id))
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:

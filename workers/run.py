@@ -120,15 +120,16 @@ def execute(run: Run, stop: StopFlag) -> Outcome:
     except WorkerError as error:
         reason, message = _worker_failure(error), str(error)
         step = error.step if isinstance(error, Diverged) else step
-    except (MemoryError, torch.OutOfMemoryError):
-        reason = "out_of_memory"
-        message = "The worker ran out of memory; use a smaller batch or network."
     except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
-        reason = "internal_error"
-        message = (
-            f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
-        )
-        detail = traceback.format_exc()
+        if _is_want_of_memory(error):
+            reason = "out_of_memory"
+            message = "The worker ran out of memory; use a smaller batch or network."
+        else:
+            reason = "internal_error"
+            message = (
+                f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
+            )
+            detail = traceback.format_exc()
     return _conclude(run, store, ledger, reason, message, step, detail)
 
 
@@ -140,6 +141,13 @@ _STOPPED: dict[OutcomeReason, str] = {
     "service is started again.",
     "interrupted": "Interrupted; the job goes on from its last checkpoint.",
 }
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Whether memory was asked for in vain; on the CPU torch says so in words alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _worker_failure(error: WorkerError) -> OutcomeReason:

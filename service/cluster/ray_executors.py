@@ -303,6 +303,8 @@ def _sighting(report: ExecutorReport) -> Sighting:
 
 def _cause(failure: RayError) -> str:
     """What Ray knows of the end, without its addresses, ids and advice."""
+    if isinstance(failure, OutOfMemoryError):
+        return "Ray ended its process, as the machine was running out of memory"
     exit_type = re.search(r"Worker exit type: (\w+)", str(failure))
     detail = re.search(r"Worker exit detail: ([^.\n]+)", str(failure))
     if exit_type is None or detail is None:

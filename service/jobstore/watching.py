@@ -24,6 +24,8 @@ def start_attempt(
     # A retry has given its number already; that no attempt has it yet, is for the primary key.
     if attempt.job_id != job.id or attempt.number not in (job.attempt, job.attempt + 1):
         raise ValueError(f"attempt {attempt.number} does not follow attempt {job.attempt}")
+    if job.state is not JobState.QUEUED:
+        raise StateConflict(f"a {job.state} job cannot be started", job.state)
     at_us = now_us()
     values = {
         "state": JobState.RUNNING.value,

@@ -119,8 +119,7 @@ def test_cancelling_an_ended_job_is_a_conflict_that_names_its_state(
 
 
 def test_a_wish_that_came_too_late_is_a_conflict_when_it_is_repeated(store: JobStore) -> None:
-    made = running(store)
-    store.request_cancel(made.id)
+    made = store.request_cancel(running(store).id)
     store.settle(made, JobState.SUCCEEDED, Reason.COMPLETED, "done")
     with pytest.raises(StateConflict):
         store.request_cancel(made.id)
