@@ -39,6 +39,10 @@ def job_links(job_id: str) -> dict[str, str]:
     return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
 
 
+def _parent_link(parent: Parent | None) -> dict[str, str]:
+    return {} if parent is None else {"parent": job_path(parent.job_id)}
+
+
 def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
     """How far a job is."""
     if progress is None:
@@ -85,7 +89,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "ended_at": job.ended_at,
-        "links": job_links(job.id),
+        "links": job_links(job.id) | _parent_link(job.parent),
     }
 
 
