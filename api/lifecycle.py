@@ -189,21 +189,24 @@ def _request(parent: Job, body: ForkBody) -> JobRequest:
     spec = parent.spec.model_dump(mode="json")
     dataset = body.spec.get("dataset")
     if isinstance(dataset, dict) and not dataset.keys() <= _NO_CONTENT:
-        spec["dataset"].pop("digest")  # other data have another
-    changes = body.model_dump(
-        include={"name", "labels", "priority", "limits"}, exclude_none=True, exclude_unset=True
-    )
-    whole = render.request_of(parent).model_dump(mode="json")
+        spec["dataset"].pop("digest", None)  # other data have another
+    named = {"name", "labels", "priority", "limits"}
+    changes = {
+        name: value
+        for name, value in body.model_dump(include=named, exclude_unset=True).items()
+        if value is not None
+    }
+    content = render.request_of(parent).model_dump(mode="json")
     if "limits" in changes:
-        changes["limits"] = whole["limits"] | changes["limits"]
+        changes["limits"] = content["limits"] | changes["limits"]
     try:
-        whole |= changes | {"spec": merged(spec, body.spec)}
-        return JobRequest.model_validate(whole)
+        content |= changes | {"spec": merged(spec, body.spec)}
+        return JobRequest.model_validate(content)
     except TooDeep as error:
         found: tuple[FieldError, ...] = (FieldError("/spec", "is nested too deeply"),)
         raise Refused(INVALID_BODY, "/spec is nested too deeply.", errors=found) from error
     except ValidationError as error:
         problems = [dict(problem) for problem in error.errors(include_url=False)]
-        found = field_errors(problems, whole, JobRequest.model_json_schema())
+        found = field_errors(problems, content, JobRequest.model_json_schema())
         detail = f"{found[0].pointer}: {found[0].message}"
         raise Refused(INVALID_BODY, detail, errors=found) from error

@@ -59,9 +59,9 @@ class LimitsBody(Body):
     """Bounds on a job."""
 
     max_wall_s: float | None
-    """Seconds of training after which the job fails with ``time_limit``."""
+    """Seconds of training, since the last retry, after which it fails with ``time_limit``."""
     max_attempts: int
-    """Attempts that may be lost to crashes before the job fails."""
+    """Attempts that may be lost, since the last retry, before the job fails."""
 
 
 class ParentBody(Body):

@@ -99,6 +99,18 @@ def test_wrong_limits_are_pointed_at(quiet: Quiet, body: dict[str, Any], pointer
     assert [field["pointer"] for field in fields] == [pointer]
 
 
+def test_a_limit_is_lifted_by_null(running: Running) -> None:
+    limits = {"max_wall_s": 1000.0, "max_attempts": 2}
+    lift = {"limits": {"max_wall_s": None}}
+    without = {"max_wall_s": None, "max_attempts": 2}
+    body = {"spec": {"trainer": {"epochs": 1}}, "start": "weights"}
+    limited = fork(running, {**body, "limits": limits}).json()["job"]["id"]
+    running.http.get(f"/v1/jobs/{limited}/events", headers={"Accept": "text/event-stream"})
+    made = running.http.post(f"/v1/jobs/{limited}/fork", json={**body, **lift}).json()["job"]
+    assert made["limits"] == without
+    running.http.post(f"/v1/jobs/{made['id']}/cancel")
+
+
 def fork(running: Running, body: dict[str, Any], **headers: str) -> Any:
     return running.http.post(f"/v1/jobs/{running.trained}/fork", json=body, headers=headers)
 
