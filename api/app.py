@@ -12,6 +12,7 @@ from api import (
     health,
     interpolations,
     jobs,
+    lifecycle,
     reconstructions,
     results,
     samples,
@@ -83,6 +84,7 @@ def _application(settings: Settings) -> _App:
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
     for module in (
         jobs,
+        lifecycle,
         events,
         results,
         samples,

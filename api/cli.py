@@ -7,23 +7,11 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from api import dataset_commands, lifecycle_commands, picture_commands
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
-from api.pictures import pictures
-from api.terminal import (
-    INTERRUPTED,
-    Checkpoint,
-    JobArgument,
-    Url,
-    connected,
-    dataset_ref,
-    failure,
-    given,
-    integers,
-    labels_of,
-    read_json,
-    terminal,
-)
+from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
+from api.terminal import dataset_ref, failure, given, integers, labels_of, read_json, terminal
 from api.watching import watch_job
 
 app = typer.Typer(
@@ -32,8 +20,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Train implicit generative models by spread divergence.",
 )
+app.add_typer(lifecycle_commands.app)
+app.add_typer(dataset_commands.app)
+app.add_typer(picture_commands.app)
 ID_WIDTH = len("job-0123456789abcdef")
-app.add_typer(pictures)
 
 
 @app.command()
@@ -167,14 +157,6 @@ def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def cancel(job: JobArgument, url: Url = DEFAULT_URL) -> None:
-    """Ask a job to end."""
-    with connected(url) as client:
-        found = client.job(job).cancel()
-        terminal().print(f"{found.id}: cancel requested; its state is {found.state}")
-
-
-@app.command()
 def weights(
     job: JobArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="safetensors file.")] = Path(
@@ -190,56 +172,6 @@ def weights(
     with connected(url) as client:
         fetched = client.job(job).download_weights(output, checkpoint, redirect=redirect)
         terminal().print(str(fetched), markup=False)
-
-
-@app.command()
-def datasets(url: Url = DEFAULT_URL) -> None:
-    """List the data sets."""
-    table = Table("name", "shape", "count", "size", "", "what it is", box=None)
-    with connected(url) as client:
-        for info in client.datasets():
-            shape = "×".join(str(size) for size in info.shape)
-            usable = "" if info.available else "not here"
-            what = info.title if info.available else info.detail
-            size = f"{info.size_bytes / 1e6:,.1f} MB"
-            table.add_row(info.name, shape, f"{info.count:,}", size, usable, escape(what))
-    terminal().print(table)
-
-
-@app.command()
-def upload(
-    name: Annotated[str, typer.Argument(help="Name of the data set.")],
-    file: Annotated[Path, typer.Argument(help="npz, idx, csv, or a zip of PNG or JPEG pictures.")],
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Move the name, where it has other content.")
-    ] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Upload a file as a data set, which jobs can then name."""
-    with connected(url) as client:
-        info = client.upload(name, file, replace=replace)
-        terminal().print(f"{info.name}: {info.title}, {info.digest}", markup=False)
-
-
-@app.command("delete-dataset")
-def delete_dataset(
-    name: Annotated[str, typer.Argument(help="Name of an uploaded data set.")],
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Forget an uploaded data set; refused while jobs use it."""
-    with connected(url) as client:
-        client.delete_dataset(name)
-        terminal().print(f"{name} is deleted", markup=False)
-
-
-@app.command()
-def trainers(url: Url = DEFAULT_URL) -> None:
-    """List the trainers."""
-    table = Table("name", "what it is", box=None)
-    with connected(url) as client:
-        for info in client.trainers():
-            table.add_row(info.name, escape(info.description))
-    terminal().print(table)
 
 
 @app.command()

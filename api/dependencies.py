@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Request
 from service.catalogue import Catalogue
 from service.datasets import Datasets
 from service.feed import Feed
+from service.forking import Forks
 from service.health import Health
 from service.results import Results
 from service.sampling import Sampling
@@ -19,6 +20,7 @@ class Services:
     """Everything that the routes call."""
 
     training: Training
+    forks: Forks
     results: Results
     sampling: Sampling
     datasets: Datasets

@@ -29,9 +29,11 @@ _SUMMARY: dict[str, Any] = {
     "reason": "training",
     "message": "Training.",
     "cancel_requested": False,
+    "pause_requested": False,
     "trainer": "delta_vae",
     "dataset": "mnist-10k",
     "progress": {"step": 540, "total_steps": 5400, "fraction": 0.1, "epoch": 6.0, "eta_s": 41.0},
+    "parent": None,
     "spec_digest": _DIGEST,
     "version": 3,
     "created_at": _AT,
@@ -56,6 +58,7 @@ _BODY = {
     "limits": {"max_wall_s": None, "max_attempts": 3},
     "queue": None,
     "attempts": [_ATTEMPT],
+    "forks": ["job-91d3a06e2f7b4c58"],
     "spec": SPEC,
 }
 _GRID = {
@@ -136,7 +139,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "JobBody": _BODY,
     "JobPage": {"jobs": [_SUMMARY], "next_cursor": None},
     "JobRequest": REQUEST,
-    "CancelBody": {"intent": "cancelled", "job": {**_BODY, "cancel_requested": True}},
+    "IntentBody": {"intent": "paused", "job": {**_BODY, "pause_requested": True}},
     "PlanBody": _PLAN,
     "EventPage": {"events": [_EVENT], "next_after": 7},
     "MetricsBody": {"metrics": {"loss_nats": [_POINT]}},

@@ -1,4 +1,4 @@
-"""Jobs: submit, read, list, relabel, cancel."""
+"""Jobs: submit, read, list, relabel."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -28,9 +28,30 @@ from service.jobs import Job, JobFilter, JobRequest, JobState, Label, LabelValue
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 
 LIMIT_MAX = 100
-_BODY_PROBLEMS = (MALFORMED_BODY, INVALID_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
-_MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
-_ETAG = {"schema": {"type": "string"}, "description": "The job's version."}
+BODY_PROBLEMS = (MALFORMED_BODY, INVALID_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
+MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
+SUBMISSION_PROBLEMS = (
+    *BODY_PROBLEMS,
+    SERVICE_PROBLEMS[errors.InvalidSpec],
+    SERVICE_PROBLEMS[errors.ExceedsCapacity],
+    SERVICE_PROBLEMS[errors.IdempotencyConflict],
+    INVALID_HEADER,
+    INVALID_QUERY,
+    SERVICE_PROBLEMS[errors.OutOfStorage],
+    SERVICE_PROBLEMS[errors.NotReady],
+)
+ETAG = {"schema": {"type": "string"}, "description": "The job's version."}
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key with the same body answers with the job it made before.",
+    ),
+]
 
 
 class LabelsPatch(BaseModel):
@@ -51,12 +72,15 @@ def json_answer(
     )
 
 
-def _whole(services: Services, job: Job) -> bodies.JobBody:
+def whole(services: Services, job: Job) -> bodies.JobBody:
+    """A job with all that its answer holds."""
     ahead = services.training.ahead_of(job) if job.state is JobState.QUEUED else 0
-    return render.job_body(job, services.training.attempts(job.id), ahead)
+    training = services.training
+    return render.job_body(job, training.attempts(job.id), ahead, training.forks_of(job.id))
 
 
-def _etag(job: Job) -> dict[str, str]:
+def etag_of(job: Job) -> dict[str, str]:
+    """The headers that name a job's version."""
     # Progress is not part of the version, so a cache must ask each time.
     return {"ETag": quoted(str(job.version)), "Cache-Control": "no-cache"}
 
@@ -70,21 +94,14 @@ def _etag(job: Job) -> dict[str, str]:
     responses={
         201: {
             "description": "The job is stored and queued.",
-            "headers": {"Location": {"schema": {"type": "string"}}, "ETag": _ETAG},
+            "headers": {"Location": {"schema": {"type": "string"}}, "ETag": ETAG},
         },
         200: {
             "model": bodies.PlanBody,
             "description": "With dry_run=true: what would be done; nothing is stored.",
         },
         **documented(
-            *_BODY_PROBLEMS,
-            SERVICE_PROBLEMS[errors.InvalidSpec],
-            SERVICE_PROBLEMS[errors.ExceedsCapacity],
-            SERVICE_PROBLEMS[errors.IdempotencyConflict],
-            INVALID_HEADER,
-            INVALID_QUERY,
-            SERVICE_PROBLEMS[errors.OutOfStorage],
-            SERVICE_PROBLEMS[errors.NotReady],
+            *SUBMISSION_PROBLEMS,
         ),
     },
     openapi_extra={
@@ -95,24 +112,16 @@ def submit_job(
     body: JobRequest,
     services: Given,
     dry_run: Annotated[bool, Query(description="Check and estimate only; store nothing.")] = False,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            pattern=r"^[\x21-\x7e]+$",
-            description="The same key with the same body answers with the job it made before.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store a job; it starts when resources are free. The spec is kept with every default."""
     if dry_run:
         return json_answer(render.plan_body(services.training.dry_run(body)))
     job, created = services.training.submit(body, idempotency_key)
-    headers = {"Location": render.job_path(job.id)} | _etag(job)
+    headers = {"Location": render.job_path(job.id)} | etag_of(job)
     if not created:
         headers["Idempotency-Replayed"] = "true"
-    return json_answer(_whole(services, job), 201, headers)
+    return json_answer(whole(services, job), 201, headers)
 
 
 @router.get(
@@ -157,18 +166,18 @@ def list_jobs(
     summary="Read a job",
     response_model=bodies.JobBody,
     responses={
-        200: {"description": "The job.", "headers": {"ETag": _ETAG}},
+        200: {"description": "The job.", "headers": {"ETag": ETAG}},
         304: {"description": "If-None-Match names the job's version."},
-        **documented(_MISSING_JOB, INVALID_QUERY),
+        **documented(MISSING_JOB, INVALID_QUERY),
     },
 )
 def get_job(job_id: JobId, request: Request, services: Given) -> Response:
     """Read a job. The ETag is its version: state, wishes and labels, but not its progress."""
     job = services.training.get(job_id)
-    headers = _etag(job)
+    headers = etag_of(job)
     if is_unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return json_answer(_whole(services, job), headers=headers)
+    return json_answer(whole(services, job), headers=headers)
 
 
 @router.patch(
@@ -177,11 +186,11 @@ def get_job(job_id: JobId, request: Request, services: Given) -> Response:
     summary="Change a job's labels",
     response_model=bodies.JobBody,
     responses={
-        200: {"description": "The job with its new labels.", "headers": {"ETag": _ETAG}},
+        200: {"description": "The job with its new labels.", "headers": {"ETag": ETAG}},
         **documented(
-            _MISSING_JOB,
+            MISSING_JOB,
             SERVICE_PROBLEMS[errors.VersionConflict],
-            *_BODY_PROBLEMS,
+            *BODY_PROBLEMS,
             INVALID_HEADER,
             INVALID_QUERY,
         ),
@@ -198,7 +207,7 @@ def set_labels(
 ) -> Response:
     """Replace a job's labels. With If-Match, only if the job has not changed since it was read."""
     job = services.training.set_labels(job_id, body.labels, expected_version(request))
-    return json_answer(_whole(services, job), headers=_etag(job))
+    return json_answer(whole(services, job), headers=etag_of(job))
 
 
 @router.get(
@@ -206,29 +215,8 @@ def set_labels(
     operation_id="get_job_spec",
     summary="The submission that makes this job again",
     response_model=JobRequest,
-    responses=documented(_MISSING_JOB, INVALID_QUERY),
+    responses=documented(MISSING_JOB, INVALID_QUERY),
 )
 def get_job_spec(job_id: JobId, services: Given) -> Response:
     """Answer with a body for POST /v1/jobs, its data set pinned and every default filled in."""
     return json_answer(render.request_of(services.training.get(job_id)))
-
-
-@router.post(
-    "/{job_id}/cancel",
-    operation_id="cancel_job",
-    summary="Cancel a job",
-    status_code=202,
-    response_model=bodies.CancelBody,
-    responses={
-        202: {"description": "The wish is stored.", "headers": {"ETag": _ETAG}},
-        **documented(_MISSING_JOB, SERVICE_PROBLEMS[errors.StateConflict], INVALID_QUERY),
-    },
-)
-def cancel_job(job_id: JobId, services: Given) -> Response:
-    """Ask for a job to end; asking twice is safe.
-
-    A running job gets a grace period for a last checkpoint. It says ``cancelled`` only when
-    nothing of it runs any more.
-    """
-    job = services.training.cancel(job_id)
-    return json_answer(bodies.CancelBody(job=_whole(services, job)), 202, _etag(job))

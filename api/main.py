@@ -19,6 +19,7 @@ from service.cluster.ray_cluster import RayCluster
 from service.datasets import Datasets
 from service.errors import ConfigurationError
 from service.feed import Feed
+from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
 from service.results import Results
@@ -62,8 +63,10 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
+    training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
     services = Services(
-        training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
+        training=training,
+        forks=Forks(jobs, artifacts, training, results),
         results=results,
         sampling=Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes),
         datasets=datasets,

@@ -16,9 +16,12 @@ from service.jobs import (
     JobState,
     MetricPoint,
     Page,
+    Parent,
     Progress,
 )
 from service.training import Plan
+
+VERBS = ("cancel", "pause", "resume", "retry", "fork")
 
 
 def job_path(job_id: str) -> str:
@@ -30,10 +33,14 @@ def job_links(job_id: str) -> dict[str, str]:
     """The paths of what belongs to a job."""
     path = job_path(job_id)
     names = (
-        *("spec", "cancel", "events", "metrics", "checkpoints"),
+        *("spec", "events", "metrics", "checkpoints"),
         *("samples", "reconstructions", "interpolations", "grids", "filmstrip", "artifacts"),
     )
-    return {"self": path} | {name: f"{path}/{name}" for name in names}
+    return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
+
+
+def _parent_link(parent: Parent | None) -> dict[str, str]:
+    return {} if parent is None else {"parent": job_path(parent.job_id)}
 
 
 def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
@@ -49,6 +56,18 @@ def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
     )
 
 
+def parent_body(parent: Parent | None) -> bodies.ParentBody | None:
+    """Where a fork comes from."""
+    if parent is None:
+        return None
+    return bodies.ParentBody(
+        job=parent.job_id,
+        checkpoint=parent.checkpoint_id,
+        digest=parent.digest,
+        start=parent.start,
+    )
+
+
 def _summary_fields(job: Job) -> dict[str, Any]:
     dataset = job.spec.dataset
     return {
@@ -60,15 +79,17 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "reason": job.reason.value,
         "message": job.message,
         "cancel_requested": job.cancel_requested,
+        "pause_requested": job.pause_requested,
         "trainer": job.spec.trainer.kind,
         "dataset": dataset.name if dataset.kind == "named" else dataset.kind,
         "progress": progress_body(job.progress),
+        "parent": parent_body(job.parent),
         "spec_digest": job.spec_digest,
         "version": job.version,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "ended_at": job.ended_at,
-        "links": job_links(job.id),
+        "links": job_links(job.id) | _parent_link(job.parent),
     }
 
 
@@ -88,7 +109,9 @@ def attempt_body(attempt: Attempt) -> bodies.AttemptBody:
     )
 
 
-def job_body(job: Job, attempts: Sequence[Attempt], ahead: int) -> bodies.JobBody:
+def job_body(
+    job: Job, attempts: Sequence[Attempt], ahead: int, forks: Sequence[str]
+) -> bodies.JobBody:
     """A job, whole."""
     waits = job.state is JobState.QUEUED
     return bodies.JobBody(
@@ -96,8 +119,9 @@ def job_body(job: Job, attempts: Sequence[Attempt], ahead: int) -> bodies.JobBod
         limits=bodies.LimitsBody(
             max_wall_s=job.limits.max_wall_s, max_attempts=job.limits.max_attempts
         ),
-        queue=bodies.QueueBody(ahead=ahead) if waits else None,
+        queue=bodies.QueueBody(ahead=ahead, not_before=job.not_before) if waits else None,
         attempts=[attempt_body(attempt) for attempt in attempts],
+        forks=list(forks),
         spec=job.spec.model_dump(mode="json"),
     )
 

@@ -1,44 +1,16 @@
 """What the command line reads from its arguments and writes to the terminal."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from api.client import Client, ClientError
-
 PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
-INTERRUPTED = 130  # what shells report for Ctrl-C
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="SPREADTRAIN_URL", help="Address of the service.")
-]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", help="Id of a checkpoint, or latest, or best.")
-]
-
-
-@contextlib.contextmanager
-def connected(url: str) -> Iterator[Client]:
-    """A client; what goes wrong becomes one red line and exit code 1."""
-    try:
-        with Client(url) as client:
-            yield client
-    except (ClientError, TimeoutError) as error:
-        raise failure(str(error)) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise failure(f"{where}{error.strerror or error}") from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def terminal() -> Console:

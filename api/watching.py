@@ -25,12 +25,19 @@ def watch_job(job: JobHandle, console: Console) -> JobHandle:
     return done
 
 
+# Why a job does not train, and what somebody did to it.
+_TOLD = (
+    *("waiting_for_resources", "waiting_for_cluster", "recovering"),
+    *("pausing", "paused", "resumed", "retried"),
+)
+
+
 def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> None:
     data = event.data
     match event.kind:
         case "state":
             progress.update(task, state=data["state"])
-            if data["reason"] in ("waiting_for_resources", "waiting_for_cluster", "recovering"):
+            if data["reason"] in _TOLD:
                 console.print(f"{data['state']}: {data['message']}", markup=False)
         case "progress":
             progress.update(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.spec import TrainSpec
+from workers.spec import Start, TrainSpec
 
 
 class JobState(StrEnum):
@@ -16,6 +16,7 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -23,13 +24,16 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-# A lost attempt sends a running job back to the queue.
+# A lost attempt sends a running job back to the queue; failed and cancelled are left by a retry.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, *FINAL_STATES}),
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.PAUSED, *FINAL_STATES}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
 }
 
 
@@ -41,10 +45,16 @@ class Reason(StrEnum):
     WAITING_FOR_RESOURCES = "waiting_for_resources"
     WAITING_FOR_CLUSTER = "waiting_for_cluster"
     RECOVERING = "recovering"
+    RESUMED = "resumed"
+    RETRIED = "retried"
     # running
     STARTING = "starting"
     TRAINING = "training"
     CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    RESUMING = "resuming"
+    # paused; it is the word of workers.events.OutcomeReason too
+    PAUSED = "paused"
     # ended; the words of workers.events.OutcomeReason
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
@@ -73,10 +83,11 @@ class Limits(_Request):
     """Bounds on a job, over all its attempts."""
 
     max_wall_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """Seconds of training, over all attempts, after which the job fails with ``time_limit``."""
+    """Seconds of training, over all attempts, after which the job fails with ``time_limit``. Time
+    in the queue or paused does not count, and a retry begins to count anew."""
     max_attempts: int = Field(default=3, ge=1, le=100)
-    """Attempts that may be lost to crashes before the job fails; restarts of the service itself
-    do not count."""
+    """Attempts that may be lost to crashes, lack of memory or an unreachable store before the job
+    fails; restarts of the service itself do not count, and a retry begins to count anew."""
 
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
@@ -133,12 +144,33 @@ class Attempt:
     message: str | None = None
 
 
+ForkStart = Start
+"""What a fork takes over from its parent's checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Where a fork comes from: a checkpoint of another job.
+
+    ``prefix`` is where the fork keeps its own copy, so that the parent may thin or be deleted;
+    ``digest`` is of the checkpoint's weights.
+    """
+
+    job_id: str
+    checkpoint_id: str
+    prefix: str
+    digest: str
+    start: Start
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it is stored.
 
     ``version`` rises with every change of state, wish or labels, not with progress.
-    ``cancel_requested`` is a wish; the state follows when nothing of the attempt is left.
+    ``cancel_requested`` and ``pause_requested`` are wishes; the state follows when nothing of the
+    attempt is left. A queued job does not start before ``not_before``. Attempts below
+    ``counts_from`` were before the last retry and do not count against the limits.
     """
 
     id: str
@@ -155,9 +187,13 @@ class Job:
     created_at: datetime
     updated_at: datetime
     cancel_requested: bool = False
+    pause_requested: bool = False
     attempt: int = 0
+    counts_from: int = 0
+    not_before: datetime | None = None
     progress: Progress | None = None
     ended_at: datetime | None = None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
-"""The use cases of a training job: submit, cancel, list."""
+"""The use cases of a training job: submit, cancel, pause, resume, retry, list."""
 
+import builtins
 import hashlib
 import json
 import secrets
@@ -11,13 +12,15 @@ from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.datasets import Datasets, is_upload
 from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, OutOfStorage
 from service.feed import Feed
-from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Page, Reason
+from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, Page, Parent, Reason
 from service.jobstore import Idempotency, JobStore
 from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
+from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
 from workers.spec import NamedDataset, TrainSpec
 
+FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
 
 
@@ -65,26 +68,44 @@ class Training:
         """
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(key=idempotency_key, body_digest=_digest(request))
+            idempotency = Idempotency(key=idempotency_key, body_digest=request_digest(request))
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
-        spec, _ = self._checked(request)
-        now = datetime.now(UTC)
+        spec, _ = self.checked(request)
+        return self.store(
+            request.model_copy(update={"spec": spec}),
+            f"job-{secrets.token_hex(8)}",
+            spec.digest(),
+            None,
+            idempotency,
+        )
+
+    def store(
+        self,
+        request: JobRequest,
+        job_id: str,
+        spec_digest: str,
+        parent: Parent | None,
+        idempotency: Idempotency | None,
+    ) -> tuple[Job, bool]:
+        """Store a checked request as a queued job; returns it, or the job that has the key."""
+        spec, now = request.spec, datetime.now(UTC)
         job = Job(
-            id=f"job-{secrets.token_hex(8)}",
+            id=job_id,
             name=request.name,
             labels=request.labels,
             priority=request.priority,
             limits=request.limits,
             spec=spec,
-            spec_digest=spec.digest(),
+            spec_digest=spec_digest,
             state=JobState.QUEUED,
             reason=Reason.SUBMITTED,
             message="Submitted; the service will start it as soon as there is room.",
             version=1,
             created_at=now,
             updated_at=now,
+            parent=parent,
         )
         stored, created = self._jobs.add(job, idempotency, needs_content=is_upload(spec.dataset))
         self._wake()
@@ -92,7 +113,8 @@ class Training:
 
     def dry_run(self, request: JobRequest) -> Plan:
         """Everything that a submission would check, and what it would cost; stores nothing."""
-        spec, costs = self._checked(request)
+        spec, info = self.checked(request)
+        costs = estimate(spec, info)
         queued = self._jobs.queued()
         ahead = sum(1 for job in queued if job.priority >= request.priority)
         running = self._jobs.running()
@@ -131,10 +153,39 @@ class Training:
         """How many queued jobs start before this one."""
         return self._jobs.ahead_of(job)
 
+    def forks_of(self, job_id: str) -> builtins.list[str]:
+        """Ids of the jobs that were forked from this one, oldest first, as many as are shown."""
+        return self._jobs.forks_of(job_id, FORKS_SHOWN)
+
     def cancel(self, job_id: str) -> Job:
         """Note the wish; the watcher cancels. Raises StateConflict for a job that has ended."""
-        job = self._jobs.request_cancel(job_id)
-        self._feed.notify(job_id, urgent=True)
+        return self._told(self._jobs.request_cancel(job_id))
+
+    def pause(self, job_id: str) -> Job:
+        """Note the wish; the watcher pauses. A queued job is paused at once.
+
+        Raises StateConflict for a job that has ended or is being cancelled.
+        """
+        return self._told(self._jobs.request_pause(job_id))
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a paused job again, or take the wish to pause back.
+
+        Raises StateConflict for a job that has ended or is being cancelled.
+        """
+        return self._told(self._jobs.resume(job_id))
+
+    def retry(self, job_id: str, limits: Limits | None = None) -> Job:
+        """Queue a failed or cancelled job again, as a new attempt from its last checkpoint.
+
+        ``limits`` replace the job's; losses and time count anew. Raises StateConflict for a job
+        that has not ended, or has succeeded.
+        """
+        return self._told(self._jobs.retry(job_id, limits))
+
+    def _told(self, job: Job) -> Job:
+        """The job, after its followers and the watcher were told of a change."""
+        self._feed.notify(job.id, urgent=True)
         self._wake()
         return job
 
@@ -144,8 +195,11 @@ class Training:
         """Replace the labels; raises VersionConflict if the job is no longer at that version."""
         return self._jobs.set_labels(job_id, labels, expected_version)
 
-    def _checked(self, request: JobRequest) -> tuple[TrainSpec, Estimate]:
-        """The resolved spec and its costs, or the error that says why it cannot be carried out."""
+    def checked(self, request: JobRequest) -> tuple[TrainSpec, DatasetInfo]:
+        """The resolved spec and its data, or the error that says why it cannot be carried out.
+
+        Raises InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady.
+        """
         pinned = request.spec.dataset.digest
         try:
             info = self._datasets.describe(request.spec.dataset)
@@ -167,7 +221,7 @@ class Training:
         costs = estimate(spec, info)
         self._check_capacity(spec, costs)
         self._check_storage(costs)
-        return spec, costs
+        return spec, info
 
     def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
         wanted, ceiling = spec.resources, self._ceiling()
@@ -229,7 +283,8 @@ class Training:
         return None
 
 
-def _digest(request: JobRequest) -> str:
-    """The same for the same request, in whatever order its keys came."""
-    body = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+def request_digest(request: JobRequest, *circumstances: str) -> str:
+    """The same for the same request, in whatever order its keys came, in the same circumstances."""
+    content = request.model_dump(mode="json")
+    body = json.dumps([content, *circumstances] if circumstances else content, sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()

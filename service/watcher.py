@@ -5,6 +5,7 @@ where it has its one writer: wishes from the database, events and outcomes from 
 store, processes from the cluster. Nothing is remembered here that a restart would need.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -65,15 +66,22 @@ class Watcher:
         """One round; returns whether attempts are running."""
         for job in self._jobs.running():
             self._follow(job)
-        for job in self._jobs.queued_to_cancel():
-            self._attempts.settle(
-                job, JobState.CANCELLED, Reason.CANCELLED, "Cancelled before it ran."
-            )
+        for job in self._jobs.queued_with_wishes():
+            self._grant(job)
         running = self._jobs.running()
         self._serve_queue(running)
         known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
         self._cluster.tend(frozenset(known))
         return bool(running)
+
+    def _grant(self, job: Job) -> None:
+        """A queued job has nothing that must end first. What is asked meanwhile, is for the next
+        round."""
+        to, reason, message = JobState.PAUSED, Reason.PAUSED, "Paused; resume lets it go on."
+        if job.cancel_requested:
+            to, reason, message = JobState.CANCELLED, Reason.CANCELLED, "Cancelled before it ran."
+        with contextlib.suppress(StateConflict):
+            self._attempts.settle(job, to, reason, message)
 
     def _follow(self, job: Job) -> None:
         """Bring one job up to date; what is wrong with it alone does not hold up the others."""
@@ -128,11 +136,14 @@ class Watcher:
         free = self._cluster.capacity()
         for job in running:
             free = free.minus(job.spec.resources)
-        for job in self._jobs.queued(AT_A_TIME):
+        for job in self._jobs.startable(AT_A_TIME):
             if not free.fits(job.spec.resources):
                 self._explain_queue(len(running))
                 return
-            started = self._attempts.start(job)
+            try:
+                started = self._attempts.start(job)
+            except StateConflict:  # paused since it was read
+                continue
             if started.state is JobState.RUNNING:
                 running.append(started)
                 free = free.minus(job.spec.resources)
@@ -143,10 +154,11 @@ class Watcher:
         if now - self._explained_at < EXPLAIN_INTERVAL_S:
             return
         self._explained_at = now
-        for job in self._jobs.queued(EXPLAINED):
+        for job in self._jobs.startable(EXPLAINED):
             wanted = job.spec.resources
             message = (
                 f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s); "
                 f"{running} running job(s) hold what there is."
             )
-            self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)
+            with contextlib.suppress(StateConflict):  # paused since it was read
+                self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)

@@ -9,8 +9,10 @@ from service.attempts import Attempts
 from service.cluster.inline import InlineCluster
 from service.datasets import Datasets
 from service.feed import Feed
+from service.forking import Forks
 from service.jobs import FINAL_STATES, Job, JobRequest
 from service.jobstore import JobStore
+from service.results import Results
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore
@@ -26,6 +28,7 @@ class Service:
     cluster: InlineCluster
     datasets: Datasets
     training: Training
+    forks: Forks
     watcher: Watcher
     attempts: Attempts
 
@@ -63,4 +66,5 @@ def make_service(
     watcher = Watcher(jobs, cluster, attempts)
     datasets = make_datasets(jobs, artifacts, cache_dir)
     training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
-    return Service(jobs, artifacts, cluster, datasets, training, watcher, attempts)
+    forks = Forks(jobs, artifacts, training, Results(jobs, artifacts))
+    return Service(jobs, artifacts, cluster, datasets, training, forks, watcher, attempts)

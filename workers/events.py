@@ -185,6 +185,7 @@ OutcomeReason = Literal[
     "stopped_early",
     "interrupted",
     "cancelled",
+    "paused",
     "diverged",
     "invalid",
     "data_unavailable",

@@ -13,7 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
-from workers.checkpoint import Versions, decode_tensors, parse_manifest, verify
+from workers.beginning import Origin, Tensors, beginning
+from workers.checkpoint import Versions
 from workers.data import Dataset, DatasetInfo, load
 from workers.errors import (
     ArtifactExists,
@@ -48,13 +49,14 @@ from workers.publish import KeptCheckpoint, Publisher
 from workers.spec import TrainSpec
 from workers.train import train
 
-StopReason = Literal["cancelled", "interrupted", "service_stopped"]
+StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped"]
 
 
 class Run(BaseModel):
     """One attempt as it crosses to the process that executes it.
 
-    ``resume_from`` is the prefix of the checkpoint to go on from; ``earlier`` the checkpoints of
+    ``resume_from`` is the prefix of the job's own checkpoint to go on from, ``origin`` where a fork
+    begins that has none yet; ``earlier`` the checkpoints of
     the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the seconds that the
     job's time limit leaves.
     """
@@ -67,6 +69,7 @@ class Run(BaseModel):
     artifacts_uri: str
     cache_dir: Path
     resume_from: str | None = None
+    origin: Origin | None = None
     earlier: tuple[KeptCheckpoint, ...] = ()
     wall_s: float | None = None
     versions: Versions = Versions()
@@ -117,25 +120,34 @@ def execute(run: Run, stop: StopFlag) -> Outcome:
     except WorkerError as error:
         reason, message = _worker_failure(error), str(error)
         step = error.step if isinstance(error, Diverged) else step
-    except (MemoryError, torch.OutOfMemoryError):
-        reason = "out_of_memory"
-        message = "The worker ran out of memory; use a smaller batch or network."
     except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
-        reason = "internal_error"
-        message = (
-            f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
-        )
-        detail = traceback.format_exc()
+        if _is_want_of_memory(error):
+            reason = "out_of_memory"
+            message = "The worker ran out of memory; use a smaller batch or network."
+        else:
+            reason = "internal_error"
+            message = (
+                f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
+            )
+            detail = traceback.format_exc()
     return _conclude(run, store, ledger, reason, message, step, detail)
 
 
 _STOPPED: dict[OutcomeReason, str] = {
     "cancelled": "Cancelled by request; the last checkpoint is kept.",
+    "paused": "Paused by request, with a checkpoint.",
     "time_limit": "The time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
     "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
     "service is started again.",
     "interrupted": "Interrupted; the job goes on from its last checkpoint.",
 }
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Whether memory was asked for in vain; on the CPU torch says so in words alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _worker_failure(error: WorkerError) -> OutcomeReason:
@@ -170,10 +182,8 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
     if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
         raise ClaimLost
     data = load(run.spec.dataset, run.cache_dir, store)
-    resume = None
-    if run.resume_from is not None:
-        resume = _train_state(store, run.resume_from)
-    ledger.append(_started(run, data))
+    resume = beginning(store, run.resume_from, run.origin)
+    ledger.append(_started(run, data, resume))
     begun = time.monotonic()
 
     def should_stop() -> bool:
@@ -212,25 +222,16 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
     raise AssertionError("train() ended without Finished")
 
 
-def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
-    """A checkpoint's train state, checked against its manifest."""
-    manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
-    with store.open_file(f"{prefix}/train_state.safetensors") as path:
-        verify(path, manifest.train_state)
-        return decode_tensors(path)
-
-
-def _started(run: Run, data: Dataset) -> StartedRecord:
+def _started(run: Run, data: Dataset, resume: Tensors | None) -> StartedRecord:
     trainer = run.spec.trainer
     steps_per_epoch = -(-data.train.shape[0] // trainer.batch_size)
-    resumed = int(run.resume_from.rsplit("/", 1)[1]) if run.resume_from is not None else None
     return StartedRecord(
         at=datetime.now(UTC),
         pid=os.getpid(),
         host=socket.gethostname(),
         total_steps=trainer.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
-        resumed_from_step=resumed,
+        resumed_from_step=None if resume is None else int(resume["step"]) or None,
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from api.bodies.base import Body
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Intent = Literal["cancelled", "paused", "running"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 class ProgressBody(Body):
@@ -28,6 +29,8 @@ class QueueBody(Body):
 
     ahead: int
     """Queued jobs that start before this one."""
+    not_before: datetime | None
+    """It waits until then, as an attempt was lost; null where it does not."""
 
 
 class AttemptBody(Body):
@@ -56,9 +59,22 @@ class LimitsBody(Body):
     """Bounds on a job."""
 
     max_wall_s: float | None
-    """Seconds of training after which the job fails with ``time_limit``."""
+    """Seconds of training, since the last retry, after which it fails with ``time_limit``."""
     max_attempts: int
-    """Attempts that may be lost to crashes before the job fails."""
+    """Attempts that may be lost, since the last retry, before the job fails."""
+
+
+class ParentBody(Body):
+    """Where a fork comes from."""
+
+    job: str
+    """Id of the job that was forked; it may be deleted since."""
+    checkpoint: str
+    """Id of the checkpoint from which the fork began."""
+    digest: str
+    """sha256 of that checkpoint's weights file."""
+    start: Literal["train_state", "weights"]
+    """What was taken over: weights, optimiser and step, or the weights alone."""
 
 
 class JobSummary(Body):
@@ -75,12 +91,16 @@ class JobSummary(Body):
     """The same in words, with what to do."""
     cancel_requested: bool
     """Whether somebody asked to cancel it; the state follows when nothing of it runs any more."""
+    pause_requested: bool
+    """Whether somebody asked to pause it; the state follows when nothing of it runs any more."""
     trainer: str
     """Kind of trainer."""
     dataset: str
     """Name of the data set, or kind of toy."""
     progress: ProgressBody | None
     """Null until the first attempt has started."""
+    parent: ParentBody | None
+    """Where a fork comes from; null for a job of its own."""
     spec_digest: str
     """Identity of the computation: equal digests compute the same."""
     version: int
@@ -99,15 +119,17 @@ class JobBody(JobSummary):
     queue: QueueBody | None
     """Null unless the job is queued."""
     attempts: list[AttemptBody]
+    forks: list[str]
+    """Ids of the jobs that were forked from this one, oldest first; at most 100."""
     spec: dict[str, Any]
     """The resolved spec, with every default filled in; its schema is that of a submission's."""
 
 
-class CancelBody(Body):
-    """The answer to a cancel: the job, and what will become of it."""
+class IntentBody(Body):
+    """The answer to a verb: the job as it is, and what will become of it."""
 
-    intent: Literal["cancelled"] = "cancelled"
-    """The state in which the job will end."""
+    intent: Intent
+    """The state that the job is on its way to."""
     job: JobBody
 
 

@@ -1,9 +1,10 @@
 """One job, from the client's side."""
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx2
@@ -95,8 +96,52 @@ class JobHandle:
 
     def cancel(self) -> "JobHandle":
         """Ask it to end; asking twice is safe."""
-        answer = self._connection.request("POST", self._path("cancel"))
-        self.body = bodies.CancelBody.model_validate_json(answer.content).job
+        return self._ask("cancel")
+
+    def pause(self) -> "JobHandle":
+        """Ask it to publish a checkpoint and give its resources back; asking twice is safe."""
+        return self._ask("pause")
+
+    def resume(self) -> "JobHandle":
+        """Let it go on from its last checkpoint, or take the wish to pause back."""
+        return self._ask("resume")
+
+    def retry(self, limits: Mapping[str, Any] | None = None) -> "JobHandle":
+        """Let it go on as a new attempt after it failed or was cancelled; ``limits`` (such as
+        ``max_wall_s``) replace the job's where they are named."""
+        return self._ask("retry", {"limits": dict(limits)} if limits else None)
+
+    def fork(
+        self,
+        spec: Mapping[str, Any] | None = None,
+        *,
+        checkpoint: str = "latest",
+        start: Literal["train_state", "weights"] = "train_state",
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        limits: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> "JobHandle":
+        """A new job from one of its checkpoints; ``spec`` holds the changes (RFC 7396).
+
+        ``train_state`` goes on with optimiser and step, ``weights`` begins at step 0.
+        """
+        changes = {"name": name, "labels": labels, "priority": priority, "limits": limits}
+        body = {"checkpoint": checkpoint, "start": start, "spec": spec or {}} | {
+            key: value for key, value in changes.items() if value is not None
+        }
+        key = idempotency_key or uuid.uuid4().hex
+        answer = self._connection.request(
+            "POST", self._path("fork"), json=body, headers={"Idempotency-Key": key}
+        )
+        forked = bodies.IntentBody.model_validate_json(answer.content).job
+        return JobHandle(self._connection, forked)
+
+    def _ask(self, verb: str, body: Mapping[str, Any] | None = None) -> "JobHandle":
+        given = {} if body is None else {"json": body}
+        answer = self._connection.request("POST", self._path(verb), **given)
+        self.body = bodies.IntentBody.model_validate_json(answer.content).job
         return self
 
     def set_labels(self, labels: Mapping[str, str]) -> "JobHandle":

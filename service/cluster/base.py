@@ -38,18 +38,24 @@ class Capacity:
         )
 
 
+LossCause = Literal["worker_lost", "out_of_memory", "store_unreachable"]
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What is to be seen of an executor.
 
     ``pending``: asked for, its process is not there yet. ``running``: it works on its attempt.
     ``idle``: its process lives and works on nothing. ``gone``: no process and no actor is left.
+    ``cause`` says why an attempt without an outcome was lost, where there is evidence of more
+    than its loss.
     """
 
     state: Literal["pending", "running", "idle", "gone"]
     pid: int | None = None
     host: str | None = None
     detail: str | None = None
+    cause: LossCause = "worker_lost"
 
 
 class ClusterDown(Exception):

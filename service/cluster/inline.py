@@ -58,7 +58,7 @@ class InlineCluster:
             try:
                 execute(Run.model_validate_json(wire), stop)
             except StoreError as error:
-                self._details[executor_id] = str(error)
+                self._details[executor_id] = f"its outcome could not be written: {error}"
 
         thread = threading.Thread(target=attempt, name=executor_id)
         self._threads[executor_id] = (thread, stop)
@@ -74,6 +74,7 @@ class InlineCluster:
             pid=os.getpid(),
             host=socket.gethostname(),
             detail=self._details.get(executor_id),
+            cause="store_unreachable" if executor_id in self._details else "worker_lost",
         )
 
     def request_stop(self, executor_id: str, reason: StopReason) -> None:

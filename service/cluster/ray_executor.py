@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from service.cluster.base import LossCause
 from workers.errors import StoreError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ExecutorReport(TypedDict):
     pid: int
     host: str
     detail: str | None
+    cause: LossCause
 
 
 def tie_to_parent() -> int:
@@ -57,6 +59,7 @@ class Executor:
         self._attempt: threading.Thread | None = None
         self._stop = run.StopFlag()
         self._detail: str | None = None
+        self._cause: LossCause = "worker_lost"
         self._asked_at = time.monotonic()
         run.warm_up()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -72,7 +75,7 @@ class Executor:
             if self._attempt.is_alive():
                 raise RuntimeError("this executor is at work on another attempt")
         self._stop = self._runs.StopFlag()
-        self._detail = None
+        self._detail, self._cause = None, "worker_lost"
         self._attempt = threading.Thread(
             target=self._execute,
             args=(self._runs.Run.model_validate_json(run), self._stop),
@@ -90,6 +93,7 @@ class Executor:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "detail": self._detail,
+            "cause": self._cause,
         }
 
     def stop(self, reason: "StopReason") -> None:
@@ -101,6 +105,7 @@ class Executor:
             self._runs.execute(run, stop)
         except StoreError as error:
             self._detail = f"its outcome could not be written: {error}"
+            self._cause = "store_unreachable"
             raise
 
     def _watch(self) -> None:

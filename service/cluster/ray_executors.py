@@ -20,12 +20,13 @@ import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    OutOfMemoryError,
     RayError,
     RaySystemError,
     RpcError,
 )
 
-from service.cluster.base import Capacity, ClusterDown, Sighting
+from service.cluster.base import Capacity, ClusterDown, LossCause, Sighting
 from service.cluster.processes import is_running
 from service.cluster.ray_executor import Executor, ExecutorReport
 from service.cluster.ray_session import RaySession
@@ -274,7 +275,10 @@ class RayExecutors:
         pid = seen.sighting.pid
         if self._ray.own and pid is not None and is_running(pid):
             return seen.sighting
-        seen.sighting = Sighting("gone", pid, seen.sighting.host, _cause(failure))
+        cause: LossCause = seen.sighting.cause
+        if isinstance(failure, OutOfMemoryError):  # Ray's memory monitor ended it
+            cause = "out_of_memory"
+        seen.sighting = Sighting("gone", pid, seen.sighting.host, _cause(failure), cause)
         return seen.sighting
 
 
@@ -292,11 +296,15 @@ def _shape(name: str) -> Resources | None:
 
 
 def _sighting(report: ExecutorReport) -> Sighting:
-    return Sighting(report["state"], report["pid"], report["host"], report["detail"])
+    return Sighting(
+        report["state"], report["pid"], report["host"], report["detail"], report["cause"]
+    )
 
 
 def _cause(failure: RayError) -> str:
     """What Ray knows of the end, without its addresses, ids and advice."""
+    if isinstance(failure, OutOfMemoryError):
+        return "Ray ended its process, as the machine was running out of memory"
     exit_type = re.search(r"Worker exit type: (\w+)", str(failure))
     detail = re.search(r"Worker exit detail: ([^.\n]+)", str(failure))
     if exit_type is None or detail is None:

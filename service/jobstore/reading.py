@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
 from service.errors import JobNotFound
 from service.jobs import (
@@ -66,10 +66,29 @@ def in_turn(connection: Connection, state: JobState, limit: int | None) -> list[
     return [to_job(row) for row in rows]
 
 
-def queued_to_cancel(connection: Connection) -> list[Job]:
-    """The queued jobs that are to be cancelled, wherever they stand."""
+def startable(connection: Connection, limit: int | None, now_us: int) -> list[Job]:
+    """The queued jobs that may start now, in the order in which they do: those that wait for
+    their back-off hold up nobody."""
     rows = connection.execute(
-        select(JOBS).where(JOBS.c.state == JobState.QUEUED.value, JOBS.c.cancel_requested.is_(True))
+        select(JOBS)
+        .where(JOBS.c.state == JobState.QUEUED.value, _is_due(now_us))
+        .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
+        .limit(limit)
+    )
+    return [to_job(row) for row in rows]
+
+
+def _is_due(now_us: int) -> ColumnElement[bool]:
+    return or_(JOBS.c.not_before_us.is_(None), JOBS.c.not_before_us <= now_us)
+
+
+def queued_with_wishes(connection: Connection) -> list[Job]:
+    """The queued jobs that are to be cancelled or paused, wherever they stand."""
+    rows = connection.execute(
+        select(JOBS).where(
+            JOBS.c.state == JobState.QUEUED.value,
+            or_(JOBS.c.cancel_requested.is_(True), JOBS.c.pause_requested.is_(True)),
+        )
     )
     return [to_job(row) for row in rows]
 
@@ -85,16 +104,28 @@ def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetim
     return None if last_us is None else from_us(last_us)
 
 
-def ahead_of(connection: Connection, job: Job) -> int:
-    """How many queued jobs start before this one."""
+def ahead_of(connection: Connection, job: Job, now_us: int) -> int:
+    """How many queued jobs start before this one; those in their back-off do not."""
     created_us = to_us(job.created_at)
     older = or_(
         JOBS.c.created_us < created_us, and_(JOBS.c.created_us == created_us, JOBS.c.id < job.id)
     )
     sooner = or_(JOBS.c.priority > job.priority, and_(JOBS.c.priority == job.priority, older))
     queued = JOBS.c.state == JobState.QUEUED.value
-    counted = select(func.count()).select_from(JOBS).where(queued, sooner)
+    counted = select(func.count()).select_from(JOBS).where(queued, sooner, _is_due(now_us))
     return connection.execute(counted).scalar_one()
+
+
+def forks_of(connection: Connection, job_id: str, limit: int | None) -> list[str]:
+    """Ids of the jobs that were forked from a job, oldest first."""
+    return list(
+        connection.execute(
+            select(JOBS.c.id)
+            .where(JOBS.c.parent_job_id == job_id)
+            .order_by(JOBS.c.created_us, JOBS.c.id)
+            .limit(limit)
+        ).scalars()
+    )
 
 
 def oldest_queued_at(connection: Connection) -> datetime | None:

@@ -12,13 +12,15 @@ from service.jobs import (
     JobEvent,
     JobFilter,
     JobState,
+    Limits,
     MetricPoint,
     Page,
     Reason,
 )
-from service.jobstore import datasets, ingesting, listing, reading, submitting, watching
+from service.jobstore import datasets, ingesting, listing, reading, submitting, watching, wishes
 from service.jobstore.database import Database
 from service.jobstore.submitting import Idempotency
+from service.jobstore.writing import now_us
 from service.uploads import Change, Condition, Upload
 from workers.events import Record
 
@@ -68,9 +70,31 @@ class JobStore:
             return submitting.replayed(connection, idempotency)
 
     def request_cancel(self, job_id: str) -> Job:
-        """Set the wish to cancel, once; raises JobNotFound, StateConflict."""
+        """Set the wish to cancel, once; a paused job is cancelled at once.
+
+        Raises JobNotFound, StateConflict.
+        """
         with self._database.write() as connection:
-            return submitting.request_cancel(connection, job_id)
+            return wishes.request_cancel(connection, job_id)
+
+    def request_pause(self, job_id: str) -> Job:
+        """Set the wish to pause, once; a queued job is paused at once.
+
+        Raises JobNotFound, StateConflict.
+        """
+        with self._database.write() as connection:
+            return wishes.request_pause(connection, job_id)
+
+    def resume(self, job_id: str) -> Job:
+        """Paused -> queued, or the wish to pause taken back; raises JobNotFound, StateConflict."""
+        with self._database.write() as connection:
+            return wishes.resume(connection, job_id)
+
+    def retry(self, job_id: str, limits: Limits | None = None) -> Job:
+        """Failed or cancelled -> queued, with the next attempt's number; raises JobNotFound,
+        StateConflict. ``limits`` replace the job's."""
+        with self._database.write() as connection:
+            return wishes.retry(connection, job_id, limits)
 
     def set_labels(
         self, job_id: str, labels: Mapping[str, str], expected_version: int | None
@@ -122,15 +146,17 @@ class JobStore:
         message: str,
         attempt_reason: Reason | None = None,
         attempt_message: str | None = None,
+        not_before: datetime | None = None,
     ) -> Job:
         """Leave the job's state for ``to``; a running job's attempt ends with it.
 
-        The attempt's reason and message are the job's where they are not given. Raises
-        StateConflict when the job is no longer in that state and attempt, JobNotFound.
+        The attempt's reason and message are the job's where they are not given; a queued job
+        does not start before ``not_before``. Raises StateConflict when the job is no longer in
+        that state and attempt, or a running one has other wishes, and JobNotFound.
         """
         with self._database.write() as connection:
             return watching.settle(
-                connection, job, to, reason, message, attempt_reason, attempt_message
+                connection, job, to, reason, message, attempt_reason, attempt_message, not_before
             )
 
     def ingest(
@@ -165,10 +191,15 @@ class JobStore:
         with self._database.read() as connection:
             return reading.in_turn(connection, JobState.QUEUED, limit)
 
-    def queued_to_cancel(self) -> builtins.list[Job]:
-        """The queued jobs that are to be cancelled, wherever they stand."""
+    def startable(self, limit: int | None = None) -> builtins.list[Job]:
+        """The queued jobs (the first ``limit``) that wait for no back-off, in their order."""
         with self._database.read() as connection:
-            return reading.queued_to_cancel(connection)
+            return reading.startable(connection, limit, now_us())
+
+    def queued_with_wishes(self) -> builtins.list[Job]:
+        """The queued jobs that are to be cancelled or paused, wherever they stand."""
+        with self._database.read() as connection:
+            return reading.queued_with_wishes(connection)
 
     def last_record_at(self, job_id: str, attempt: int) -> datetime | None:
         """When the attempt last said something; None if it never did."""
@@ -183,7 +214,12 @@ class JobStore:
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""
         with self._database.read() as connection:
-            return reading.ahead_of(connection, job)
+            return reading.ahead_of(connection, job, now_us())
+
+    def forks_of(self, job_id: str, limit: int | None = None) -> builtins.list[str]:
+        """Ids of the jobs (the first ``limit``) that were forked from this one, oldest first."""
+        with self._database.read() as connection:
+            return reading.forks_of(connection, job_id, limit)
 
     def oldest_queued_at(self) -> datetime | None:
         """When the job that has been queued longest was submitted; None where none is."""

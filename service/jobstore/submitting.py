@@ -1,23 +1,26 @@
-"""What users write: new jobs, wishes and labels. Each function runs in one transaction."""
+"""What users write: new jobs and labels. Each function runs in one transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
 from service.errors import (
     FieldError,
     IdempotencyConflict,
     InvalidSpec,
-    StateConflict,
     VersionConflict,
 )
-from service.jobs import FINAL_STATES, Job, JobState
+from service.jobs import Job
 from service.jobstore.datasets import is_content_used
 from service.jobstore.rows import job_row, to_job, to_json, to_us
 from service.jobstore.schema import IDEMPOTENCY_KEYS, JOBS, LABELS
-from service.jobstore.writing import append_state_event, insert_if_absent, locked_job, now_us
+from service.jobstore.writing import (
+    append_state_event,
+    changed,
+    insert_if_absent,
+    locked_job,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,6 @@ def _index_labels(
         connection.execute(insert(LABELS), rows)
 
 
-def request_cancel(connection: Connection, job_id: str) -> Job:
-    """Set the wish to cancel, once; raises StateConflict where it comes too late."""
-    row = locked_job(connection, job_id)
-    if row.state in FINAL_STATES - {JobState.CANCELLED}:
-        raise StateConflict(
-            f"the job has {row.state}, so there is nothing left to cancel", row.state
-        )
-    if row.cancel_requested or row.state == JobState.CANCELLED:
-        return to_job(row)
-    return _changed(connection, row, {"cancel_requested": True})
-
-
 def set_labels(
     connection: Connection, job_id: str, labels: Mapping[str, str], expected_version: int | None
 ) -> Job:
@@ -107,14 +98,4 @@ def set_labels(
         return to_job(row)
     connection.execute(delete(LABELS).where(LABELS.c.job_id == job_id))
     _index_labels(connection, job_id, labels, row.created_us)
-    return _changed(connection, row, {"labels": to_json(labels)})
-
-
-def _changed(connection: Connection, row: Row[Any], values: Mapping[str, Any]) -> Job:
-    changed = connection.execute(
-        update(JOBS)
-        .where(JOBS.c.id == row.id)
-        .values({**values, "version": row.version + 1, "updated_us": now_us()})
-        .returning(JOBS)
-    ).one()
-    return to_job(changed)
+    return changed(connection, row, {"labels": to_json(labels)})

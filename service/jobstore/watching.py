@@ -5,13 +5,14 @@ changes nothing.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, update
 
 from service.errors import StateConflict
 from service.jobs import FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
-from service.jobstore.rows import attempt_row, to_job
+from service.jobstore.rows import attempt_row, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, JOBS
 from service.jobstore.writing import append_state_event, locked_job, now_us
 
@@ -20,14 +21,18 @@ def start_attempt(
     connection: Connection, job: Job, attempt: Attempt, reason: Reason, message: str
 ) -> Job:
     """Queued -> running, with the next attempt; raises StateConflict if it is not queued."""
-    if (attempt.job_id, attempt.number) != (job.id, job.attempt + 1):
+    # A retry has given its number already; that no attempt has it yet, is for the primary key.
+    if attempt.job_id != job.id or attempt.number not in (job.attempt, job.attempt + 1):
         raise ValueError(f"attempt {attempt.number} does not follow attempt {job.attempt}")
+    if job.state is not JobState.QUEUED:
+        raise StateConflict(f"a {job.state} job cannot be started", job.state)
     at_us = now_us()
     values = {
         "state": JobState.RUNNING.value,
         "reason": reason.value,
         "message": message,
         "attempt": attempt.number,
+        "not_before_us": None,
     }
     changed = _compare_and_set(connection, job, values, at_us)
     connection.execute(insert(ATTEMPTS).values(attempt_row(attempt)))
@@ -68,9 +73,16 @@ def settle(
     message: str,
     attempt_reason: Reason | None,
     attempt_message: str | None,
+    not_before: datetime | None,
 ) -> Job:
-    """Leave the job's state for another; a running job's attempt ends with it."""
-    if to not in TRANSITIONS[job.state] or to is JobState.RUNNING:
+    """Leave the job's state for another; a running job's attempt ends with it.
+
+    What becomes of a running job follows from the wishes that the caller has seen, so these are
+    compared too. What has ended or is paused, is left by a wish alone.
+    """
+    if job.state not in (JobState.QUEUED, JobState.RUNNING) or (
+        to not in TRANSITIONS[job.state] or to is JobState.RUNNING
+    ):
         raise StateConflict(f"a {job.state} job cannot be settled as {to}", job.state)
     at_us = now_us()
     values = {
@@ -78,8 +90,13 @@ def settle(
         "reason": reason.value,
         "message": message,
         "ended_us": at_us if to in FINAL_STATES else None,
+        "not_before_us": None if not_before is None else to_us(not_before),
     }
-    changed = _compare_and_set(connection, job, values, at_us)
+    if to is not JobState.QUEUED:
+        values["pause_requested"] = False
+    changed = _compare_and_set(
+        connection, job, values, at_us, compare_wishes=job.state is JobState.RUNNING
+    )
     if job.state is JobState.RUNNING:
         connection.execute(
             update(ATTEMPTS)
@@ -99,11 +116,26 @@ def _attempt_is(job_id: str, number: int) -> Any:
 
 
 def _compare_and_set(
-    connection: Connection, job: Job, values: Mapping[str, Any], at_us: int
+    connection: Connection,
+    job: Job,
+    values: Mapping[str, Any],
+    at_us: int,
+    *,
+    compare_wishes: bool = False,
 ) -> Job:
+    compared = [
+        JOBS.c.id == job.id,
+        JOBS.c.state == job.state.value,
+        JOBS.c.attempt == job.attempt,
+    ]
+    if compare_wishes:
+        compared += [
+            JOBS.c.cancel_requested.is_(job.cancel_requested),
+            JOBS.c.pause_requested.is_(job.pause_requested),
+        ]
     row = connection.execute(
         update(JOBS)
-        .where(JOBS.c.id == job.id, JOBS.c.state == job.state.value, JOBS.c.attempt == job.attempt)
+        .where(*compared)
         .values({**values, "version": JOBS.c.version + 1, "updated_us": at_us})
         .returning(JOBS)
     ).first()
@@ -113,6 +145,8 @@ def _compare_and_set(
 
 
 def _conflict(state: str, job: Job) -> StateConflict:
+    if state == job.state:
+        return StateConflict(f"the job's attempt or wishes have changed; it is {state}", state)
     return StateConflict(
         f"the job is no longer {job.state} in attempt {job.attempt}: it is {state}", state
     )

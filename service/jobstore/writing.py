@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Row, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.errors import JobNotFound
-from service.jobstore.rows import to_json, to_us
+from service.jobs import Job
+from service.jobstore.rows import to_job, to_json, to_us
 from service.jobstore.schema import EVENTS, JOBS
 
 
@@ -33,6 +34,19 @@ def locked_job(connection: Connection, job_id: str) -> Row[Any]:
     if row is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return row
+
+
+def changed(
+    connection: Connection, row: Row[Any], values: Mapping[str, Any], at_us: int | None = None
+) -> Job:
+    """A locked job's next version, with these values."""
+    stored = connection.execute(
+        update(JOBS)
+        .where(JOBS.c.id == row.id)
+        .values({**values, "version": row.version + 1, "updated_us": at_us or now_us()})
+        .returning(JOBS)
+    ).one()
+    return to_job(stored)
 
 
 def append_events(

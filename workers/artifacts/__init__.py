@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from workers.artifacts.base import STREAM_BYTES, WITHOUT, ArtifactStore, Capabilities, Stored
-from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key
+from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key, parent_prefix
 from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
 
@@ -20,6 +20,7 @@ __all__ = [
     "job_prefix",
     "open_store",
     "outcome_key",
+    "parent_prefix",
 ]
 
 

@@ -8,6 +8,9 @@
                                             /manifest.json   written last: the checkpoint exists
     jobs/<job>/attempts/<n>/files/<name>                     grids/<step>.png and the like
     jobs/<job>/attempts/<n>/outcome.json                     written once: the attempt has ended
+    jobs/<job>/parent/manifest.json                          a fork's copy of a checkpoint of its
+                     /weights.safetensors                    parent: one of the two files, as it
+                     /train_state.safetensors                begins, and its manifest last
     datasets/<sha256>/data.npy                               an uploaded data set
                      /facts.json                             written last: the content is complete
     probes/<random>/...                                      short-lived: what the store can do
@@ -39,6 +42,11 @@ def job_prefix(job_id: str) -> str:
 def attempt_prefix(job_id: str, attempt: int) -> str:
     """Prefix of everything that one attempt writes."""
     return f"{job_prefix(job_id)}/attempts/{attempt}"
+
+
+def parent_prefix(job_id: str) -> str:
+    """Prefix of a fork's own copy of the checkpoint that it begins from."""
+    return f"{job_prefix(job_id)}/parent"
 
 
 def chunk_key(prefix: str, chunk: int) -> str:

@@ -11,7 +11,7 @@ from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
 from workers.spec.spread import FixedSpread, GaussianSpread, LaplaceSpread, ScaleSchedule
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
-from workers.spec.training import Resources, TrainSpec
+from workers.spec.training import Resources, Start, TrainSpec
 
 __all__ = [
     "ConstantRate",
@@ -30,6 +30,7 @@ __all__ = [
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
+    "Start",
     "ToyDataset",
     "TrainSpec",
     "TrainerSpec",

@@ -9,6 +9,9 @@ from workers.spec.base import SEED_MAX, SpecModel
 from workers.spec.dataset import DatasetSpec
 from workers.spec.trainer import TrainerSpec
 
+Start = Literal["train_state", "weights"]
+"""What a run takes over from a checkpoint: weights, optimiser and step, or the weights alone."""
+
 
 class Resources(SpecModel):
     """What one attempt reserves on the cluster."""

@@ -43,6 +43,7 @@ def test_every_state_is_counted(store: JobStore) -> None:
     assert store.count_by_state() == {
         JobState.QUEUED: 2,
         JobState.RUNNING: 0,
+        JobState.PAUSED: 0,
         JobState.SUCCEEDED: 0,
         JobState.FAILED: 1,
         JobState.CANCELLED: 0,

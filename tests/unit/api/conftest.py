@@ -17,6 +17,7 @@ from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.inline import InlineCluster
 from service.feed import Feed
+from service.forking import Forks
 from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
@@ -138,8 +139,10 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         watcher = Watcher(jobs, cluster, attempts)
         results = Results(jobs, artifacts)
         datasets = make_datasets(jobs, artifacts, tmp_path)
+        training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
         services = Services(
-            training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
+            training=training,
+            forks=Forks(jobs, artifacts, training, results),
             results=results,
             sampling=Sampling(results, artifacts, tmp_path),
             datasets=datasets,

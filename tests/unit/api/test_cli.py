@@ -255,3 +255,33 @@ def test_check_prints_a_table_and_fails_with_what_is_wrong(tmp_path: Path) -> No
     assert re.search(r"storage +wrong +.*folder cannot be made", broken.stdout)
     assert re.search(r"database +ok", broken.stdout)
     refused(runner.invoke(app, ["check"], env={"SPREADTRAIN_PORT": "x"}), "SPREADTRAIN_PORT")
+
+
+def test_a_job_is_paused_resumed_cancelled_and_retried(run: Run) -> None:
+    job = id_in(run("submit", "-", stdin=long_spec().model_dump_json()))
+    assert "pause requested" in run("pause", job).stdout
+    assert "queued" in run("resume", job).stdout or "running" in run("show", job).stdout
+    run("cancel", job)
+    refused(run("watch", job), "cancelled")
+    refused(run("pause", job), "nothing left to pause")
+    assert "queued" in run("retry", job, "--max-wall-s", "60").stdout
+    assert json.loads(run("show", job).stdout)["limits"]["max_wall_s"] == 60
+    run("cancel", job)
+    refused(run("watch", job), "cancelled")
+
+
+def test_a_fork_is_made_from_flags_or_from_a_file(
+    run: Run, running: Running, tmp_path: Path
+) -> None:
+    flags = ("--epochs", "4", "--learning-rate", "1e-5", "--name", "cooler", "--label", "a=b")
+    made = json.loads(run("show", id_in(run("fork", running.trained, *flags))).stdout)
+    assert made["parent"]["job"] == running.trained
+    assert (made["name"], made["labels"]) == ("cooler", {"a": "b"})
+    assert made["spec"]["trainer"]["optimizer"]["learning_rate"] == 1e-5
+    file = tmp_path / "patch.json"
+    file.write_text('{"trainer": {"epochs": 1, "batch_size": 100}}')
+    anew = ("--start", "weights", "--checkpoint", "best", "--watch")
+    result = run("fork", running.trained, str(file), *anew)
+    assert "succeeded" in result.stdout
+    refused(run("fork", running.trained, str(file), "--seed", "1"), "not both")
+    refused(run("fork", running.trained, "--epochs", "2"), "/spec/trainer/epochs")

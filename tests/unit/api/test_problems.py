@@ -216,7 +216,7 @@ def test_a_body_without_a_length_is_refused_when_it_grows_too_large(quiet: Quiet
         ("limit=0", "/query/limit"),
         ("limit=101", "/query/limit"),
         ("limit=x", "/query/limit"),
-        ("state=paused", "/query/state"),
+        ("state=asleep", "/query/state"),
         ("cursor=!!!", "/query/cursor"),
         ("sort=asc", "/query/sort"),
         ("label=a%00", "/query/label"),

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
 
 from service.jobs import TRANSITIONS, Attempt, Job, JobState, Limits, Reason
-from service.verdicts import ENDS, judge
+from service.verdicts import ENDS, REPEATS, judge
 from tests.factories import tiny_spec
 from workers.events import Outcome, OutcomeReason
 
@@ -84,3 +85,57 @@ def test_a_job_that_is_to_be_cancelled_is_not_started_again(reason: OutcomeReaso
 def test_a_job_that_was_done_before_the_cancel_has_succeeded() -> None:
     verdict = judge(job(cancel_requested=True), outcome("completed"), attempts(None))
     assert verdict.to is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("reason", ["worker_lost", "out_of_memory", "store_unreachable"])
+def test_what_may_come_right_by_itself_is_repeated_after_a_growing_while(
+    reason: OutcomeReason,
+) -> None:
+    waits = [
+        judge(job(max_attempts=100), outcome(reason), attempts(*[Reason(reason)] * n, None))
+        for n in range(60)
+    ]
+    assert {verdict.to for verdict in waits} == {JobState.QUEUED}
+    seconds = [verdict.backoff_s for verdict in waits]
+    first, most = REPEATS[reason].first_s, REPEATS[reason].most_s
+    assert seconds[:3] == [first, 2 * first, 4 * first]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == most
+    assert f"in {first:g} s" in waits[0].message
+
+
+def test_losses_of_every_kind_count_together() -> None:
+    mixed = [Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE]
+    verdict = judge(job(), outcome("worker_lost"), attempts(*mixed, None))
+    assert (verdict.to, verdict.reason) == (JobState.FAILED, Reason.WORKER_LOST)
+
+
+@pytest.mark.parametrize("reason", ["diverged", "invalid", "data_unavailable", "time_limit"])
+def test_what_would_fail_again_is_not_repeated(reason: OutcomeReason) -> None:
+    assert judge(job(max_attempts=100), outcome(reason), attempts(None)).to is JobState.FAILED
+
+
+def test_attempts_before_a_retry_do_not_count() -> None:
+    lost = [Reason.WORKER_LOST] * 3
+    retried = replace(job(), counts_from=4)
+    verdict = judge(retried, outcome("worker_lost"), attempts(*lost, None))
+    assert (verdict.to, verdict.backoff_s) == (JobState.QUEUED, REPEATS["worker_lost"].first_s)
+
+
+@pytest.mark.parametrize(
+    "reason", ["paused", "worker_lost", "interrupted", "service_stopped", "cluster_lost"]
+)
+def test_a_job_that_is_to_pause_pauses_however_its_attempt_ended(reason: OutcomeReason) -> None:
+    wished = replace(job(), pause_requested=True)
+    verdict = judge(wished, outcome(reason), attempts(None))
+    assert (verdict.to, verdict.reason, verdict.backoff_s) == (JobState.PAUSED, Reason.PAUSED, 0)
+
+
+def test_a_pause_that_was_taken_back_ends_in_the_queue() -> None:
+    verdict = judge(job(), outcome("paused"), attempts(None))
+    assert (verdict.to, verdict.reason) == (JobState.QUEUED, Reason.RESUMED)
+
+
+def test_a_job_that_was_done_before_the_pause_has_succeeded() -> None:
+    wished = replace(job(), pause_requested=True)
+    assert judge(wished, outcome("completed"), attempts(None)).to is JobState.SUCCEEDED

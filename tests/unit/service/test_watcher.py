@@ -254,7 +254,7 @@ def test_time_in_which_nobody_trained_does_not_count_against_the_limit(
     ended = jobs.attempts(job.id)[0]
     assert ended.ended_at is not None
     assert (ended.ended_at - said).total_seconds() > 1
-    assert after.attempts._trained_s(ended) == pytest.approx(
+    assert after.attempts._starter.trained_s(ended) == pytest.approx(
         (said - ended.started_at).total_seconds() if ended.started_at else 0
     )
     after.training.cancel(job.id)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -185,3 +187,32 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, artifacts: LocalS
     )
     with pytest.raises(StoreError):
         execute(run, StopFlag())
+
+
+OUT_OF_MEMORY = """
+import resource, sys, psutil
+from workers.run import Run, StopFlag, execute, warm_up
+
+warm_up()
+run = Run.model_validate_json(sys.stdin.read())
+limit = psutil.Process().memory_info().vms + (96 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+execute(run, StopFlag())
+"""
+
+
+def test_a_process_without_enough_memory_says_so_and_not_that_there_is_a_defect(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    network = {"kind": "mlp", "hidden": [4096, 4096], "latent_dim": 2}  # 128 MB of weights alone
+    run = run_of(artifacts, tmp_path, tiny_spec(network=network))
+    subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY],
+        input=run.model_dump_json(),
+        text=True,
+        cwd=Path(__file__).parents[3],
+        check=True,
+    )
+    outcome = Outcome.model_validate_json(artifacts.get(outcome_key(run.prefix)))
+    assert outcome.reason == "out_of_memory"
+    assert outcome.detail is None

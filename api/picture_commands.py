@@ -7,9 +7,10 @@ import typer
 
 from api.client import DEFAULT_URL
 from api.client.job import Between, Form, PathKind
-from api.terminal import Checkpoint, JobArgument, Url, connected, failure, integers, terminal
+from api.connecting import Checkpoint, JobArgument, Url, connected
+from api.terminal import failure, integers, terminal
 
-pictures = typer.Typer()
+app = typer.Typer()
 _FORMS: dict[str, Form] = {".png": "png", ".npz": "npz", ".json": "json"}
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File ending in .png, .npz or .json.")]
@@ -27,7 +28,7 @@ def _write(output: Path, content: bytes) -> None:
     terminal().print(str(output), markup=False)
 
 
-@pictures.command()
+@app.command()
 def samples(
     job: JobArgument,
     output: Output = Path("samples.png"),
@@ -44,7 +45,7 @@ def samples(
         _write(output, content)
 
 
-@pictures.command()
+@app.command()
 def reconstructions(
     job: JobArgument,
     output: Output = Path("reconstructions.png"),
@@ -59,7 +60,7 @@ def reconstructions(
         _write(output, client.job(job).reconstructions_bytes(form, n, seed, checkpoint))
 
 
-@pictures.command()
+@app.command()
 def interpolations(
     job: JobArgument,
     output: Output = Path("interpolations.png"),
@@ -80,7 +81,7 @@ def interpolations(
         _write(output, content)
 
 
-@pictures.command()
+@app.command()
 def filmstrip(
     job: JobArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")] = Path(

@@ -1,0 +1,59 @@
+"""What an attempt has left in the artifact store: its events and its outcome."""
+
+import logging
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from service.feed import Feed
+from service.jobs import Attempt
+from service.jobstore import JobStore
+from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
+from workers.errors import ArtifactExists, ArtifactNotFound
+from workers.events import RECORD, Outcome, OutcomeReason, read_outcome
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """Reads attempts' events into the database, and their outcomes."""
+
+    def __init__(self, jobs: JobStore, artifacts: ArtifactStore, feed: Feed) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._feed = feed
+
+    def ingest(self, attempt: Attempt) -> bool:
+        """Take in new chunks of events; returns whether they could be read."""
+        chunk = attempt.next_chunk
+        prefix = attempt_prefix(attempt.job_id, attempt.number)
+        while True:
+            try:
+                lines = self._artifacts.get(chunk_key(prefix, chunk)).splitlines()
+                records = [RECORD.validate_json(line) for line in lines]
+            except ArtifactNotFound:
+                return True
+            except ValidationError:
+                log.exception("%s: chunk %d is unreadable", prefix, chunk)
+                return False
+            self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
+            self._feed.notify(attempt.job_id, urgent=False)
+            chunk += 1
+
+    def outcome(self, attempt: Attempt) -> Outcome | None:
+        """How the attempt has ended, or None while that is not written."""
+        key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
+        try:
+            return read_outcome(self._artifacts.get(key))
+        except ArtifactNotFound:
+            return None
+
+    def write_outcome(self, attempt: Attempt, reason: OutcomeReason, message: str) -> Outcome:
+        """End an attempt in its process's place; returns the outcome that stands."""
+        key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
+        outcome = Outcome(reason=reason, message=message, at=datetime.now(UTC))
+        try:
+            self._artifacts.put(key, outcome.model_dump_json().encode())
+        except ArtifactExists:
+            return read_outcome(self._artifacts.get(key))
+        return outcome

@@ -1,0 +1,96 @@
+"""What a job's next attempt is given: its number, its time, and where it goes on from."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.cluster.base import Cluster
+from service.jobs import Attempt, Job, Reason
+from service.jobstore import JobStore
+from workers.artifacts import ArtifactStore
+from workers.beginning import Origin
+from workers.publish import KeptCheckpoint
+from workers.run import Run
+
+_NOTICED_LATE = (
+    *(Reason.INTERRUPTED, Reason.WORKER_LOST, Reason.CLUSTER_LOST),
+    *(Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE),
+)
+
+
+class Starter:
+    """Prepares attempts; nothing is stored or started here."""
+
+    def __init__(
+        self, jobs: JobStore, artifacts: ArtifactStore, cluster: Cluster, cache_dir: Path
+    ) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._cluster = cluster
+        self._cache_dir = cache_dir
+
+    def prepare(self, job: Job) -> tuple[Attempt, Run] | None:
+        """The next attempt of a queued job, or None where its time limit is used up."""
+        earlier = self._jobs.attempts(job.id)
+        wall_s = self._wall_left_s(job, earlier)
+        if wall_s is not None and wall_s <= 0:
+            return None
+        last = earlier[-1].number if earlier else 0
+        attempt = Attempt(
+            job_id=job.id,
+            number=job.attempt if job.attempt > last else last + 1,  # a retry has given it
+            executor_id=self._cluster.reserve(job.spec.resources),
+            session=self._cluster.session,
+            created_at=datetime.now(UTC),
+        )
+        return attempt, self._run(job, attempt, wall_s)
+
+    def trained_s(self, attempt: Attempt) -> float:
+        """Seconds that the attempt was at work: one that was lost was so until its last word, not
+        until somebody noticed."""
+        if attempt.started_at is None or attempt.ended_at is None:
+            return 0.0
+        ended_at = attempt.ended_at
+        if attempt.reason in _NOTICED_LATE:
+            last = self._jobs.last_record_at(attempt.job_id, attempt.number)
+            ended_at = min(ended_at, last or attempt.started_at)
+        return (ended_at - attempt.started_at).total_seconds()
+
+    def _wall_left_s(self, job: Job, earlier: list[Attempt]) -> float | None:
+        if job.limits.max_wall_s is None:
+            return None
+        counted = [attempt for attempt in earlier if attempt.number >= job.counts_from]
+        return job.limits.max_wall_s - sum(self.trained_s(attempt) for attempt in counted)
+
+    def _run(self, job: Job, attempt: Attempt, wall_s: float | None) -> Run:
+        kept = tuple(
+            KeptCheckpoint(
+                id=checkpoint.id,
+                prefix=checkpoint.prefix,
+                step=checkpoint.step,
+                is_best=checkpoint.is_best,
+                is_named=checkpoint.epoch in job.spec.checkpoint_at_epochs,
+                has_train_state=checkpoint.has_train_state,
+            )
+            for checkpoint in self._jobs.checkpoints(job.id)
+        )
+        resumable = [
+            checkpoint
+            for checkpoint in kept
+            if checkpoint.has_train_state
+            and self._artifacts.exists(f"{checkpoint.prefix}/manifest.json")
+            and self._artifacts.exists(f"{checkpoint.prefix}/train_state.safetensors")
+        ]
+        origin = None
+        if job.parent is not None and not resumable:
+            origin = Origin(prefix=job.parent.prefix, start=job.parent.start)
+        return Run(
+            job_id=job.id,
+            attempt=attempt.number,
+            spec=job.spec,
+            artifacts_uri=self._artifacts.uri,
+            cache_dir=self._cache_dir,
+            resume_from=resumable[-1].prefix if resumable else None,
+            origin=origin,
+            earlier=kept,
+            wall_s=wall_s,
+        )
