@@ -32,6 +32,7 @@ _SUMMARY: dict[str, Any] = {
     "trainer": "delta_vae",
     "dataset": "mnist-10k",
     "progress": {"step": 540, "total_steps": 5400, "fraction": 0.1, "epoch": 6.0, "eta_s": 41.0},
+    "parent": None,
     "spec_digest": _DIGEST,
     "version": 3,
     "created_at": _AT,
@@ -56,6 +57,7 @@ _BODY = {
     "limits": {"max_wall_s": None, "max_attempts": 3},
     "queue": None,
     "attempts": [_ATTEMPT],
+    "forks": ["job-91d3a06e2f7b4c58"],
     "spec": SPEC,
 }
 _GRID = {

@@ -53,7 +53,8 @@ def json_answer(
 
 def _whole(services: Services, job: Job) -> bodies.JobBody:
     ahead = services.training.ahead_of(job) if job.state is JobState.QUEUED else 0
-    return render.job_body(job, services.training.attempts(job.id), ahead)
+    training = services.training
+    return render.job_body(job, training.attempts(job.id), ahead, training.forks_of(job.id))
 
 
 def _etag(job: Job) -> dict[str, str]:

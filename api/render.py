@@ -16,6 +16,7 @@ from service.jobs import (
     JobState,
     MetricPoint,
     Page,
+    Parent,
     Progress,
 )
 from service.training import Plan
@@ -49,6 +50,18 @@ def progress_body(progress: Progress | None) -> bodies.ProgressBody | None:
     )
 
 
+def parent_body(parent: Parent | None) -> bodies.ParentBody | None:
+    """Where a fork comes from."""
+    if parent is None:
+        return None
+    return bodies.ParentBody(
+        job=parent.job_id,
+        checkpoint=parent.checkpoint_id,
+        digest=parent.digest,
+        start=parent.start,
+    )
+
+
 def _summary_fields(job: Job) -> dict[str, Any]:
     dataset = job.spec.dataset
     return {
@@ -63,6 +76,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "trainer": job.spec.trainer.kind,
         "dataset": dataset.name if dataset.kind == "named" else dataset.kind,
         "progress": progress_body(job.progress),
+        "parent": parent_body(job.parent),
         "spec_digest": job.spec_digest,
         "version": job.version,
         "created_at": job.created_at,
@@ -88,7 +102,9 @@ def attempt_body(attempt: Attempt) -> bodies.AttemptBody:
     )
 
 
-def job_body(job: Job, attempts: Sequence[Attempt], ahead: int) -> bodies.JobBody:
+def job_body(
+    job: Job, attempts: Sequence[Attempt], ahead: int, forks: Sequence[str]
+) -> bodies.JobBody:
     """A job, whole."""
     waits = job.state is JobState.QUEUED
     return bodies.JobBody(
@@ -98,6 +114,7 @@ def job_body(job: Job, attempts: Sequence[Attempt], ahead: int) -> bodies.JobBod
         ),
         queue=bodies.QueueBody(ahead=ahead) if waits else None,
         attempts=[attempt_body(attempt) for attempt in attempts],
+        forks=list(forks),
         spec=job.spec.model_dump(mode="json"),
     )
 

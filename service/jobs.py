@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -133,12 +133,33 @@ class Attempt:
     message: str | None = None
 
 
+Start = Literal["train_state", "weights"]
+"""What a fork takes over: weights, optimiser and step, or the weights alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Where a fork comes from: a checkpoint of another job.
+
+    ``prefix`` is where the fork keeps its own copy, so that the parent may thin or be deleted;
+    ``digest`` is of the checkpoint's weights.
+    """
+
+    job_id: str
+    checkpoint_id: str
+    prefix: str
+    digest: str
+    start: Start
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it is stored.
 
     ``version`` rises with every change of state, wish or labels, not with progress.
-    ``cancel_requested`` is a wish; the state follows when nothing of the attempt is left.
+    ``cancel_requested`` and ``pause_requested`` are wishes; the state follows when nothing of the
+    attempt is left. A queued job does not start before ``not_before``. Attempts below
+    ``counts_from`` were before the last retry and do not count against the limits.
     """
 
     id: str
@@ -155,9 +176,13 @@ class Job:
     created_at: datetime
     updated_at: datetime
     cancel_requested: bool = False
+    pause_requested: bool = False
     attempt: int = 0
+    counts_from: int = 0
+    not_before: datetime | None = None
     progress: Progress | None = None
     ended_at: datetime | None = None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)

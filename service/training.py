@@ -1,5 +1,6 @@
 """The use cases of a training job: submit, cancel, list."""
 
+import builtins
 import hashlib
 import json
 import secrets
@@ -18,6 +19,7 @@ from workers.build import Estimate, estimate, resolve
 from workers.errors import DataError, SpecMismatch, StoreError
 from workers.spec import NamedDataset, TrainSpec
 
+FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
 
 
@@ -130,6 +132,10 @@ class Training:
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""
         return self._jobs.ahead_of(job)
+
+    def forks_of(self, job_id: str) -> builtins.list[str]:
+        """Ids of the jobs that were forked from this one, oldest first, as many as are shown."""
+        return self._jobs.forks_of(job_id, FORKS_SHOWN)
 
     def cancel(self, job_id: str) -> Job:
         """Note the wish; the watcher cancels. Raises StateConflict for a job that has ended."""

@@ -61,6 +61,19 @@ class LimitsBody(Body):
     """Attempts that may be lost to crashes before the job fails."""
 
 
+class ParentBody(Body):
+    """Where a fork comes from."""
+
+    job: str
+    """Id of the job that was forked; it may be deleted since."""
+    checkpoint: str
+    """Id of the checkpoint from which the fork began."""
+    digest: str
+    """sha256 of that checkpoint's weights file."""
+    start: Literal["train_state", "weights"]
+    """What was taken over: weights, optimiser and step, or the weights alone."""
+
+
 class JobSummary(Body):
     """A job, as it stands in a list."""
 
@@ -81,6 +94,8 @@ class JobSummary(Body):
     """Name of the data set, or kind of toy."""
     progress: ProgressBody | None
     """Null until the first attempt has started."""
+    parent: ParentBody | None
+    """Where a fork comes from; null for a job of its own."""
     spec_digest: str
     """Identity of the computation: equal digests compute the same."""
     version: int
@@ -99,6 +114,8 @@ class JobBody(JobSummary):
     queue: QueueBody | None
     """Null unless the job is queued."""
     attempts: list[AttemptBody]
+    forks: list[str]
+    """Ids of the jobs that were forked from this one, oldest first; at most 100."""
     spec: dict[str, Any]
     """The resolved spec, with every default filled in; its schema is that of a submission's."""
 

@@ -97,6 +97,18 @@ def ahead_of(connection: Connection, job: Job) -> int:
     return connection.execute(counted).scalar_one()
 
 
+def forks_of(connection: Connection, job_id: str, limit: int | None) -> list[str]:
+    """Ids of the jobs that were forked from a job, oldest first."""
+    return list(
+        connection.execute(
+            select(JOBS.c.id)
+            .where(JOBS.c.parent_job_id == job_id)
+            .order_by(JOBS.c.created_us, JOBS.c.id)
+            .limit(limit)
+        ).scalars()
+    )
+
+
 def oldest_queued_at(connection: Connection) -> datetime | None:
     """When the job that has been queued longest was submitted; None where none is queued."""
     queued = JOBS.c.state == JobState.QUEUED.value

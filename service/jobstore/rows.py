@@ -17,6 +17,7 @@ from service.jobs import (
     JobState,
     Limits,
     MetricPoint,
+    Parent,
     Progress,
     Reason,
 )
@@ -62,7 +63,7 @@ def dataset_of(spec: TrainSpec) -> str:
 
 def job_row(job: Job) -> dict[str, Any]:
     """The row of a job that is new."""
-    progress = job.progress
+    progress, parent = job.progress, job.parent
     return {
         "id": job.id,
         "name": job.name,
@@ -88,6 +89,14 @@ def job_row(job: Job) -> dict[str, Any]:
         "total_steps": progress and progress.total_steps,
         "epoch": progress and progress.epoch,
         "eta_s": progress and progress.eta_s,
+        "parent_job_id": parent and parent.job_id,
+        "parent_checkpoint_id": parent and parent.checkpoint_id,
+        "parent_prefix": parent and parent.prefix,
+        "parent_digest": parent and parent.digest,
+        "parent_start": parent and parent.start,
+        "pause_requested": job.pause_requested,
+        "not_before_us": _us_or_none(job.not_before),
+        "counts_from": job.counts_from,
     }
 
 
@@ -96,6 +105,15 @@ def to_job(row: Row[Any]) -> Job:
     progress = None
     if row.step is not None:
         progress = Progress(row.step, row.total_steps, row.epoch, row.eta_s)
+    parent = None
+    if row.parent_job_id is not None:
+        parent = Parent(
+            job_id=row.parent_job_id,
+            checkpoint_id=row.parent_checkpoint_id,
+            prefix=row.parent_prefix,
+            digest=row.parent_digest,
+            start=row.parent_start,
+        )
     return Job(
         id=row.id,
         name=row.name,
@@ -111,9 +129,13 @@ def to_job(row: Row[Any]) -> Job:
         created_at=from_us(row.created_us),
         updated_at=from_us(row.updated_us),
         cancel_requested=row.cancel_requested,
+        pause_requested=row.pause_requested,
         attempt=row.attempt,
+        counts_from=row.counts_from,
+        not_before=_time_or_none(row.not_before_us),
         progress=progress,
         ended_at=_time_or_none(row.ended_us),
+        parent=parent,
     )
 
 

@@ -49,6 +49,15 @@ JOBS = Table(
     Column("epoch", Float),
     Column("eta_s", Float),
     Column("dataset_digest", Text),
+    # A fork knows its parent even when that is gone: no foreign key.
+    Column("parent_job_id", Text),
+    Column("parent_checkpoint_id", Text),
+    Column("parent_prefix", Text),
+    Column("parent_digest", Text),
+    Column("parent_start", Text),
+    Column("pause_requested", Boolean, nullable=False),
+    Column("not_before_us", BigInteger),
+    Column("counts_from", Integer, nullable=False),
 )
 # Each filter of the list alone is answered in the list's own order, newest first.
 Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
@@ -56,6 +65,7 @@ Index("jobs_by_state", JOBS.c.state, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_trainer", JOBS.c.trainer, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
+Index("jobs_by_parent", JOBS.c.parent_job_id, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(

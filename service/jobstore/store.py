@@ -185,6 +185,11 @@ class JobStore:
         with self._database.read() as connection:
             return reading.ahead_of(connection, job)
 
+    def forks_of(self, job_id: str, limit: int | None = None) -> builtins.list[str]:
+        """Ids of the jobs (the first ``limit``) that were forked from this one, oldest first."""
+        with self._database.read() as connection:
+            return reading.forks_of(connection, job_id, limit)
+
     def oldest_queued_at(self) -> datetime | None:
         """When the job that has been queued longest was submitted; None where none is."""
         with self._database.read() as connection:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from service.jobs import Attempt, Job, JobState, Limits, Reason
+from service.jobs import Attempt, Job, JobState, Limits, Parent, Reason, Start
 from service.jobstore import JobStore
 from workers.events import (
     ArtifactRecord,
@@ -35,6 +35,7 @@ def job(
     at_s: float | None = None,
     of: TrainSpec | None = None,
     id: str | None = None,
+    parent: Parent | None = None,
 ) -> Job:
     number = next(_numbers)
     created = NOON + timedelta(seconds=number if at_s is None else at_s)
@@ -53,7 +54,12 @@ def job(
         version=1,
         created_at=created,
         updated_at=created,
+        parent=parent,
     )
+
+
+def parent(of: Job, start: Start = "train_state") -> Parent:
+    return Parent(of.id, "00000010", "jobs/fork/parent", "sha256:" + "7" * 64, start)
 
 
 def attempt(of: Job, number: int = 1, **known: Any) -> Attempt:

@@ -44,7 +44,7 @@ def first_revision(path: Path) -> list[Job]:
         tables.reflect(connection)
         for job in jobs:
             row = job_row(job)
-            del row["dataset_digest"]
+            row = {c.name: row[c.name] for c in tables.tables["jobs"].columns}
             connection.execute(tables.tables["jobs"].insert().values({**row, "last_seq": 1}))
             event = {"seq": 1, "at_us": 0, "attempt": 0, "kind": "state", "data": "{}"}
             connection.execute(tables.tables["events"].insert().values(job_id=job.id, **event))

@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from service.errors import IdempotencyConflict, JobNotFound, StateConflict, VersionConflict
 from service.jobs import JobFilter, JobState, Reason
 from service.jobstore import Idempotency, JobStore
-from tests.contract.jobstore.making import job, queued, running, spec, together
+from tests.contract.jobstore.making import job, parent, queued, running, spec, together
 
 
 def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
@@ -18,6 +18,17 @@ def test_a_job_comes_back_as_it_was_stored(store: JobStore) -> None:
     )
     assert store.add(made) == (made, True)
     assert store.get(made.id) == made
+
+
+def test_a_fork_knows_its_parent_and_is_found_by_it(store: JobStore) -> None:
+    origin, other = queued(store), queued(store)
+    forks = [job(parent=parent(origin)), job(parent=parent(origin, "weights"))]
+    for fork in forks:
+        assert store.add(fork) == (fork, True)
+        assert store.get(fork.id) == fork
+    assert store.forks_of(origin.id) == [fork.id for fork in forks]
+    assert store.forks_of(origin.id, limit=1) == [forks[0].id]
+    assert store.forks_of(other.id) == []
 
 
 def test_a_new_job_has_its_first_event(store: JobStore) -> None:
