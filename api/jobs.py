@@ -54,7 +54,9 @@ def json_answer(
 def _whole(services: Services, job: Job) -> bodies.JobBody:
     ahead = services.training.ahead_of(job) if job.state is JobState.QUEUED else 0
     training = services.training
-    return render.job_body(job, training.attempts(job.id), ahead, training.forks_of(job.id))
+    forks = training.forks_of(job.id)
+    expires_at = services.deletions.expires_at(job)
+    return render.job_body(job, training.attempts(job.id), ahead, forks, expires_at)
 
 
 def _etag(job: Job) -> dict[str, str]:

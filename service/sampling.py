@@ -22,7 +22,7 @@ from service.errors import (
 from service.generators import GeneratorCache
 from service.jobs import CheckpointInfo
 from service.results import Results
-from workers.artifacts import ArtifactStore
+from workers.artifacts import ArtifactStore, job_prefix
 from workers.checkpoint import FileFacts, parse_manifest, verify
 from workers.data import load
 from workers.errors import ArtifactNotFound, CheckpointError, DataError, StoreError
@@ -97,6 +97,10 @@ class Sampling:
         generator = self._generator(checkpoint)
         array = generator.sample(request.n, request.seed, request.spread)
         return Samples(array, generator.is_image)
+
+    def forget(self, job_id: str) -> None:
+        """Let go of the generators of a job that was deleted."""
+        self._generators.forget(job_prefix(job_id))
 
     def filmstrip(self, job_id: str, epochs: Sequence[int] | None, n: int, seed: int) -> bytes:
         """A PNG of the same n latents over the checkpoints, and as many real data in the last row.

@@ -79,6 +79,7 @@ class Training:
             labels=request.labels,
             priority=request.priority,
             limits=request.limits,
+            retention=request.retention,
             spec=spec,
             spec_digest=spec.digest(),
             state=JobState.QUEUED,

@@ -23,6 +23,7 @@ from api.bodies.jobs import (
     PlanBody,
     ProgressBody,
     QueueBody,
+    RetentionBody,
     State,
 )
 from api.bodies.problems import (
@@ -42,6 +43,11 @@ from api.bodies.results import (
     MetricsBody,
     SamplesBody,
 )
+from api.bodies.sweeps import (
+    FindingBody,
+    SweepBody,
+    TotalBody,
+)
 
 __all__ = [
     "ArtifactBody",
@@ -55,6 +61,7 @@ __all__ = [
     "EndBody",
     "EventBody",
     "EventPage",
+    "FindingBody",
     "GridList",
     "JobBody",
     "JobPage",
@@ -71,8 +78,11 @@ __all__ = [
     "ProgressBody",
     "QueueBody",
     "ReadyBody",
+    "RetentionBody",
     "SamplesBody",
     "State",
+    "SweepBody",
+    "TotalBody",
     "TrainerBody",
     "TrainerList",
 ]

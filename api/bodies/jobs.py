@@ -61,6 +61,17 @@ class LimitsBody(Body):
     """Attempts that may be lost to crashes before the job fails."""
 
 
+class RetentionBody(Body):
+    """How long a job asks to be kept after its end; null: as the installation says."""
+
+    succeeded_s: float | None
+    """Seconds, once it has succeeded."""
+    failed_s: float | None
+    """Seconds, once it has failed."""
+    cancelled_s: float | None
+    """Seconds, once it was cancelled."""
+
+
 class ParentBody(Body):
     """Where a fork comes from."""
 
@@ -111,6 +122,10 @@ class JobBody(JobSummary):
     """A job, whole."""
 
     limits: LimitsBody
+    retention: RetentionBody
+    expires_at: datetime | None
+    """When an ended job will be deleted; null while it has not ended, and where it is kept for
+    ever."""
     queue: QueueBody | None
     """Null unless the job is queued."""
     attempts: list[AttemptBody]

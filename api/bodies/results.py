@@ -1,7 +1,7 @@
 """Events and results, as they are answered."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from api.bodies.base import Body
 from api.bodies.jobs import State
@@ -31,7 +31,8 @@ class EventPage(Body):
 class EndBody(Body):
     """Data of the stream's ``end`` event: the job is in its final state."""
 
-    state: State
+    state: State | Literal["deleted"]
+    """``deleted`` where the job was deleted before all of its events were sent."""
     reason: str
     message: str
 

@@ -103,7 +103,12 @@ def _compare_and_set(
 ) -> Job:
     row = connection.execute(
         update(JOBS)
-        .where(JOBS.c.id == job.id, JOBS.c.state == job.state.value, JOBS.c.attempt == job.attempt)
+        .where(
+            JOBS.c.id == job.id,
+            JOBS.c.state == job.state.value,
+            JOBS.c.attempt == job.attempt,
+            JOBS.c.deleted_us.is_(None),
+        )
         .values({**values, "version": JOBS.c.version + 1, "updated_us": at_us})
         .returning(JOBS)
     ).first()

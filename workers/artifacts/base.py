@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.artifacts.keys import probe_prefix
 from workers.errors import ArtifactNotFound, StoreError
 
 STREAM_BYTES = 1 << 20
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ class ArtifactStore(ABC):
         """Remove objects, as :meth:`delete` does, in as few requests as the store allows."""
 
     @abstractmethod
-    def prune(self, prefix: str) -> None:
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
         """Remove what a prefix holds besides objects: folders, and writes that were not ended.
 
-        For a prefix that nobody writes to any more.
+        Those that were last changed before a time; any, for a prefix that nobody writes to.
         """
 
     @abstractmethod

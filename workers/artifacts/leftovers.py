@@ -73,15 +73,27 @@ def remove_leftover(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder that nobody writes to any more, with the empty folders and the temporary
-    files in it; what holds anything else stays."""
+def remove_empty(folder: Path, before: datetime) -> None:
+    """Remove the folder, the empty folders in it and the temporary files, as far as they were
+    last changed before a time; what holds anything else stays."""
     for where, folders, files in os.walk(folder, topdown=False):
+        here = Path(where)
+        changed_at = _touched_at(here)
         for name in [*folders, *files]:
             if name.startswith(INCOMING):
-                remove_leftover(Path(where, name))
-        with contextlib.suppress(OSError):
-            Path(where).rmdir()
+                found = _measured(here / name)
+                if found is not None and found.touched_at < before:
+                    remove_leftover(here / name)
+        if changed_at is not None and changed_at < before:
+            with contextlib.suppress(OSError):
+                here.rmdir()
+
+
+def _touched_at(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def _measured(path: Path) -> Leftover | None:

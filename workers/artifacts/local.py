@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.artifacts.base import (
+    FOREVER,
     STREAM_BYTES,
     ArtifactStore,
     Capabilities,
@@ -125,9 +126,9 @@ class LocalStore(ArtifactStore):
         for key in keys:
             self.delete(key)
 
-    def prune(self, prefix: str) -> None:
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
         """See :meth:`ArtifactStore.prune`."""
-        remove_empty(self._path(prefix))
+        remove_empty(self._path(prefix), before)
 
     def unfinished(self) -> Iterator[Unfinished]:
         """See :meth:`ArtifactStore.unfinished`."""

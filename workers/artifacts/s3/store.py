@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from botocore.exceptions import ClientError
 
 from workers.artifacts.base import (
+    FOREVER,
     ArtifactStore,
     Capabilities,
     Stored,
@@ -245,10 +247,11 @@ class S3Store(ArtifactStore):
                 return keys
         return [names[refused["Key"]] for refused in answer.get("Errors", ())]
 
-    def prune(self, prefix: str) -> None:
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
         """See :meth:`ArtifactStore.prune`; there are no folders."""
         for write in unfinished_uploads(self._client, self._location, prefix):
-            self.discard(write)
+            if write.touched_at < before:
+                self.discard(write)
 
     def unfinished(self) -> Iterator[Unfinished]:
         """See :meth:`ArtifactStore.unfinished`: uploads in parts, and files on this machine."""
