@@ -1,7 +1,5 @@
 """The command line ``spreadtrain``, built on the Python client."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +7,11 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from api import retention_commands
 from api.bodies import State
-from api.client import DEFAULT_URL, Client, ClientError
+from api.client import DEFAULT_URL, ClientError
 from api.client.job import SampleForm
+from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
 from api.terminal import dataset_ref, failure, given, integers, labels_of, read_json, terminal
 from api.watching import watch_job
 
@@ -21,32 +21,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Train implicit generative models by spread divergence.",
 )
+app.add_typer(retention_commands.app)
 ID_WIDTH = len("job-0123456789abcdef")
 FORMS: dict[str, SampleForm] = {".png": "png", ".npz": "npz", ".json": "json"}
-INTERRUPTED = 130  # what shells report for Ctrl-C
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="SPREADTRAIN_URL", help="Address of the service.")
-]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", help="Id of a checkpoint, or latest, or best.")
-]
-
-
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[Client]:
-    """A client; what goes wrong becomes one red line and exit code 1."""
-    try:
-        with Client(url) as client:
-            yield client
-    except (ClientError, TimeoutError) as error:
-        raise failure(str(error)) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise failure(f"{where}{error.strerror or error}") from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -125,7 +102,7 @@ def submit(
         raise failure("give the spec as a file or as flags, not both")
     spec = {"dataset": {"name": "mnist-10k"}, **flags, "trainer": {"kind": "delta_vae", **trainer}}
     body = spec if file is None else read_json(file)
-    with _connected(url) as client:
+    with connected(url) as client:
         if dry_run:
             terminal().print_json(client.plan(body).model_dump_json())
             return
@@ -149,7 +126,7 @@ def list_jobs(
     """List jobs, newest first."""
     identifier = Column("id", no_wrap=True, min_width=ID_WIDTH)  # is to be copied, never cut
     table = Table(identifier, "state", "progress", "trainer", "data", "name", "submitted", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         found = client.jobs(
             state=state,
             trainer=trainer,
@@ -168,21 +145,21 @@ def list_jobs(
 @app.command()
 def show(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Show a job as JSON."""
-    with _connected(url) as client:
+    with connected(url) as client:
         terminal().print_json(client.job(job).body.model_dump_json())
 
 
 @app.command()
 def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end; Ctrl-C stops watching, not the job."""
-    with _connected(url) as client:
+    with connected(url) as client:
         watch_job(client.job(job), terminal())
 
 
 @app.command()
 def cancel(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Ask a job to end."""
-    with _connected(url) as client:
+    with connected(url) as client:
         found = client.job(job).cancel()
         terminal().print(f"{found.id}: cancel requested; its state is {found.state}")
 
@@ -203,7 +180,7 @@ def samples(
     form = FORMS.get(output.suffix)
     if form is None:
         raise failure(f"{output} must end in .png, .npz or .json")
-    with _connected(url) as client:
+    with connected(url) as client:
         handle = client.job(job)
         output.write_bytes(handle.samples_bytes(form, n, seed, checkpoint, spread=spread))
         terminal().print(str(output), markup=False)
@@ -221,7 +198,7 @@ def filmstrip(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Draw the same latents over all checkpoints into a PNG."""
-    with _connected(url) as client:
+    with connected(url) as client:
         output.write_bytes(client.job(job).filmstrip_png(integers("--epochs", epochs), n, seed))
         terminal().print(str(output), markup=False)
 
@@ -236,7 +213,7 @@ def weights(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch a checkpoint's weights, for Generator.load."""
-    with _connected(url) as client:
+    with connected(url) as client:
         terminal().print(str(client.job(job).download_weights(output, checkpoint)), markup=False)
 
 
@@ -244,7 +221,7 @@ def weights(
 def datasets(url: Url = DEFAULT_URL) -> None:
     """List the data sets."""
     table = Table("name", "shape", "count", "size", "", "what it is", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         for info in client.datasets():
             shape = "×".join(str(size) for size in info.shape)
             usable = "" if info.available else "not here"
@@ -264,7 +241,7 @@ def upload(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Upload a file as a data set, which jobs can then name."""
-    with _connected(url) as client:
+    with connected(url) as client:
         info = client.upload(name, file, replace=replace)
         terminal().print(f"{info.name}: {info.title}, {info.digest}", markup=False)
 
@@ -275,7 +252,7 @@ def delete_dataset(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Forget an uploaded data set; refused while jobs use it."""
-    with _connected(url) as client:
+    with connected(url) as client:
         client.delete_dataset(name)
         terminal().print(f"{name} is deleted", markup=False)
 
@@ -284,7 +261,7 @@ def delete_dataset(
 def trainers(url: Url = DEFAULT_URL) -> None:
     """List the trainers."""
     table = Table("name", "what it is", box=None)
-    with _connected(url) as client:
+    with connected(url) as client:
         for info in client.trainers():
             table.add_row(info.name, escape(info.description))
     terminal().print(table)

@@ -67,8 +67,8 @@ class Settings(BaseModel):
     """Seconds that jobs are kept after they were cancelled; empty: for ever."""
     sweep_interval_s: float = Field(default=0.0, ge=0.0, le=31_536_000.0)
     """Seconds between sweeps that remove what nobody needs from the stores; 0: only when asked."""
-    sweep_grace_s: float = Field(default=86_400.0, ge=60.0, le=31_536_000.0)
-    """Seconds for which a sweep leaves alone what was changed last."""
+    sweep_grace_s: float = Field(default=86_400.0, ge=1.0, le=31_536_000.0)
+    """Seconds for which a sweep leaves alone what has changed; longer than any write takes."""
 
     @model_validator(mode="after")
     def _loopback_only(self) -> Self:

@@ -83,7 +83,10 @@ class Sweep:
 
     def steps(self, report: Report) -> Iterator[None]:
         """Find, and unless it is a dry run remove, in small steps; raises StoreError, NotReady."""
-        before = self._artifacts.now() - self._grace
+        yield from self.steps_before(report, self._artifacts.now() - self._grace)
+
+    def steps_before(self, report: Report, before: datetime) -> Iterator[None]:
+        """As :meth:`steps`, of what was last changed before a time by the store's clock."""
         yield from self._unfinished(report, before)
         yield from self._of_jobs(report, before)
         yield from self._of_data_sets(report, before)

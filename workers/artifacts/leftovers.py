@@ -102,7 +102,7 @@ def _measured(path: Path) -> Leftover | None:
         status = path.lstat()
     except OSError:
         return None
-    size_bytes, touched = 0, status.st_mtime
+    size_bytes, touched = 0, max(status.st_mtime, status.st_ctime)
     if stat.S_ISREG(status.st_mode):
         size_bytes = status.st_size
     elif stat.S_ISDIR(status.st_mode):
@@ -110,6 +110,6 @@ def _measured(path: Path) -> Leftover | None:
             for name in [*folders, *files]:
                 with contextlib.suppress(OSError):
                     inner = Path(where, name).lstat()
-                    touched = max(touched, inner.st_mtime)
+                    touched = max(touched, inner.st_mtime, inner.st_ctime)
                     size_bytes += inner.st_size if stat.S_ISREG(inner.st_mode) else 0
     return Leftover(path, size_bytes, datetime.fromtimestamp(touched, UTC))

@@ -196,7 +196,8 @@ def _objects(folder: Path, key: str) -> Iterator[Stored]:
             continue
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
             status = entry.stat()
-            modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+            # A linked file keeps its old mtime: its key is as young as the link.
+            modified_at = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
             yield Stored(f"{key}/{name}", status.st_size, modified_at)
 
 
