@@ -227,7 +227,11 @@ def unfinished_write(store: ArtifactStore, key: str) -> int:
 
 def in_store(store: ArtifactStore) -> list[str]:
     """Unfinished writes in the store itself; temporary files of this machine are not its alone."""
-    return [write.name for write in store.unfinished() if not write.name.startswith(".incoming-s")]
+    return [
+        write.name
+        for write in store.unfinished()
+        if not write.name.startswith(".incoming-spreadtrain-")
+    ]
 
 
 def test_a_write_that_was_not_ended_is_found_and_given_up(store: ArtifactStore) -> None:

@@ -229,12 +229,13 @@ def test_an_object_that_appears_during_a_removal_stays(
 ) -> None:
     for number in range(450):
         local.put(f"jobs/job-nobody/a/{number:04d}", b"x")
+    local.put("jobs/job-nobody/b/old", b"x")
     time.sleep(0.05)
     before = local.now()
     time.sleep(0.05)
     steps = sweep_of(jobs, local, tmp_path).steps_before(report(), before)
     for _ in steps:
-        if len(keys(local)) < 450:
+        if len(keys(local)) < 451:
             break
     local.put("jobs/job-nobody/b/new", b"x")
     for _ in steps:

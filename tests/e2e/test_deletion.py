@@ -78,7 +78,11 @@ def test_what_a_kill_cuts_off_is_removed_in_the_end(start: Start) -> None:
 
     killed_writer(artifacts)
     store = LocalStore(artifacts)
-    names = {write.name for write in store.unfinished() if not write.name.startswith(".incoming-s")}
+    names = {
+        write.name
+        for write in store.unfinished()
+        if not write.name.startswith(".incoming-spreadtrain-")
+    }
     assert len(names) == 2
 
     again = start(SPREADTRAIN_SWEEP_GRACE_S="1")

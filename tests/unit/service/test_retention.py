@@ -29,7 +29,9 @@ def deletions(
 def with_objects(jobs: JobStore, artifacts: LocalStore) -> Job:
     """An ended job with objects of every kind, more than go in one request."""
     job = ended(jobs)
-    prefix = attempt_prefix(job.id, 1)
+    artifacts.put(f"{attempt_prefix(job.id, 1)}/events/00000000.jsonl", b"{}")
+    artifacts.put(outcome_key(attempt_prefix(job.id, 1)), b"{}")
+    prefix = attempt_prefix(job.id, 2)
     for number in range(250):
         artifacts.put(f"{prefix}/events/{number:08d}.jsonl", b"{}")
     for name in ("weights.safetensors", "manifest.json"):
@@ -56,7 +58,7 @@ def test_nothing_is_left_of_a_deleted_job(jobs: JobStore, artifacts: LocalStore)
     assert (rows(jobs), len(files(artifacts.root))) == before
     assert not (artifacts.root / "jobs" / gone.id).exists()
     assert jobs.get(kept.id) == kept
-    assert work.reclaimed_bytes == 250 * 2 + 2 * 100 + 2
+    assert work.reclaimed_bytes == 250 * 2 + 2 * 100 + 3 * 2
     assert list(work.remove()) == []
     with pytest.raises(JobNotFound):
         work.delete(gone.id, None)
