@@ -1,6 +1,5 @@
 """Deleting and sweeping with real processes that are killed in the middle."""
 
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from workers.artifacts import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 
 def hang(*_):
-    print("writing", flush=True)
+    os.write(1, b"writing\\n")  # in one piece: two threads say so
     time.sleep(600)
 
 def stage():
@@ -52,10 +51,12 @@ def killed_writer(folder: Path) -> None:
         [sys.executable, "-c", WRITER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    with process.stdout:
-        assert [process.stdout.readline() for _ in range(2)] == [b"writing\n"] * 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        with process.stdout:
+            assert [process.stdout.readline() for _ in range(2)] == [b"writing\n"] * 2
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_a_kill_cuts_off_is_removed_in_the_end(start: Start) -> None:
