@@ -15,6 +15,7 @@ from api import (
     lifecycle,
     reconstructions,
     results,
+    retention,
     samples,
     trainers,
 )
@@ -85,6 +86,7 @@ def _application(settings: Settings) -> _App:
     for module in (
         jobs,
         lifecycle,
+        retention,
         events,
         results,
         samples,

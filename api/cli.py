@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from api import dataset_commands, lifecycle_commands, picture_commands
+from api import dataset_commands, lifecycle_commands, picture_commands, retention_commands
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
 from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(lifecycle_commands.app)
 app.add_typer(dataset_commands.app)
 app.add_typer(picture_commands.app)
+app.add_typer(retention_commands.app)
 ID_WIDTH = len("job-0123456789abcdef")
 
 

@@ -11,7 +11,9 @@ from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
 from service.results import Results
+from service.retention import Deletions
 from service.sampling import Sampling
+from service.sweeper import Sweeper
 from service.training import Training
 
 
@@ -27,6 +29,8 @@ class Services:
     catalogue: Catalogue
     feed: Feed
     health: Health
+    deletions: Deletions
+    sweeper: Sweeper
 
 
 async def _services(request: Request) -> Services:

@@ -57,6 +57,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.DatasetExists: Kind("dataset-exists", 428, "The name has other content"),
     errors.DatasetChanged: Kind("dataset-changed", 412, "The data set is not as asked for"),
     errors.DatasetInUse: Kind("dataset-in-use", 409, "Jobs use the data set"),
+    errors.SweepRunning: Kind("sweep-running", 409, "Another sweep is under way"),
     errors.Invalid: Kind("invalid", 422, "The request cannot be carried out"),
     errors.InvalidSpec: Kind("invalid-spec", 422, "The spec is not valid"),
     errors.InvalidQuery: Kind("invalid-query", 422, "A query parameter is not valid"),

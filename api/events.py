@@ -72,8 +72,8 @@ async def get_job_events(
     """Read events as JSON, or follow them with ``Accept: text/event-stream``.
 
     In a stream ``id`` is the event's number. ``progress`` events have none and come at most once
-    a second. ``gap`` says which numbers were lost. ``end`` holds the final state; a stream that
-    stops without it is a broken connection: connect again with Last-Event-ID.
+    a second. ``gap`` says which numbers were lost. ``end`` holds the final state, or ``deleted``;
+    a stream that stops without it is a broken connection: connect again with Last-Event-ID.
     """
     chosen = choose(request.headers.get("accept"), {"application/json": "json", SSE: "sse"})
     await run_in_threadpool(services.training.get, job_id)
@@ -99,6 +99,11 @@ def _numbered(event: JobEvent) -> bytes:
     return format_sse_event(event=event.kind, data_str=text, id=str(event.seq))
 
 
+_DELETED = _plain(
+    "end", bodies.EndBody(state="deleted", reason="deleted", message="The job was deleted.")
+)
+
+
 @dataclass(slots=True)
 class _Stream:
     """One client that follows one job."""
@@ -117,7 +122,9 @@ class _Stream:
                 yield lost
             while True:
                 # The job is read before its events: what a final job has, is all that it has.
-                job = await run_in_threadpool(self.services.training.get, self.job_id)
+                if (job := await self._job()) is None:
+                    yield _DELETED
+                    return
                 is_silent = True
                 async for piece in self._news(job):
                     is_silent = False
@@ -125,6 +132,10 @@ class _Stream:
                 if is_silent:
                     yield format_sse_event(comment="alive")
                 if job.state in FINAL_STATES:
+                    # What was sent is all only if the job was still there afterwards.
+                    if await self._job() is None:
+                        yield _DELETED
+                        return
                     yield _plain(
                         "end",
                         bodies.EndBody(
@@ -134,6 +145,13 @@ class _Stream:
                     return
                 if not await _pause(follower, deadline):
                     return
+
+    async def _job(self) -> Job | None:
+        """The job; None where it was deleted."""
+        try:
+            return await run_in_threadpool(self.services.training.get, self.job_id)
+        except errors.JobNotFound:
+            return None
 
     async def _behind_the_end(self) -> bytes | None:
         """A gap for a client that claims to know more than there is; it starts again from 0."""

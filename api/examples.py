@@ -56,6 +56,8 @@ _ATTEMPT = {
 _BODY = {
     **_SUMMARY,
     "limits": {"max_wall_s": None, "max_attempts": 3},
+    "retention": {"succeeded_s": None, "failed_s": 604_800.0, "cancelled_s": None},
+    "expires_at": None,
     "queue": None,
     "attempts": [_ATTEMPT],
     "forks": ["job-91d3a06e2f7b4c58"],
@@ -134,6 +136,27 @@ _EVENT = {
 }
 _POINT = {"step": 90, "epoch": 1.0, "value": 571.2, "at": _AT}
 
+_SWEEP = {
+    "number": 1,
+    "state": "done",
+    "dry_run": True,
+    "started_at": _AT,
+    "ended_at": _AT,
+    "error": None,
+    "count": 3,
+    "size_bytes": 8_624_992,
+    "totals": [{"kind": "attempt", "count": 3, "size_bytes": 8_624_992}],
+    "findings": [
+        {
+            "kind": "attempt",
+            "name": "jobs/job-5f0c2b9e6f5a4d7c/attempts/1/checkpoints/00000540/manifest.json",
+            "why": "no row knows the checkpoint",
+            "count": 1,
+            "size_bytes": 2_412,
+        }
+    ],
+}
+
 # By the name of the answer's schema.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobBody": _BODY,
@@ -180,6 +203,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "g": [[[0.98, 0.17], [-0.34, 0.94]]],
         "x": None,
     },
+    "SweepBody": _SWEEP,
     "DatasetList": {"datasets": [_DATASET, _UPLOAD]},
     "DatasetBody": _UPLOAD,
     "TrainerList": {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from api.dependencies import Services
@@ -40,7 +40,7 @@ class ServiceFigures(Collector):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """See the class."""
         figures = self._services.health.figures()
         jobs = GaugeMetricFamily("spreadtrain_jobs", "Jobs by state.", labels=("state",))
@@ -56,4 +56,14 @@ class ServiceFigures(Collector):
             "spreadtrain_event_followers",
             "Open event streams.",
             value=self._services.feed.count(),
+        )
+        yield CounterMetricFamily(
+            "spreadtrain_jobs_deleted",
+            "Jobs deleted since the start, by hand or because their time was over.",
+            value=figures.deleted_jobs,
+        )
+        yield CounterMetricFamily(
+            "spreadtrain_reclaimed_bytes",
+            "Bytes removed since the start: artifacts of deleted jobs, and what sweeps found.",
+            value=figures.reclaimed_bytes,
         )

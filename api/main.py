@@ -23,8 +23,11 @@ from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
 from service.results import Results
+from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
+from service.sweep import Sweep
+from service.sweeper import Sweeper
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
@@ -64,21 +67,30 @@ def running_services(
     )
     datasets.clean()
     training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
+    sampling = Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes)
+    rules = KeepingRules(settings.retention)
+    deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
+    sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
+    sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s)
     services = Services(
         training=training,
         forks=Forks(jobs, artifacts, training, results),
         results=results,
-        sampling=Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes),
+        sampling=sampling,
         datasets=datasets,
         catalogue=Catalogue(),
         feed=feed,
-        health=Health(jobs, artifacts, cluster, watcher, feed),
+        health=Health(jobs, artifacts, cluster, watcher, feed, sweeper),
+        deletions=deletions,
+        sweeper=sweeper,
     )
     watcher.start()
+    sweeper.start()
     try:
         yield services
     finally:
         datasets.close()
+        sweeper.stop()
         watcher.stop(settings.stop_grace_s)
 
 

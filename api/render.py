@@ -1,6 +1,7 @@
 """From the service's values to the bodies of answers."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from math import isfinite
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from service.jobs import (
     Parent,
     Progress,
 )
+from service.sweep import Report
 from service.training import Plan
 
 VERBS = ("cancel", "pause", "resume", "retry", "fork")
@@ -110,7 +112,11 @@ def attempt_body(attempt: Attempt) -> bodies.AttemptBody:
 
 
 def job_body(
-    job: Job, attempts: Sequence[Attempt], ahead: int, forks: Sequence[str]
+    job: Job,
+    attempts: Sequence[Attempt],
+    ahead: int,
+    forks: Sequence[str],
+    expires_at: datetime | None,
 ) -> bodies.JobBody:
     """A job, whole."""
     waits = job.state is JobState.QUEUED
@@ -119,6 +125,8 @@ def job_body(
         limits=bodies.LimitsBody(
             max_wall_s=job.limits.max_wall_s, max_attempts=job.limits.max_attempts
         ),
+        retention=bodies.RetentionBody(**job.retention.model_dump()),
+        expires_at=expires_at,
         queue=bodies.QueueBody(ahead=ahead, not_before=job.not_before) if waits else None,
         attempts=[attempt_body(attempt) for attempt in attempts],
         forks=list(forks),
@@ -141,6 +149,7 @@ def request_of(job: Job) -> JobRequest:
         labels=dict(job.labels),
         priority=job.priority,
         limits=job.limits,
+        retention=job.retention,
         spec=job.spec,
     )
 
@@ -155,6 +164,49 @@ def plan_body(plan: Plan) -> bodies.PlanBody:
         storage_bytes=plan.storage_bytes,
         duration_s=plan.duration_s,
         waits_for=plan.waits_for,
+    )
+
+
+def sweep_body(report: Report | None) -> bodies.SweepBody:
+    """The last sweep, as far as it is."""
+    if report is None:
+        return bodies.SweepBody(
+            number=0,
+            state="none",
+            dry_run=False,
+            started_at=None,
+            ended_at=None,
+            error=None,
+            count=0,
+            size_bytes=0,
+            totals=[],
+            findings=[],
+        )
+    # It may go on while it is rendered: every figure is read once.
+    counts, sizes = dict(report.counts), dict(report.sizes)
+    return bodies.SweepBody(
+        number=report.number,
+        state=report.state,
+        dry_run=report.dry_run,
+        started_at=report.started_at,
+        ended_at=report.ended_at,
+        error=report.error,
+        count=sum(counts.values()),
+        size_bytes=sum(sizes.values()),
+        totals=[
+            bodies.TotalBody(kind=kind, count=counts[kind], size_bytes=sizes[kind])
+            for kind in counts
+        ],
+        findings=[
+            bodies.FindingBody(
+                kind=finding.kind,
+                name=finding.name,
+                why=finding.why,
+                count=finding.count,
+                size_bytes=finding.size_bytes,
+            )
+            for finding in list(report.findings)
+        ],
     )
 
 

@@ -247,6 +247,14 @@ class Datasets:
             forgotten = self._jobs.delete_upload(name, condition)
             self._discard(forgotten.facts.digest)
 
+    def discard_unused(self, digest: str) -> bool:
+        """Remove a content from the store if nobody uses it; whether nobody does."""
+        with self._changing:
+            if self._jobs.is_content_used(digest):
+                return False
+            self._discard(digest)
+            return True
+
     def _store(self, facts: Facts, path: Path) -> None:
         """Put a content under its digest, where it is not there already."""
         try:

@@ -6,7 +6,7 @@
     ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, UnknownTrainer,
     │                         DatasetNotFound
     ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
-    │                         DatasetExists, DatasetChanged, DatasetInUse
+    │                         DatasetExists, DatasetChanged, DatasetInUse, SweepRunning
     ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset
     ├── ExceedsCapacity       more than this installation will ever have
     ├── OutOfStorage          the run or the upload would not fit into the free space
@@ -98,6 +98,10 @@ class DatasetInUse(Conflict):
             "replaced: PUT other content with If-Match"
         )
         self.jobs = jobs
+
+
+class SweepRunning(Conflict):
+    """Another sweep is under way; GET /v1/sweep says when it is done."""
 
 
 @dataclass(frozen=True, slots=True)

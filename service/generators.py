@@ -27,12 +27,14 @@ class GeneratorCache:
         self._capacity_bytes = capacity_bytes
         self._lock = threading.Lock()
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
+        self._forgets = 0
         self._loading: dict[str, threading.Lock] = {}
         self._turns = threading.BoundedSemaphore(LOADS_AT_ONCE)
 
     def get(self, key: str, size_bytes: int, load: Callable[[], Generator]) -> Generator:
         """The generator under the key, from ``load`` where it is not there; raises as it does."""
         with self._lock:
+            forgets = self._forgets
             if (found := self._find(key)) is not None:
                 return found
             turn = self._loading.setdefault(key, threading.Lock())
@@ -44,11 +46,20 @@ class GeneratorCache:
                 with self._turns:
                     generator = load()
                 with self._lock:
-                    self._keep(key, _Ready(generator, size_bytes))
+                    # It may be what was forgotten meanwhile: its caller gets it, and nobody else.
+                    if self._forgets == forgets:
+                        self._keep(key, _Ready(generator, size_bytes))
             finally:
                 with self._lock:
                     self._loading.pop(key, None)
         return generator
+
+    def forget(self, prefix: str) -> None:
+        """Let go of the generators of all checkpoints below a prefix."""
+        with self._lock:
+            self._forgets += 1
+            for key in [key for key in self._ready if key.startswith(f"{prefix}/")]:
+                del self._ready[key]
 
     def _find(self, key: str) -> Generator | None:
         ready = self._ready.get(key)

@@ -10,6 +10,7 @@ from service.errors import NotReady
 from service.feed import Feed
 from service.jobs import JobState
 from service.jobstore import JobStore
+from service.sweeper import Sweeper
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore
 from workers.errors import StoreError
@@ -42,6 +43,8 @@ class Figures:
     jobs_by_state: Mapping[JobState, int]
     oldest_queued_s: float | None
     event_followers: int
+    deleted_jobs: int
+    reclaimed_bytes: int
 
 
 class Health:
@@ -54,12 +57,14 @@ class Health:
         cluster: Cluster,
         watcher: Watcher,
         feed: Feed,
+        sweeper: Sweeper,
     ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
         self._watcher = watcher
         self._feed = feed
+        self._sweeper = sweeper
         self._probed_at: float | None = None
         self._storage = Part("storage", False, "not probed yet")
 
@@ -71,6 +76,7 @@ class Health:
             self._ask("ray", self._ask_cluster),
             self._ask_watcher(),
             self._queue(),
+            self._ask_sweeper(),
         )
         return Readiness(ready=all(part.ready for part in parts), parts=parts)
 
@@ -80,6 +86,8 @@ class Health:
             jobs_by_state=self._jobs.count_by_state(),
             oldest_queued_s=self._oldest_queued_s(),
             event_followers=self._feed.count(),
+            deleted_jobs=self._sweeper.deleted_jobs,
+            reclaimed_bytes=self._sweeper.reclaimed_bytes,
         )
 
     def _ask(self, name: str, question: Callable[[], str | None]) -> Part:
@@ -109,6 +117,12 @@ class Health:
             return Part("watcher", False, f"no round for {silence_s:.0f} s; restart the service")
         trouble = self._watcher.trouble
         return Part("watcher", trouble is None, trouble or "ok")
+
+    def _ask_sweeper(self) -> Part:
+        # What keeps it for now is the store or the database, which say so themselves.
+        if not self._sweeper.is_alive:
+            return Part("sweeper", False, "it is not at work; restart the service, and see its log")
+        return Part("sweeper", True, self._sweeper.trouble or "ok")
 
     def _queue(self) -> Part:
         oldest = self._oldest_queued_s()

@@ -90,6 +90,35 @@ class Limits(_Request):
     fails; restarts of the service itself do not count, and a retry begins to count anew."""
 
 
+KEEP_MIN_S, KEEP_MAX_S = 60.0, 315_360_000.0  # a minute, ten years
+KeepS = Annotated[float, Field(ge=KEEP_MIN_S, le=KEEP_MAX_S)]
+
+
+class Retention(_Request):
+    """How long a job is kept after its end; then it is deleted with its artifacts."""
+
+    succeeded_s: KeepS | None = None
+    """Seconds that it is kept once it has succeeded; null: as the installation says."""
+    failed_s: KeepS | None = None
+    """Seconds that it is kept once it has failed; null: as the installation says."""
+    cancelled_s: KeepS | None = None
+    """Seconds that it is kept once it was cancelled; null: as the installation says."""
+
+    def of(self, state: JobState) -> float | None:
+        """The seconds for a job that has ended so; None where nothing is said."""
+        match state:
+            case JobState.SUCCEEDED:
+                return self.succeeded_s
+            case JobState.FAILED:
+                return self.failed_s
+            case JobState.CANCELLED:
+                return self.cancelled_s
+            case _:
+                return None
+
+
+AS_INSTALLED = Retention()
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -105,6 +134,8 @@ class JobRequest(_Request):
     """A higher one starts sooner; equal ones start in the order of submission."""
     limits: Limits = Limits()
     """Bounds on the job."""
+    retention: Retention = Retention()
+    """How long it is kept after its end."""
     spec: TrainSpec
     """What is computed."""
 
@@ -194,6 +225,7 @@ class Job:
     progress: Progress | None = None
     ended_at: datetime | None = None
     parent: Parent | None = None
+    retention: Retention = AS_INSTALLED
 
 
 @dataclass(frozen=True, slots=True)

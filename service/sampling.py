@@ -30,7 +30,7 @@ from service.generators import GeneratorCache
 from service.job_data import DatasetRef, JobData
 from service.jobs import CheckpointInfo
 from service.results import Results
-from workers.artifacts import ArtifactStore
+from workers.artifacts import ArtifactStore, job_prefix
 from workers.checkpoint import FileFacts, parse_manifest, verify
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
 from workers.generate import GENERATOR_VERSION, Generator
@@ -136,6 +136,10 @@ class Sampling:
             held_out = self._data.get(source.data).held_out
             found = between_data(generator, held_out, n, steps, path, seed)
         return DrawnInterpolations(found, generator.is_image)
+
+    def forget(self, job_id: str) -> None:
+        """Let go of the generators of a job that was deleted."""
+        self._generators.forget(job_prefix(job_id))
 
     def filmstrip(self, job_id: str, epochs: Sequence[int] | None, n: int, seed: int) -> bytes:
         """A PNG of the same n latents over the checkpoints, and as many real data in the last row.

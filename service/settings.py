@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlencode, urlparse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ConfigurationError
+from service.jobs import KeepS, Retention
 
 PREFIX = "SPREADTRAIN_"
 
@@ -56,6 +57,18 @@ class Settings(BaseModel):
     """Seconds that an executor has to appear before its attempt counts as lost."""
     sample_cache_bytes: int = Field(default=512 << 20, ge=0)
     """Memory for generators kept ready to sample from."""
+
+    keep_succeeded_s: KeepS | None = None
+    """Seconds that jobs are kept after they succeeded, unless they say so themselves; empty: for
+    ever."""
+    keep_failed_s: KeepS | None = None
+    """Seconds that jobs are kept after they failed; empty: for ever."""
+    keep_cancelled_s: KeepS | None = None
+    """Seconds that jobs are kept after they were cancelled; empty: for ever."""
+    sweep_interval_s: float = Field(default=0.0, ge=0.0, le=31_536_000.0)
+    """Seconds between sweeps that remove what nobody needs from the stores; 0: only when asked."""
+    sweep_grace_s: float = Field(default=86_400.0, ge=1.0, le=31_536_000.0)
+    """Seconds for which a sweep leaves alone what has changed; longer than any write takes."""
 
     @model_validator(mode="after")
     def _loopback_only(self) -> Self:
@@ -131,6 +144,15 @@ class Settings(BaseModel):
         if not options:
             return uri
         return f"{uri}{'&' if '?' in uri else '?'}{options}"
+
+    @property
+    def retention(self) -> Retention:
+        """How long jobs are kept that do not say so themselves."""
+        return Retention(
+            succeeded_s=self.keep_succeeded_s,
+            failed_s=self.keep_failed_s,
+            cancelled_s=self.keep_cancelled_s,
+        )
 
     def local_folders(self) -> list[tuple[Path, str]]:
         """The folders that this service alone may write to, each with the name of its lock."""

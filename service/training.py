@@ -97,6 +97,7 @@ class Training:
             labels=request.labels,
             priority=request.priority,
             limits=request.limits,
+            retention=request.retention,
             spec=spec,
             spec_digest=spec_digest,
             state=JobState.QUEUED,

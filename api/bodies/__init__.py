@@ -24,6 +24,7 @@ from api.bodies.jobs import (
     PlanBody,
     ProgressBody,
     QueueBody,
+    RetentionBody,
     State,
 )
 from api.bodies.problems import (
@@ -45,6 +46,11 @@ from api.bodies.results import (
     ReconstructionsBody,
     SamplesBody,
 )
+from api.bodies.sweeps import (
+    FindingBody,
+    SweepBody,
+    TotalBody,
+)
 
 __all__ = [
     "ArtifactBody",
@@ -57,6 +63,7 @@ __all__ = [
     "EndBody",
     "EventBody",
     "EventPage",
+    "FindingBody",
     "GridList",
     "Intent",
     "IntentBody",
@@ -77,8 +84,11 @@ __all__ = [
     "QueueBody",
     "ReadyBody",
     "ReconstructionsBody",
+    "RetentionBody",
     "SamplesBody",
     "State",
+    "SweepBody",
+    "TotalBody",
     "TrainerBody",
     "TrainerList",
 ]

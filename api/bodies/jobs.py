@@ -77,6 +77,17 @@ class ParentBody(Body):
     """What was taken over: weights, optimiser and step, or the weights alone."""
 
 
+class RetentionBody(Body):
+    """How long a job asks to be kept after its end; null: as the installation says."""
+
+    succeeded_s: float | None
+    """Seconds, once it has succeeded."""
+    failed_s: float | None
+    """Seconds, once it has failed."""
+    cancelled_s: float | None
+    """Seconds, once it was cancelled."""
+
+
 class JobSummary(Body):
     """A job, as it stands in a list."""
 
@@ -116,6 +127,10 @@ class JobBody(JobSummary):
     """A job, whole."""
 
     limits: LimitsBody
+    retention: RetentionBody
+    expires_at: datetime | None
+    """When an ended job will be deleted; null while it has not ended, and where it is kept for
+    ever."""
     queue: QueueBody | None
     """Null unless the job is queued."""
     attempts: list[AttemptBody]

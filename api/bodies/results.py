@@ -31,7 +31,8 @@ class EventPage(Body):
 class EndBody(Body):
     """Data of the stream's ``end`` event: the job is in its final state."""
 
-    state: State
+    state: State | Literal["deleted"]
+    """``deleted`` where the job was deleted before all of its events were sent."""
     reason: str
     message: str
 

@@ -1,5 +1,6 @@
 """The client's front: submit, find, list."""
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from api.client.connection import (
 )
 from api.client.errors import ApiError
 from api.client.job import JobHandle
+
+SWEEP_POLL_S = 0.2
 
 
 class Client:
@@ -129,6 +132,22 @@ class Client:
     def delete_dataset(self, name: str) -> None:
         """Forget an uploaded data set; refused while jobs use it."""
         self.connection.request("DELETE", dataset_path(name))
+
+    def sweep(self, *, dry_run: bool = False, wait: bool = True) -> bodies.SweepBody:
+        """Remove what nobody needs from the stores, or only find it; what was found.
+
+        Without ``wait`` it is as far as it is; :meth:`last_sweep` tells the rest.
+        """
+        answer = self.connection.request("POST", "/v1/sweep", params={"dry_run": dry_run})
+        found = bodies.SweepBody.model_validate_json(answer.content)
+        while wait and found.state == "running":
+            time.sleep(SWEEP_POLL_S)
+            found = self.last_sweep()
+        return found
+
+    def last_sweep(self) -> bodies.SweepBody:
+        """The last sweep, also one of the service's own."""
+        return self.connection.get(bodies.SweepBody, "/v1/sweep")
 
     def trainers(self) -> list[bodies.TrainerBody]:
         """The trainers that a spec can name."""

@@ -144,6 +144,10 @@ class JobHandle:
         self.body = bodies.IntentBody.model_validate_json(answer.content).job
         return self
 
+    def delete(self) -> None:
+        """Delete it with all that it has; it must have ended."""
+        self._connection.request("DELETE", self._path())
+
     def set_labels(self, labels: Mapping[str, str]) -> "JobHandle":
         """Replace its labels, unless it has changed since it was read."""
         answer = self._connection.request(

@@ -63,7 +63,7 @@ def delete_upload(connection: Connection, name: str, condition: Condition) -> Up
         raise DatasetChanged
     users = connection.execute(
         select(JOBS.c.id)
-        .where(JOBS.c.dataset_digest == stored.facts.digest)
+        .where(JOBS.c.dataset_digest == stored.facts.digest, JOBS.c.deleted_us.is_(None))
         .order_by(JOBS.c.created_us, JOBS.c.id)
     )
     if jobs := tuple(users.scalars()):
@@ -75,7 +75,11 @@ def delete_upload(connection: Connection, name: str, condition: Condition) -> Up
 def is_content_used(connection: Connection, digest: str) -> bool:
     """Whether a name points at the content, or a job pins it."""
     named = select(DATASETS.c.name).where(DATASETS.c.digest == digest).limit(1)
-    pinned = select(JOBS.c.id).where(JOBS.c.dataset_digest == digest).limit(1)
+    pinned = (
+        select(JOBS.c.id)
+        .where(JOBS.c.dataset_digest == digest, JOBS.c.deleted_us.is_(None))
+        .limit(1)
+    )
     return any(connection.execute(query).first() is not None for query in (named, pinned))
 
 

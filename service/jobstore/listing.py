@@ -31,7 +31,7 @@ def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: i
 
 
 def _filtered(filter: JobFilter) -> Select[tuple[object, ...]]:
-    statement = select(JOBS)
+    statement = select(JOBS).where(JOBS.c.deleted_us.is_(None))
     if filter.state is not None:
         statement = statement.where(JOBS.c.state == filter.state.value)
     if filter.trainer is not None:

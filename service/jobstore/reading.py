@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    func,
+    or_,
+    select,
+)
 
 from service.errors import JobNotFound
 from service.jobs import (
@@ -39,9 +48,17 @@ from service.jobstore.schema import (
 SEQ_MAX = 2**63 - 1
 
 
+def shown(job_id: str) -> ScalarSelect[str]:
+    """The job's id as long as it is not deleted, else NULL: what a deleted job has is nobody's."""
+    kept = select(JOBS.c.id).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None))
+    return kept.scalar_subquery()
+
+
 def job(connection: Connection, job_id: str) -> Job:
     """The job; raises JobNotFound."""
-    row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).first()
+    row = connection.execute(
+        select(JOBS).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None))
+    ).first()
     if row is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return to_job(row)
@@ -50,7 +67,7 @@ def job(connection: Connection, job_id: str) -> Job:
 def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     """The job's attempts, oldest first."""
     rows = connection.execute(
-        select(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id).order_by(ATTEMPTS.c.number)
+        select(ATTEMPTS).where(ATTEMPTS.c.job_id == shown(job_id)).order_by(ATTEMPTS.c.number)
     )
     return [to_attempt(row) for row in rows]
 
@@ -97,7 +114,9 @@ def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetim
     """When the attempt last said something; None if it never did."""
     last_us = connection.execute(
         select(EVENTS.c.at_us)
-        .where(EVENTS.c.job_id == job_id, EVENTS.c.attempt == attempt, EVENTS.c.kind != "state")
+        .where(
+            EVENTS.c.job_id == shown(job_id), EVENTS.c.attempt == attempt, EVENTS.c.kind != "state"
+        )
         .order_by(EVENTS.c.seq.desc())
         .limit(1)
     ).scalar()
@@ -121,7 +140,7 @@ def forks_of(connection: Connection, job_id: str, limit: int | None) -> list[str
     return list(
         connection.execute(
             select(JOBS.c.id)
-            .where(JOBS.c.parent_job_id == job_id)
+            .where(JOBS.c.parent_job_id == job_id, JOBS.c.deleted_us.is_(None))
             .order_by(JOBS.c.created_us, JOBS.c.id)
             .limit(limit)
         ).scalars()
@@ -137,7 +156,9 @@ def oldest_queued_at(connection: Connection) -> datetime | None:
 
 def count_by_state(connection: Connection) -> dict[JobState, int]:
     """How many jobs are in each state; every state is there."""
-    rows = connection.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state))
+    rows = connection.execute(
+        select(JOBS.c.state, func.count()).where(JOBS.c.deleted_us.is_(None)).group_by(JOBS.c.state)
+    )
     counted = {JobState(row[0]): int(row[1]) for row in rows}
     return {state: counted.get(state, 0) for state in JobState}
 
@@ -146,7 +167,7 @@ def events(connection: Connection, job_id: str, after: int, limit: int) -> list[
     """The job's events with a number above ``after``, in order."""
     rows = connection.execute(
         select(EVENTS)
-        .where(EVENTS.c.job_id == job_id, EVENTS.c.seq > min(after, SEQ_MAX))
+        .where(EVENTS.c.job_id == shown(job_id), EVENTS.c.seq > min(after, SEQ_MAX))
         .order_by(EVENTS.c.seq)
         .limit(limit)
     )
@@ -155,7 +176,7 @@ def events(connection: Connection, job_id: str, after: int, limit: int) -> list[
 
 def last_seq(connection: Connection, job_id: str) -> int:
     """The number of the job's last event; raises JobNotFound."""
-    seq = connection.execute(select(JOBS.c.last_seq).where(JOBS.c.id == job_id)).scalar()
+    seq = connection.execute(select(JOBS.c.last_seq).where(JOBS.c.id == shown(job_id))).scalar()
     if seq is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return int(seq)
@@ -165,7 +186,7 @@ def metric_names(connection: Connection, job_id: str) -> list[str]:
     """The names of the job's metrics, in the order of the alphabet."""
     return list(
         connection.execute(
-            select(SERIES.c.name).where(SERIES.c.job_id == job_id).order_by(SERIES.c.name)
+            select(SERIES.c.name).where(SERIES.c.job_id == shown(job_id)).order_by(SERIES.c.name)
         ).scalars()
     )
 
@@ -177,7 +198,7 @@ def metrics(
 
     Of a curve with more than ``at_most`` points every k-th is read, and the last.
     """
-    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == job_id)
+    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == shown(job_id))
     if names is not None:
         wanted = wanted.where(SERIES.c.name.in_(names))
     replaced = _replaced_beyond(connection, job_id)
@@ -224,7 +245,7 @@ def checkpoints(connection: Connection, job_id: str) -> list[CheckpointInfo]:
     """The job's checkpoints by step; of two with one step, the later attempt's."""
     rows = connection.execute(
         select(CHECKPOINTS)
-        .where(CHECKPOINTS.c.job_id == job_id, CHECKPOINTS.c.is_removed.is_(False))
+        .where(CHECKPOINTS.c.job_id == shown(job_id), CHECKPOINTS.c.is_removed.is_(False))
         .order_by(CHECKPOINTS.c.attempt, CHECKPOINTS.c.created_us)
     )
     by_step = {row.step: to_checkpoint(row) for row in rows}
@@ -234,7 +255,7 @@ def checkpoints(connection: Connection, job_id: str) -> list[CheckpointInfo]:
 def artifacts(connection: Connection, job_id: str) -> list[ArtifactInfo]:
     """The job's artifacts by name; of two with one name, the later attempt's."""
     rows = connection.execute(
-        select(ARTIFACTS).where(ARTIFACTS.c.job_id == job_id).order_by(ARTIFACTS.c.attempt)
+        select(ARTIFACTS).where(ARTIFACTS.c.job_id == shown(job_id)).order_by(ARTIFACTS.c.attempt)
     )
     by_name = {row.name: to_artifact(row) for row in rows}
     return [by_name[name] for name in sorted(by_name)]

@@ -20,6 +20,7 @@ from service.jobs import (
     Parent,
     Progress,
     Reason,
+    Retention,
 )
 from workers.spec import NamedDataset, TrainSpec
 
@@ -97,6 +98,9 @@ def job_row(job: Job) -> dict[str, Any]:
         "pause_requested": job.pause_requested,
         "not_before_us": _us_or_none(job.not_before),
         "counts_from": job.counts_from,
+        "keep_succeeded_s": job.retention.succeeded_s,
+        "keep_failed_s": job.retention.failed_s,
+        "keep_cancelled_s": job.retention.cancelled_s,
     }
 
 
@@ -136,6 +140,11 @@ def to_job(row: Row[Any]) -> Job:
         progress=progress,
         ended_at=_time_or_none(row.ended_us),
         parent=parent,
+        retention=Retention(
+            succeeded_s=row.keep_succeeded_s,
+            failed_s=row.keep_failed_s,
+            cancelled_s=row.keep_cancelled_s,
+        ),
     )
 
 

@@ -58,6 +58,12 @@ JOBS = Table(
     Column("pause_requested", Boolean, nullable=False),
     Column("not_before_us", BigInteger),
     Column("counts_from", Integer, nullable=False),
+    # Seconds that the job asks to be kept after such an end; NULL: as the installation says.
+    Column("keep_succeeded_s", Float),
+    Column("keep_failed_s", Float),
+    Column("keep_cancelled_s", Float),
+    # Set when the job is deleted. From then on it is nobody's; its artifacts go, then its rows.
+    Column("deleted_us", BigInteger),
 )
 # Each filter of the list alone is answered in the list's own order, newest first.
 Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
@@ -66,6 +72,16 @@ Index("jobs_by_trainer", JOBS.c.trainer, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
 Index("jobs_by_parent", JOBS.c.parent_job_id, JOBS.c.created_us, JOBS.c.id)
+# Answers by itself how many jobs there are, which ones are to go, and which have expired.
+Index(
+    "jobs_by_end",
+    JOBS.c.deleted_us,
+    JOBS.c.state,
+    JOBS.c.ended_us,
+    JOBS.c.keep_succeeded_s,
+    JOBS.c.keep_failed_s,
+    JOBS.c.keep_cancelled_s,
+)
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(

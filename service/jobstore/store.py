@@ -4,6 +4,7 @@ import builtins
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from service.custody import Custody
 from service.jobs import (
     ArtifactInfo,
     Attempt,
@@ -17,7 +18,16 @@ from service.jobs import (
     Page,
     Reason,
 )
-from service.jobstore import datasets, ingesting, listing, reading, submitting, watching, wishes
+from service.jobstore import (
+    datasets,
+    ingesting,
+    listing,
+    reading,
+    retaining,
+    submitting,
+    watching,
+    wishes,
+)
 from service.jobstore.database import Database
 from service.jobstore.submitting import Idempotency
 from service.jobstore.writing import now_us
@@ -115,6 +125,39 @@ class JobStore:
         """Forget a name; raises DatasetNotFound, DatasetChanged, DatasetInUse."""
         with self._database.write() as connection:
             return datasets.delete_upload(connection, name, condition)
+
+    # --- deleting -----------------------------------------------------------------------------
+
+    def delete(self, job_id: str, expected_version: int | None = None) -> Job:
+        """Mark a job that has ended as deleted: from now on nobody finds it; what it was.
+
+        Raises JobNotFound, StateConflict, VersionConflict.
+        """
+        with self._database.write() as connection:
+            return retaining.delete_job(connection, job_id, expected_version)
+
+    def delete_expired(
+        self, keep_s: Mapping[JobState, float | None], limit: int
+    ) -> builtins.list[str]:
+        """Mark jobs as deleted that have ended longer ago than they, or else the seconds given
+        for their state, say; their ids."""
+        with self._database.write() as connection:
+            return retaining.delete_expired(connection, keep_s, limit)
+
+    def doomed(self, limit: int) -> builtins.list[str]:
+        """Ids of deleted jobs that nobody refers to, so that their artifacts are to go."""
+        with self._database.read() as connection:
+            return retaining.doomed(connection, limit)
+
+    def purge(self, job_id: str, at_most: int = 2000) -> bool:
+        """Remove some rows of a deleted job; whether its last one is gone."""
+        with self._database.write() as connection:
+            return retaining.purge(connection, job_id, at_most)
+
+    def custody(self, job_id: str) -> Custody | None:
+        """What is known of a job's objects, deleted or not; None where there is no such job."""
+        with self._database.read() as connection:
+            return retaining.custody(connection, job_id)
 
     # --- what the watcher writes --------------------------------------------------------------
 

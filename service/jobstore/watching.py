@@ -127,6 +127,7 @@ def _compare_and_set(
         JOBS.c.id == job.id,
         JOBS.c.state == job.state.value,
         JOBS.c.attempt == job.attempt,
+        JOBS.c.deleted_us.is_(None),
     ]
     if compare_wishes:
         compared += [

@@ -30,7 +30,9 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any
 
 def locked_job(connection: Connection, job_id: str) -> Row[Any]:
     """The job's row, which nobody else changes until the transaction ends; JobNotFound."""
-    row = connection.execute(select(JOBS).where(JOBS.c.id == job_id).with_for_update()).first()
+    row = connection.execute(
+        select(JOBS).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None)).with_for_update()
+    ).first()
     if row is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return row

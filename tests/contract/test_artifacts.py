@@ -2,14 +2,19 @@
 
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.s3_servers import BUCKET, Proxy
 from workers.artifacts import ArtifactStore, LocalStore, open_store
+from workers.artifacts.leftovers import temporary_folder
+from workers.artifacts.s3.client import connect
+from workers.artifacts.s3.location import S3Location
 from workers.artifacts.s3.uploads import PART_BYTES
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
 
@@ -186,6 +191,112 @@ def test_many_are_deleted_at_once_whether_they_are_there_or_not(store: ArtifactS
     store.delete_many([f"j/{number}" for number in range(1, 40)])
     store.delete_many([])
     assert [stored.key for stored in store.list("j")] == ["j/0"]
+
+
+def test_a_listing_has_folders_together_and_tells_the_age(store: ArtifactStore) -> None:
+    keys = ["j/a-b", "j/a/1", "j/a0", "j/a.b", "j/B", "j/a/c/d", "j/a_"]
+    before = store.now()
+    for key in keys:
+        store.put(key, b"x")
+    found = list(store.list("j"))
+    # Servers differ in whether "a/" or "a-b" comes first; what is below "a" comes in one piece.
+    assert sorted(stored.key for stored in found) == sorted(keys)
+    below = [index for index, stored in enumerate(found) if stored.key.startswith("j/a/")]
+    assert below == [below[0], below[0] + 1]
+    # Servers tell whole seconds.
+    slack = timedelta(seconds=1)
+    assert all(before - slack <= stored.modified_at <= store.now() + slack for stored in found)
+    assert abs(store.now() - datetime.now(UTC)) < timedelta(seconds=60)
+    assert list(store.list("probes")) == []
+
+
+def unfinished_write(store: ArtifactStore, key: str) -> int:
+    """What a process leaves that is killed while it writes; its size in bytes."""
+    if isinstance(store, LocalStore):
+        path = store.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(".incoming-half").write_bytes(b"half of it")
+        return 10
+    location = S3Location.parse(store.uri)
+    target = {"Bucket": location.bucket, "Key": location.name(key)}
+    server = connect(location, location.endpoint)
+    upload = server.create_multipart_upload(**target)["UploadId"]
+    server.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"half of it")
+    return 10
+
+
+def in_store(store: ArtifactStore) -> list[str]:
+    """Unfinished writes in the store itself; temporary files of this machine are not its alone."""
+    return [
+        write.name
+        for write in store.unfinished()
+        if not write.name.startswith(".incoming-spreadtrain-")
+    ]
+
+
+def test_a_write_that_was_not_ended_is_found_and_given_up(store: ArtifactStore) -> None:
+    store.put("jobs/a/whole", b"x")
+    size_bytes = unfinished_write(store, "jobs/a/weights")
+    [write] = [write for write in store.unfinished() if write.name.startswith("jobs/a/")]
+    assert write.size_bytes == size_bytes
+    assert abs(write.touched_at - store.now()) < timedelta(seconds=60)
+    assert [stored.key for stored in store.list("jobs")] == ["jobs/a/whole"]
+    store.discard(write)
+    store.discard(write)
+    assert in_store(store) == []
+    assert store.get("jobs/a/whole") == b"x"
+    store.put("jobs/a/weights", b"again")
+    assert store.get("jobs/a/weights") == b"again"
+
+
+def test_what_is_unfinished_in_another_store_is_not_seen(store: ArtifactStore) -> None:
+    if isinstance(store, LocalStore):
+        other: ArtifactStore = LocalStore(store.root.parent / "other")
+    else:
+        other = open_store(store.uri.replace("/runs?", "/runs2?"))
+    unfinished_write(other, "jobs/a/weights")
+    other.put("jobs/a/whole", b"x")
+    assert in_store(store) == []
+    assert list(store.list("jobs")) == []
+    assert len(in_store(other)) == 1
+
+
+def test_a_pruned_prefix_keeps_its_objects_and_nothing_else(store: ArtifactStore) -> None:
+    store.put("jobs/a/x/whole", b"x")
+    store.put("jobs/a/y/gone", b"x")
+    store.delete("jobs/a/y/gone")
+    unfinished_write(store, "jobs/a/y/z/weights")
+    unfinished_write(store, "jobs/b/weights")
+    store.prune("jobs/a")
+    store.prune("jobs/none")
+    [left] = in_store(store)
+    assert left.startswith("jobs/b/")
+    assert [stored.key for stored in store.list("jobs")] == ["jobs/a/x/whole"]
+    if isinstance(store, LocalStore):
+        assert sorted(path.name for path in (store.root / "jobs" / "a").iterdir()) == ["x"]
+
+
+def test_staged_files_of_a_killed_process_are_found(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with store.staging() as folder:
+        (folder / "weights").write_bytes(b"half of it")
+        [write] = [write for write in store.unfinished() if folder.name in write.name]
+        assert write.size_bytes == 10
+        store.discard(write)
+        assert not folder.exists()
+
+
+def test_temporary_files_of_others_are_left_alone(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / ".incoming-of-another-program").write_bytes(b"x")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / ".incoming-spreadtrain-link").symlink_to(tmp_path / "precious")
+    with temporary_folder() as ours:
+        assert [write.name for write in store.unfinished()] == [ours.name]
 
 
 @pytest.mark.parametrize("store", ["moto"], indirect=True)

@@ -3,7 +3,14 @@
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from workers.artifacts.base import STREAM_BYTES, WITHOUT, ArtifactStore, Capabilities, Stored
+from workers.artifacts.base import (
+    STREAM_BYTES,
+    WITHOUT,
+    ArtifactStore,
+    Capabilities,
+    Stored,
+    Unfinished,
+)
 from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key, parent_prefix
 from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
@@ -15,6 +22,7 @@ __all__ = [
     "Capabilities",
     "LocalStore",
     "Stored",
+    "Unfinished",
     "attempt_prefix",
     "chunk_key",
     "job_prefix",

@@ -1,25 +1,39 @@
 """The interface of an artifact store: immutable content under keys."""
 
-import contextlib
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.artifacts.keys import probe_prefix
 from workers.errors import ArtifactNotFound, StoreError
 
 STREAM_BYTES = 1 << 20
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object in the store."""
+    """An object in the store; ``modified_at`` is when it was written, by the store's clock."""
 
     key: str
     size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A write that was begun and not ended; its process may be gone, or still at it.
+
+    ``touched_at`` is when something of it was last written, ``handle`` what the store knows it by.
+    """
+
+    name: str
+    size_bytes: int
+    touched_at: datetime
+    handle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,11 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stored]:
-        """All objects under the prefix; those of one folder in the order of their names."""
+        """All objects under the prefix; those below one folder together, in order of their names.
+
+        They come as they are found, so that a store of any size needs little memory; what is
+        written or deleted meanwhile may be among them or not.
+        """
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -101,6 +119,21 @@ class ArtifactStore(ABC):
     @abstractmethod
     def delete_many(self, keys: Iterable[str]) -> None:
         """Remove objects, as :meth:`delete` does, in as few requests as the store allows."""
+
+    @abstractmethod
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
+        """Remove what a prefix holds besides objects: folders, and writes that were not ended.
+
+        Those that were last changed before a time; any, for a prefix that nobody writes to.
+        """
+
+    @abstractmethod
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Writes into this store that were begun and not ended, as far as this machine sees."""
+
+    @abstractmethod
+    def discard(self, write: Unfinished) -> None:
+        """Give up an unfinished write; one that has ended meanwhile, in either way, stays so."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:
@@ -139,6 +172,21 @@ class ArtifactStore(ABC):
                 raise StoreError("the artifact store does not list what was written into it")
         finally:
             self.delete(key)
+            self.prune(prefix)
+
+    def now(self) -> datetime:
+        """The time by the store's own clock, to tell the age of what is in it."""
+        prefix = probe_prefix()
+        key = f"{prefix}/clock"
+        self.put(key, b"now")
+        try:
+            times = [stored.modified_at for stored in self.list(prefix)]
+            if not times:
+                raise StoreError("the artifact store does not list what was written into it")
+            return max(times)
+        finally:
+            self.delete(key)
+            self.prune(prefix)
 
     def get(self, key: str) -> bytes:
         """The whole object; raises ArtifactNotFound."""
@@ -151,16 +199,3 @@ class ArtifactStore(ABC):
         except ArtifactNotFound:
             return False
         return True
-
-
-@contextlib.contextmanager
-def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, gone after the block; its name begins with a dot. Raises StoreError."""
-    try:
-        folder = tempfile.TemporaryDirectory(
-            prefix=".incoming-", dir=parent, ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        raise StoreError(f"there is no place for temporary files: {error.strerror}") from error
-    with folder as name:
-        yield Path(name)

@@ -24,6 +24,8 @@ import secrets
 
 from workers.errors import ArtifactNotFound
 
+# Everything that is ours in a store; what else is there is somebody else's.
+PREFIXES = ("jobs", "datasets", "probes")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
 
 

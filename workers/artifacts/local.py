@@ -2,20 +2,31 @@
 
 import contextlib
 import filecmp
+import itertools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.artifacts.base import (
+    FOREVER,
     STREAM_BYTES,
     ArtifactStore,
     Capabilities,
     Stored,
-    temporary_folder,
+    Unfinished,
 )
 from workers.artifacts.keys import checked
+from workers.artifacts.leftovers import (
+    INCOMING,
+    leftovers_below,
+    leftovers_of_this_user,
+    remove_empty,
+    remove_leftover,
+    temporary_folder,
+)
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
 
 
@@ -40,7 +51,7 @@ class LocalStore(ArtifactStore):
         path = self._path(key)
         with _explained(key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
+            handle, name = tempfile.mkstemp(prefix=INCOMING, dir=path.parent)
             temporary = Path(name)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -101,15 +112,7 @@ class LocalStore(ArtifactStore):
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """See :meth:`ArtifactStore.list`."""
-        names = {
-            path.relative_to(self.root).as_posix(): path
-            for path in self._path(prefix).rglob("*")
-            if not any(part.startswith(".") for part in path.relative_to(self.root).parts)
-        }
-        for key in sorted(names):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                if names[key].is_file():
-                    yield Stored(key, names[key].stat().st_size)
+        return _objects(self._path(prefix), prefix)
 
     def delete(self, key: str) -> None:
         """See :meth:`ArtifactStore.delete`."""
@@ -122,6 +125,21 @@ class LocalStore(ArtifactStore):
         """See :meth:`ArtifactStore.delete_many`."""
         for key in keys:
             self.delete(key)
+
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
+        """See :meth:`ArtifactStore.prune`."""
+        remove_empty(self._path(prefix), before)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """See :meth:`ArtifactStore.unfinished`."""
+        for found in itertools.chain(leftovers_below(self.root), leftovers_of_this_user()):
+            is_here = found.path.is_relative_to(self.root)
+            name = found.path.relative_to(self.root) if is_here else found.path.name
+            yield Unfinished(str(name), found.size_bytes, found.touched_at, str(found.path))
+
+    def discard(self, write: Unfinished) -> None:
+        """See :meth:`ArtifactStore.discard`."""
+        remove_leftover(Path(write.handle))
 
     def free_bytes(self) -> int | None:
         """See :meth:`ArtifactStore.free_bytes`."""
@@ -156,6 +174,31 @@ class LocalStore(ArtifactStore):
         parent = self.root if self.root.is_dir() else None
         with temporary_folder(parent) as folder:
             yield folder
+
+
+def _objects(folder: Path, key: str) -> Iterator[Stored]:
+    """The files below a folder; only the names of the folders on the way are in memory."""
+    try:
+        with os.scandir(folder) as entries:
+            # A folder sorts as its keys do, with the slash.
+            named = sorted(
+                ((f"{entry.name}/" if entry.is_dir() else entry.name), entry)
+                for entry in entries
+                if not entry.name.startswith(".")
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"{key} could not be listed: {error.strerror}") from error
+    for name, entry in named:
+        if name.endswith("/"):
+            yield from _objects(Path(entry.path), f"{key}/{entry.name}")
+            continue
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            status = entry.stat()
+            # A linked file keeps its old mtime: its key is as young as the link.
+            modified_at = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
+            yield Stored(f"{key}/{name}", status.st_size, modified_at)
 
 
 @contextlib.contextmanager

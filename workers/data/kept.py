@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 from workers.content import PIECE_BYTES, ArrayWriter, DType, npy_header
 from workers.data.info import split_order
 from workers.errors import DatasetUnavailable
+
+_FOLDERS = ("arrays", "uploads")
+_DIGITS = 64  # of a SHA-256
 
 
 def array_path(cache_dir: Path, digest: str) -> Path:
@@ -68,6 +72,14 @@ def in_split_order(
         kept = mapped(path, shape, dtype)
         assert kept is not None
     return kept
+
+
+def kept_arrays(cache_dir: Path) -> Iterator[tuple[str, Path]]:
+    """(digest, path) of every kept array."""
+    for path in itertools.chain(*(cache_dir.glob(f"{name}/*.npy") for name in _FOLDERS)):
+        digest = path.stem.partition("-")[0]
+        if len(digest) == _DIGITS:
+            yield f"sha256:{digest}", path
 
 
 @contextlib.contextmanager

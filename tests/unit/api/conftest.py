@@ -22,8 +22,11 @@ from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
 from service.results import Results
+from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings
+from service.sweep import Sweep
+from service.sweeper import Sweeper
 from service.training import Training
 from service.watcher import Watcher
 from tests.factories import request
@@ -140,15 +143,21 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         results = Results(jobs, artifacts)
         datasets = make_datasets(jobs, artifacts, tmp_path)
         training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
+        sampling = Sampling(results, artifacts, tmp_path)
+        rules = KeepingRules(settings.retention)
+        deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
+        sweeper = Sweeper(deletions, Sweep(jobs, artifacts, datasets, tmp_path, 60), 0)
         services = Services(
             training=training,
             forks=Forks(jobs, artifacts, training, results),
             results=results,
-            sampling=Sampling(results, artifacts, tmp_path),
+            sampling=sampling,
             datasets=datasets,
             catalogue=Catalogue(),
             feed=feed,
-            health=Health(jobs, artifacts, cluster, watcher, feed),
+            health=Health(jobs, artifacts, cluster, watcher, feed, sweeper),
+            deletions=deletions,
+            sweeper=sweeper,
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:

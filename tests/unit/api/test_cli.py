@@ -285,3 +285,21 @@ def test_a_fork_is_made_from_flags_or_from_a_file(
     assert "succeeded" in result.stdout
     refused(run("fork", running.trained, str(file), "--seed", "1"), "not both")
     refused(run("fork", running.trained, "--epochs", "2"), "/spec/trainer/epochs")
+
+
+def test_a_job_is_deleted_once_it_has_ended(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text(long_spec().model_dump_json())
+    job = id_in(run("submit", str(file)))
+    refused(run("delete", job), "cancel it first")
+    assert run("cancel", job).exit_code == 0
+    run("watch", job)
+    assert f"{job} is deleted" in run("delete", job).stdout
+    refused(run("delete", job), "no job")
+
+
+def test_a_sweep_says_what_it_would_remove(run: Run) -> None:
+    swept = run("sweep", "--dry-run")
+    assert swept.exit_code == 0, swept.output
+    assert "would be removed" in swept.stdout
+    assert "0 objects with 0 bytes removed" in run("sweep").stdout

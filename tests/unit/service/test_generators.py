@@ -98,3 +98,26 @@ def test_a_load_that_fails_is_tried_again_by_the_next() -> None:
             cache.get("a", 10, fails)
     works: list[Callable[[], Generator]] = [partial(cache.get, "a", 10, load)]
     assert isinstance(together(works)[0], Generator)
+
+
+def test_what_is_forgotten_is_loaded_again() -> None:
+    cache, load = GeneratorCache(100), Loads()
+    for key in ("jobs/a/1", "jobs/a/2", "jobs/ab/1"):
+        cache.get(key, 10, load)
+    cache.forget("jobs/a")
+    cache.get("jobs/ab/1", 10, load)
+    assert load.count == 3
+    cache.get("jobs/a/1", 10, load)
+    assert load.count == 4
+
+
+def test_what_is_forgotten_while_it_loads_is_not_kept() -> None:
+    cache, load = GeneratorCache(100), Loads()
+
+    def forgetting() -> Generator:
+        cache.forget("jobs/a")
+        return load()
+
+    assert isinstance(cache.get("jobs/a/1", 10, forgetting), Generator)
+    cache.get("jobs/a/1", 10, load)
+    assert load.count == 2

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,25 +15,28 @@ from urllib.parse import quote
 from botocore.exceptions import ClientError
 
 from workers.artifacts.base import (
-    STREAM_BYTES,
+    FOREVER,
     ArtifactStore,
     Capabilities,
     Stored,
-    temporary_folder,
+    Unfinished,
 )
-from workers.artifacts.keys import probe_prefix
+from workers.artifacts.keys import PREFIXES, probe_prefix
+from workers.artifacts.leftovers import leftovers_of_this_user, remove_leftover, temporary_folder
 from workers.artifacts.s3.client import connect
 from workers.artifacts.s3.downloads import download_in_parts
 from workers.artifacts.s3.errors import no_bucket, status_of, translated
 from workers.artifacts.s3.location import S3Location
 from workers.artifacts.s3.probes import PROBES, crc32, is_unknown_request
 from workers.artifacts.s3.reading import open_body, read_on
-from workers.artifacts.s3.uploads import PART_BYTES, upload_in_parts
+from workers.artifacts.s3.unfinished import abort_upload, unfinished_uploads
+from workers.artifacts.s3.uploads import PART_BYTES, digest_of, pieces_of, upload_in_parts
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
 
 BATCH = 1000  # S3's own bound on a batch delete
 CONFLICTS_MAX = 3
 _NOT_FOUND, _CONFLICT, _TAKEN = 404, 409, 412
+_FILE = "file:"  # begins the handle of an unfinished write that is a file on this machine
 _DIGEST, _WRITER = "spreadtrain-sha256", "spreadtrain-writer"
 
 
@@ -84,7 +88,7 @@ class S3Store(ArtifactStore):
             with translated(self._location):
                 if self._put_large(key, name, path, {_WRITER: writer}):
                     return
-            self._accept_if_same(key, size_bytes, lambda: _digest(_pieces_of(path)), writer)
+            self._accept_if_same(key, size_bytes, lambda: digest_of(pieces_of(path)), writer)
         except OSError as error:
             raise StoreError(f"{key} could not be read for upload: {error.strerror}") from error
 
@@ -141,7 +145,7 @@ class S3Store(ArtifactStore):
         said = {label.lower(): value for label, value in head.get("Metadata", {}).items()}
         if head["ContentLength"] == size_bytes and (
             (writer and said.get(_WRITER) == writer)
-            or (said.get(_DIGEST) or _digest(self.stream(key))) == digest()
+            or (said.get(_DIGEST) or digest_of(self.stream(key))) == digest()
         ):
             return
         raise ArtifactExists(f"{key} is already written")
@@ -173,7 +177,8 @@ class S3Store(ArtifactStore):
             for page in pages:
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # some servers list folders
-                        yield Stored(self._location.key(entry["Key"]), int(entry["Size"]))
+                        key = self._location.key(entry["Key"])
+                        yield Stored(key, int(entry["Size"]), entry["LastModified"])
 
     @contextlib.contextmanager
     def open_file(self, key: str) -> Iterator[Path]:
@@ -242,6 +247,28 @@ class S3Store(ArtifactStore):
                 return keys
         return [names[refused["Key"]] for refused in answer.get("Errors", ())]
 
+    def prune(self, prefix: str, before: datetime = FOREVER) -> None:
+        """See :meth:`ArtifactStore.prune`; there are no folders."""
+        for write in unfinished_uploads(self._client, self._location, prefix):
+            if write.touched_at < before:
+                self.discard(write)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """See :meth:`ArtifactStore.unfinished`: uploads in parts, and files on this machine."""
+        for prefix in PREFIXES:
+            yield from unfinished_uploads(self._client, self._location, prefix)
+        for found in leftovers_of_this_user():
+            yield Unfinished(
+                found.path.name, found.size_bytes, found.touched_at, f"{_FILE}{found.path}"
+            )
+
+    def discard(self, write: Unfinished) -> None:
+        """See :meth:`ArtifactStore.discard`."""
+        if write.handle.startswith(_FILE):
+            remove_leftover(Path(write.handle.removeprefix(_FILE)))
+        else:
+            abort_upload(self._client, self._location, write)
+
     # --- what it is ---------------------------------------------------------------------------
 
     def free_bytes(self) -> int | None:
@@ -279,16 +306,3 @@ class S3Store(ArtifactStore):
                     self._client.delete_object(Bucket=self._bucket, Key=name)
                 self._known[capability] = can
             return self._known[capability]
-
-
-def _digest(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(STREAM_BYTES):
-            yield piece

@@ -1,10 +1,13 @@
 """Files in parts: a few at a time in memory, the whole visible only at the end."""
 
+import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from workers.artifacts.base import STREAM_BYTES
 from workers.artifacts.s3.probes import crc32
 
 PART_BYTES = 8 << 20  # smaller files go in one request; S3 wants parts of 5 MiB and more
@@ -30,8 +33,8 @@ def upload_in_parts(
 ) -> None:
     """Upload a file; what fails or is interrupted is taken back and was never visible.
 
-    A process that is killed leaves parts that no listing of objects shows; a bucket's lifecycle
-    rule for incomplete uploads removes them. Raises the vendor's errors.
+    A process that is killed leaves parts that no listing of objects shows; see
+    :mod:`workers.artifacts.s3.unfinished`. Raises the vendor's errors.
     """
     target = {"Bucket": bucket, "Key": name}
     extra = {"ChecksumAlgorithm": "CRC32"} if checksums else {}
@@ -72,3 +75,18 @@ def _upload_parts(
 def _read(file: BinaryIO, start: int, size_bytes: int) -> bytes:
     file.seek(start)
     return file.read(size_bytes)
+
+
+def digest_of(pieces: Iterable[bytes]) -> str:
+    """SHA-256 of a content that comes in pieces."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file's content in pieces."""
+    with path.open("rb") as file:
+        while piece := file.read(STREAM_BYTES):
+            yield piece
