@@ -11,6 +11,7 @@ from api import (
     events,
     health,
     jobs,
+    logs,
     results,
     samples,
     trainers,
@@ -79,7 +80,7 @@ def _application(settings: Settings) -> _App:
         figures=figures,
     )
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
-    for module in (jobs, events, results, samples, trainers, health):
+    for module in (jobs, events, logs, results, samples, trainers, health):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.
         app.include_router(module.router, max_body_size=settings.max_body_bytes)
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes)

@@ -9,6 +9,7 @@ from service.catalogue import Catalogue
 from service.datasets import Datasets
 from service.feed import Feed
 from service.health import Health
+from service.logs import Logs
 from service.results import Results
 from service.sampling import Sampling
 from service.training import Training
@@ -20,6 +21,7 @@ class Services:
 
     training: Training
     results: Results
+    logs: Logs
     sampling: Sampling
     datasets: Datasets
     catalogue: Catalogue

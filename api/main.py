@@ -21,6 +21,7 @@ from service.errors import ConfigurationError
 from service.feed import Feed
 from service.health import Health
 from service.jobstore import JobStore
+from service.logs import Logs
 from service.results import Results
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
@@ -65,6 +66,7 @@ def running_services(
     services = Services(
         training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
         results=results,
+        logs=Logs(jobs, artifacts),
         sampling=Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes),
         datasets=datasets,
         catalogue=Catalogue(),

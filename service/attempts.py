@@ -17,6 +17,7 @@ from service.cluster.base import Cluster
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.logs import rescue_log
 from service.verdicts import judge
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
@@ -312,6 +313,9 @@ class Attempts:
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
         self._ingest(self._jobs.attempts(job.id)[-1])
+        ended = self._jobs.attempts(job.id)[-1]
+        rescue_log(self._jobs, self._artifacts, self._cache_dir, ended, outcome)
+        self._ingest(ended)
         verdict = judge(job, outcome, self._jobs.attempts(job.id))
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome)
         if same_session:

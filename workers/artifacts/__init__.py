@@ -4,7 +4,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from workers.artifacts.base import STREAM_BYTES, WITHOUT, ArtifactStore, Capabilities, Stored
-from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key
+from workers.artifacts.keys import (
+    attempt_prefix,
+    chunk_key,
+    job_prefix,
+    log_key,
+    outcome_key,
+)
 from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
 
@@ -18,6 +24,7 @@ __all__ = [
     "attempt_prefix",
     "chunk_key",
     "job_prefix",
+    "log_key",
     "open_store",
     "outcome_key",
 ]

@@ -20,6 +20,7 @@ from service.feed import Feed
 from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
+from service.logs import Logs
 from service.results import Results
 from service.sampling import Sampling
 from service.settings import Settings
@@ -141,6 +142,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         services = Services(
             training=Training(jobs, artifacts, cluster, feed, datasets, watcher.wake),
             results=results,
+            logs=Logs(jobs, artifacts),
             sampling=Sampling(results, artifacts, tmp_path),
             datasets=datasets,
             catalogue=Catalogue(),
