@@ -19,9 +19,8 @@ from service.jobs import (
     Page,
     Progress,
 )
-from service.logs import LogPage
+from service.logs import LogLine, LogPage
 from service.training import Plan
-from workers.logs import LogLine
 
 
 def job_path(job_id: str) -> str:

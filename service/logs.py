@@ -15,6 +15,8 @@ from workers.errors import ArtifactExists, ArtifactNotFound, ClaimLost, StoreErr
 from workers.events import Outcome
 from workers.logs import LogLine, decode_chunk, gap, local_log_path, salvage
 
+__all__ = ["Cursor", "LogLine", "LogPage", "Logs", "SaidLine", "rescue_log"]
+
 log = logging.getLogger(__name__)
 
 KINDS = ("log",)

@@ -104,17 +104,16 @@ class AttemptLog:
         file.close()
 
     def _ship_rest(self, file: LocalLog) -> bool:
+        """Whether all of it is in the store now."""
         give_up_at = time.monotonic() + CLOSE_PATIENCE_S
         while time.monotonic() < give_up_at:
             try:
-                while self._shipper.ship(file.written_at(), is_last=True):
-                    pass
+                if not self._shipper.ship(file.written_at(), is_last=True):
+                    return True
             except (StoreError, OSError):
                 time.sleep(LOOK_INTERVAL_S)
             except ClaimLost:
                 return False
-            else:
-                return True
         return False
 
     def _ship(self, file: LocalLog) -> None:

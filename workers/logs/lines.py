@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -18,6 +19,7 @@ MARK = b"\x1e"
 Level = Literal["output", "debug", "info", "warning", "error", "critical", "gap"]
 
 _MARKED = re.compile(rb"\x1e(debug|info|warning|error|critical) (\d{1,17}) (.*)", re.DOTALL)
+_LINE_END = re.compile(rb"[\n\r\x1e]")
 _INSIDE = re.compile(rb"(?<=[^\n])\x1e")
 # Control characters, and those that turn the direction of the text around them.
 _HARMFUL = re.compile(
@@ -56,6 +58,12 @@ def marked(level: str, at: datetime, text: str, lines_at_most: int) -> bytes:
     if len(lines) > lines_at_most:
         cut.append(b"... %d more lines" % (len(lines) - lines_at_most))
     return b"".join(head + line + b"\n" for line in cut)
+
+
+def shortened(content: bytes, lines_at_most: int) -> bytes:
+    """The content up to the end of so many of its lines."""
+    last = next(islice(_LINE_END.finditer(content), lines_at_most, None), None)
+    return content if last is None else content[: last.start()]
 
 
 def split(content: bytes, *, is_last: bool) -> tuple[list[bytes], int]:
@@ -127,25 +135,41 @@ def gap(at: datetime, lines: int | None, size_bytes: int | None, why: str) -> Lo
 def encode_chunk(end: int, first: Sequence[LogLine], lines: Sequence[bytes], at: datetime) -> bytes:
     """A chunk: its head, then ``first``, then the lines, one JSON object each.
 
-    A line that carries no time has that of the next one that does, or ``at``.
+    A line that carries no time has that of the next one that does, or ``at``. Time and level are
+    left out where they are those of the line before, as most lines are short.
     """
-    parts = []
-    seen = at
+    told: list[tuple[str, str, str]] = []
+    seen = at.isoformat()
     for line in reversed(lines):
         found = _MARKED.fullmatch(line) if line.startswith(MARK) else None
         level, text = "output", line
         if found is not None:
-            seen = datetime.fromtimestamp(int(found[2]) / 1e6, UTC)
+            seen = datetime.fromtimestamp(int(found[2]) / 1e6, UTC).isoformat()
             level, text = found[1].decode(), found[3]
-        fields = {"at": seen.isoformat(), "level": level, "text": harmless(text)}
-        parts.append(json.dumps(fields, ensure_ascii=False))
-    head = [json.dumps({"end": end}), *(line.model_dump_json() for line in first)]
-    return "\n".join([*head, *reversed(parts), ""]).encode()
+        told.append((seen, level, harmless(text)))
+    parts = [json.dumps({"end": end}), *(line.model_dump_json() for line in first)]
+    before = ("", "")
+    for said, level, text in reversed(told):
+        fields = {"text": text}
+        if (said, level) != before:
+            fields = {"at": said, "level": level, "text": text}
+            before = (said, level)
+        parts.append(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+    return "\n".join([*parts, ""]).encode()
 
 
 def decode_chunk(content: bytes) -> list[LogLine]:
     """The lines of a chunk; raises ValueError if it is none."""
-    return [LogLine.model_validate_json(line) for line in content.split(b"\n")[1:-1]]
+    found: list[LogLine] = []
+    fields: dict[str, object] = {}
+    for row in content.split(b"\n")[1:-1]:
+        told = json.loads(row)
+        if not isinstance(told, dict):
+            raise ValueError("not a line of a log")  # noqa: TRY004 - the content is wrong
+        kept = {name: fields[name] for name in ("at", "level") if name in fields}
+        fields = {**kept, **told}
+        found.append(LogLine.model_validate(fields))
+    return found
 
 
 def end_of(content: bytes) -> int:

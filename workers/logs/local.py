@@ -100,13 +100,14 @@ class LocalLog:
         pieces = range(start, stop, PIECE_BYTES)
         return sum(self.read(at, min(PIECE_BYTES, stop - at)).count(b"\n") for at in pieces)
 
-    def give_back(self, stop: int) -> None:
-        """Free the disk from everything before ``stop``, where the file system can."""
-        # Whole blocks only: a block that begins with zeros would look like written ones.
-        length = stop - stop % BLOCK_BYTES
-        if length:
+    def give_back(self, start: int, stop: int) -> None:
+        """Free the disk from the whole blocks inside [start, stop), where the file system can."""
+        first = -(-start // BLOCK_BYTES) * BLOCK_BYTES
+        length = stop - stop % BLOCK_BYTES - first
+        if length > 0:
+            offset = ctypes.c_long(first)
             ctypes.CDLL(None, use_errno=True).fallocate(
-                self.descriptor, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(0), ctypes.c_long(length)
+                self.descriptor, _KEEP_SIZE_PUNCH_HOLE, offset, ctypes.c_long(length)
             )
 
 

@@ -11,7 +11,7 @@ from workers.logs.lines import LogLine, decode_chunk, end_of
 from workers.logs.local import LocalLog
 from workers.logs.shipping import Place, Shipper
 
-SALVAGED_BYTES = 1 << 20  # the end of what waited; the watcher has others to look after
+SALVAGED_BYTES = 512 << 10  # the end of what waited; the watcher has others to look after
 LOST = "were lost: the process ended on another machine before it could ship them"
 
 

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from workers.artifacts import ArtifactStore, log_key, outcome_key
 from workers.errors import ArtifactExists, ClaimLost, StoreError
 from workers.events import LogRecord
-from workers.logs.lines import LogLine, encode_chunk, gap, split
+from workers.logs.lines import LogLine, encode_chunk, gap, shortened, split
 from workers.logs.local import LocalLog
 
-CHUNK_BYTES = 512 << 10  # read from the file for one chunk
+CHUNK_BYTES = 256 << 10  # read from the file for one chunk
+CHUNK_LINES = 20_000
 BACKLOG_BYTES = 4 << 20  # what may wait in the file
-CAUGHT_UP_BYTES = 1 << 20  # what is left of a longer backlog: its end
+CAUGHT_UP_BYTES = 256 << 10  # what is left of a longer backlog: its end
 HEAD_BYTES = 1 << 20  # of chunks that stay for ever
 TAIL_BYTES = 8 << 20  # of the chunks behind them; older ones make room
 TAIL_CHUNKS = 20_000
@@ -72,13 +73,13 @@ class Shipper:
         """
         size = self._file.size()
         if self._chunk == 0 and self._first is None and size - self._position > at_most:
-            content = self._file.read(self._position, CHUNK_BYTES)
+            content = self._read()
             self._first, length = split(content, is_last=False)
             self._position = self._first_end = self._position + length
         start = self._position
         begin = self._file.first_data(start) if start < size else size
         if size - begin > at_most:
-            begin = size - min(CAUGHT_UP_BYTES, at_most)
+            begin = self._file.first_data(size - min(CAUGHT_UP_BYTES, at_most))
         if begin == start:
             return
         cut = self._file.read(begin, CHUNK_BYTES).find(b"\n") + 1  # the rest of a cut line
@@ -88,7 +89,8 @@ class Shipper:
         total = None if lines is None or counted is None else lines + counted
         self._dropped = (total, dropped + begin - start)
         self._position = begin
-        self._file.give_back(begin)
+        # The first lines stay in the file as well until they are shipped.
+        self._file.give_back(self._first_end if self._first else 0, begin)
 
     def ship(self, at: datetime, *, is_last: bool) -> bool:
         """Write the next chunk, if there are whole lines; whether there were.
@@ -102,21 +104,24 @@ class Shipper:
             self._write(content, len(self._first), at)
             self._first = []
             return True
-        content = self._file.read(self._position, CHUNK_BYTES)
-        is_end = is_last and len(content) < CHUNK_BYTES
+        content = self._read()
+        is_end = is_last and self._position + len(content) == self._file.size()
         lines, length = split(content, is_last=is_end)
         if not lines and self._dropped == (0, 0):
             return False
         end = self._position + length
         self._write(encode_chunk(end, self._gaps(at), lines, at), len(lines), at)
         self._dropped, self._position = (0, 0), end
-        self._file.give_back(end)
+        self._file.give_back(0, end)
         return True
 
     def ship_gap(self, at: datetime, why: str) -> None:
         """Write a chunk that says that what follows is lost. Raises as :meth:`ship` does."""
         line = gap(at, None, None, why)
         self._write(encode_chunk(self._position, [line], [], at), 0, at)
+
+    def _read(self) -> bytes:
+        return shortened(self._file.read(self._position, CHUNK_BYTES), CHUNK_LINES)
 
     def _gaps(self, at: datetime) -> list[LogLine]:
         if self._dropped == (0, 0):
@@ -145,7 +150,8 @@ class Shipper:
 
     def _make_room(self, size_bytes: int) -> None:
         """Remove the oldest chunks behind the head; one that stays is tried again next time."""
-        if not self._tail and self._head_bytes + size_bytes <= HEAD_BYTES:
+        fits = self._chunk == 0 or self._head_bytes + size_bytes <= HEAD_BYTES
+        if not self._tail and fits:
             self._head_bytes += size_bytes
             return
         self._tail.append((self._chunk, size_bytes))
