@@ -93,9 +93,16 @@ class LocalLog:
         except OSError:
             return self.size()  # a hole up to the end
 
+    def first_hole(self, start: int) -> int:
+        """The first position from ``start`` on that was given back to the disk, or the size."""
+        try:
+            return os.lseek(self.descriptor, start, os.SEEK_HOLE)
+        except OSError:
+            return self.size()  # start is the end
+
     def count_lines(self, start: int, stop: int) -> int | None:
-        """Newlines in [start, stop); None where that is too much to read."""
-        if stop - start > COUNTED_BYTES:
+        """Newlines in [start, stop); None where that is too much to read, or not there."""
+        if stop - start > COUNTED_BYTES or self.first_hole(start) < stop:
             return None
         pieces = range(start, stop, PIECE_BYTES)
         return sum(self.read(at, min(PIECE_BYTES, stop - at)).count(b"\n") for at in pieces)

@@ -121,7 +121,8 @@ class Shipper:
         self._write(encode_chunk(self._position, [line], [], at), 0, at)
 
     def _read(self) -> bytes:
-        return shortened(self._file.read(self._position, CHUNK_BYTES), CHUNK_LINES)
+        length = min(CHUNK_BYTES, self._file.first_hole(self._position) - self._position)
+        return shortened(self._file.read(self._position, length), CHUNK_LINES)
 
     def _gaps(self, at: datetime) -> list[LogLine]:
         if self._dropped == (0, 0):
