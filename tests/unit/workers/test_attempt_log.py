@@ -408,10 +408,10 @@ def test_the_last_words_of_a_crash_are_kept(
 def test_a_runaway_child_fills_neither_the_disk_nor_the_store(
     artifacts: LocalStore, path: Path
 ) -> None:
-    """100,000 lines from Python, then what ``yes`` can print in two seconds."""
+    """100,000 lines from Python, then what ``yes`` can print in a second."""
     end = (
         "[print('line', number) for number in range(100_000)]\n"
-        "child = subprocess.Popen(['timeout', '2', 'yes'])\n"
+        "child = subprocess.Popen(['timeout', '1', 'yes'])\n"
         "most = 0\n"
         "while child.poll() is None:\n"
         "    most = max(most, os.stat(sys.argv[3]).st_blocks * 512)\n"
