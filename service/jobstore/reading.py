@@ -75,10 +75,14 @@ def queued_to_cancel(connection: Connection) -> list[Job]:
 
 
 def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetime | None:
-    """When the attempt last said something; None if it never did."""
+    """When the attempt last recorded something; None if it never did.
+
+    Its log does not count, as that of a lost attempt comes in later, and in its place.
+    """
+    others = EVENTS.c.kind.not_in(("state", "log"))
     last_us = connection.execute(
         select(EVENTS.c.at_us)
-        .where(EVENTS.c.job_id == job_id, EVENTS.c.attempt == attempt, EVENTS.c.kind != "state")
+        .where(EVENTS.c.job_id == job_id, EVENTS.c.attempt == attempt, others)
         .order_by(EVENTS.c.seq.desc())
         .limit(1)
     ).scalar()

@@ -171,7 +171,7 @@ class JobStore:
             return reading.queued_to_cancel(connection)
 
     def last_record_at(self, job_id: str, attempt: int) -> datetime | None:
-        """When the attempt last said something; None if it never did."""
+        """When the attempt last recorded something but its log; None if it never did."""
         with self._database.read() as connection:
             return reading.last_record_at(connection, job_id, attempt)
 

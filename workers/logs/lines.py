@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -149,11 +149,11 @@ def encode_chunk(end: int, first: Sequence[LogLine], lines: Sequence[bytes], at:
         told.append((seen, level, harmless(text)))
     parts = [json.dumps({"end": end}), *(line.model_dump_json() for line in first)]
     before = ("", "")
-    for said, level, text in reversed(told):
-        fields = {"text": text}
-        if (said, level) != before:
-            fields = {"at": said, "level": level, "text": text}
-            before = (said, level)
+    for said, word, shown in reversed(told):
+        fields = {"text": shown}
+        if (said, word) != before:
+            fields = {"at": said, "level": word, "text": shown}
+            before = (said, word)
         parts.append(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
     return "\n".join([*parts, ""]).encode()
 
@@ -161,13 +161,12 @@ def encode_chunk(end: int, first: Sequence[LogLine], lines: Sequence[bytes], at:
 def decode_chunk(content: bytes) -> list[LogLine]:
     """The lines of a chunk; raises ValueError if it is none."""
     found: list[LogLine] = []
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     for row in content.split(b"\n")[1:-1]:
         told = json.loads(row)
         if not isinstance(told, dict):
             raise ValueError("not a line of a log")  # noqa: TRY004 - the content is wrong
-        kept = {name: fields[name] for name in ("at", "level") if name in fields}
-        fields = {**kept, **told}
+        fields = {"at": fields.get("at"), "level": fields.get("level"), **told}
         found.append(LogLine.model_validate(fields))
     return found
 

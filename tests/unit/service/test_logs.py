@@ -136,12 +136,10 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 
 
 def test_the_log_of_no_job_is_not_found(logs: Logs) -> None:
-    for read in (
-        lambda: logs.read("job-x", None, Cursor(), 1),
-        lambda: logs.tail("job-x", None, 1),
-    ):
-        with pytest.raises(JobNotFound):
-            read()
+    with pytest.raises(JobNotFound):
+        logs.read("job-x", None, Cursor(), 1)
+    with pytest.raises(JobNotFound):
+        logs.tail("job-x", None, 1)
     with pytest.raises(JobNotFound):
         logs.version("job-x")
 
