@@ -11,7 +11,16 @@ from api import dataset_commands, lifecycle_commands, picture_commands, retentio
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
 from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
-from api.terminal import dataset_ref, failure, given, integers, labels_of, read_json, terminal
+from api.terminal import (
+    dataset_ref,
+    failure,
+    given,
+    integers,
+    labels_of,
+    print_log_line,
+    read_json,
+    terminal,
+)
 from api.watching import watch_job
 
 app = typer.Typer(
@@ -155,6 +164,24 @@ def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end; Ctrl-C stops watching, not the job."""
     with connected(url) as client:
         watch_job(client.job(job), terminal())
+
+
+@app.command()
+def logs(
+    job: JobArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
+    ] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
+    tail: Annotated[
+        int | None, typer.Option(min=0, help="Only so many lines from the end.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Print what a job's attempts said: their progress, warnings, output and crashes."""
+    with connected(url) as client:
+        for line in client.job(job).logs(attempt=attempt, tail=tail, follow=follow):
+            print_log_line(line)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from service.datasets import Datasets
 from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
+from service.logs import Logs
 from service.results import Results
 from service.retention import Deletions
 from service.sampling import Sampling
@@ -24,6 +25,7 @@ class Services:
     training: Training
     forks: Forks
     results: Results
+    logs: Logs
     sampling: Sampling
     datasets: Datasets
     catalogue: Catalogue

@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.sse import format_sse_event
@@ -30,6 +30,19 @@ BATCH = 500
 KEEP_ALIVE_S = 15.0
 FLUSH_S = 1.0  # a follower is told at most so often, and at once of a change of state
 RETRY_MS = 1000
+PAGE_BYTES = 4 << 20  # of lines in a JSON answer
+Kind = Literal[
+    "state",
+    "started",
+    "first_step",
+    "metrics",
+    "checkpoint",
+    "checkpoint_removed",
+    "artifact",
+    "notice",
+    "log",
+    "progress",
+]
 _EXAMPLE = (
     'event: metrics\nid: 7\ndata: {"seq":7,"at":"2026-01-01T00:00:00Z","attempt":1,'
     '"kind":"metrics","data":{"step":90,"epoch":1.0,"values":{"loss_nats":571.2}}}\n\n'
@@ -64,6 +77,13 @@ async def get_job_events(
         float | None,
         Query(gt=0, le=86_400, description="Close a stream after so long, without ``end``."),
     ] = None,
+    kind: Annotated[
+        list[Kind] | None,
+        Query(
+            description="Only events of these kinds; may come several times. ``log`` events hold "
+            "their lines only where they are asked for by this."
+        ),
+    ] = None,
     last_event_id: Annotated[
         int | None,
         Header(ge=0, le=SEQ_MAX, description="Resume a stream behind this event."),
@@ -72,21 +92,43 @@ async def get_job_events(
     """Read events as JSON, or follow them with ``Accept: text/event-stream``.
 
     In a stream ``id`` is the event's number. ``progress`` events have none and come at most once
-    a second. ``gap`` says which numbers were lost. ``end`` holds the final state, or ``deleted``;
-    a stream that stops without it is a broken connection: connect again with Last-Event-ID.
+    a second. A ``log`` event says how much an attempt's process said; its lines come along, as
+    ``entries``, with ``?kind=log``. ``gap`` says which numbers were lost. ``end`` holds the final
+    state, or ``deleted``; a stream that stops without it is a broken connection: connect again
+    with Last-Event-ID.
     """
     chosen = choose(request.headers.get("accept"), {"application/json": "json", SSE: "sse"})
     await run_in_threadpool(services.training.get, job_id)
     if chosen == SSE:
-        stream = _Stream(services, job_id, after if last_event_id is None else last_event_id)
+        begin = after if last_event_id is None else last_event_id
+        stream = _Stream(services, job_id, begin, kind)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | VARY
         return StreamingResponse(stream.run(timeout_s), headers=headers, media_type=SSE)
-    events = await run_in_threadpool(services.results.events, job_id, after, limit)
-    page = bodies.EventPage(
-        events=[render.event_body(event) for event in events],
-        next_after=events[-1].seq if events else after,
-    )
+    page = await run_in_threadpool(_page, services, job_id, after, limit, kind)
     return json_answer(page, headers=VARY)
+
+
+def _page(
+    services: Services, job_id: str, after: int, limit: int, kinds: Sequence[str] | None
+) -> bodies.EventPage:
+    """Events as JSON; fewer than ``limit`` where their lines are large."""
+    found: list[bodies.EventBody] = []
+    size_bytes = 0
+    for event in services.results.events(job_id, after, limit, kinds):
+        body = _body(services, job_id, event, kinds)
+        size_bytes += int(event.data["size_bytes"]) if "entries" in body.data else 0
+        if found and size_bytes > PAGE_BYTES:
+            break
+        found.append(body)
+    return bodies.EventPage(events=found, next_after=found[-1].seq if found else after)
+
+
+def _body(
+    services: Services, job_id: str, event: JobEvent, kinds: Sequence[str] | None
+) -> bodies.EventBody:
+    if kinds is None or event.kind != "log":
+        return render.event_body(event)
+    return render.log_event_body(event, services.logs.lines_of(job_id, event))
 
 
 def _plain(kind: str, data: BaseModel | dict[str, Any]) -> bytes:
@@ -94,9 +136,8 @@ def _plain(kind: str, data: BaseModel | dict[str, Any]) -> bytes:
     return format_sse_event(event=kind, data_str=text)
 
 
-def _numbered(event: JobEvent) -> bytes:
-    text = render.event_body(event).model_dump_json()
-    return format_sse_event(event=event.kind, data_str=text, id=str(event.seq))
+def _numbered(body: bodies.EventBody) -> bytes:
+    return format_sse_event(event=body.kind, data_str=body.model_dump_json(), id=str(body.seq))
 
 
 _DELETED = _plain(
@@ -111,6 +152,7 @@ class _Stream:
     services: Services
     job_id: str
     after: int
+    kinds: Sequence[str] | None = None
     sent_progress: bodies.ProgressBody | None = None
 
     async def run(self, timeout_s: float | None) -> AsyncIterator[bytes]:
@@ -126,9 +168,12 @@ class _Stream:
                     yield _DELETED
                     return
                 is_silent = True
-                async for piece in self._news(job):
-                    is_silent = False
-                    yield piece
+                try:
+                    async for piece in self._news(job):
+                        is_silent = False
+                        yield piece
+                except errors.NotReady:
+                    return  # a broken stream, which the client takes up again
                 if is_silent:
                     yield format_sse_event(comment="alive")
                 if job.state in FINAL_STATES:
@@ -167,12 +212,33 @@ class _Stream:
         while events := await self._events(self.after, BATCH):
             if events[0].seq > self.after + 1:
                 yield _plain("gap", {"after": self.after, "resumed_after": events[0].seq - 1})
+            async for piece in self._rendered(events):
+                yield piece
             self.after = events[-1].seq
-            yield b"".join(_numbered(event) for event in events)
         progress = render.progress_body(job.progress)
+        if self.kinds is not None and "progress" not in self.kinds:
+            return
         if progress is not None and progress != self.sent_progress:
             self.sent_progress = progress
             yield _plain("progress", progress)
+
+    async def _rendered(self, events: list[JobEvent]) -> AsyncIterator[bytes]:
+        """The events that are asked for; those with lines one by one, as they may be large."""
+        plain: list[bytes] = []
+        for event in events:
+            if self.kinds is not None and event.kind not in self.kinds:
+                continue
+            if self.kinds is None or event.kind != "log":
+                plain.append(_numbered(render.event_body(event)))
+                continue
+            if plain:
+                yield b"".join(plain)
+                plain = []
+            yield _numbered(
+                await run_in_threadpool(_body, self.services, self.job_id, event, self.kinds)
+            )
+        if plain:
+            yield b"".join(plain)
 
 
 async def _pause(follower: Follower, deadline: float) -> bool:

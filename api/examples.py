@@ -165,6 +165,22 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "IntentBody": {"intent": "paused", "job": {**_BODY, "pause_requested": True}},
     "PlanBody": _PLAN,
     "EventPage": {"events": [_EVENT], "next_after": 7},
+    "LogPageBody": {
+        "lines": [
+            {
+                "at": _AT,
+                "level": "info",
+                "text": "training begins: 5400 steps, 90 an epoch",
+                "lines": None,
+                "size_bytes": None,
+                "attempt": 1,
+                "rank": 0,
+            },
+        ],
+        "next_after": "4-0",
+        "has_more": False,
+        "is_ended": False,
+    },
     "MetricsBody": {"metrics": {"loss_nats": [_POINT]}},
     "CheckpointList": {"checkpoints": [_CHECKPOINT]},
     "GridList": {"grids": [_GRID]},

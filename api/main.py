@@ -22,6 +22,7 @@ from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
+from service.logs import Logs
 from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
@@ -76,6 +77,7 @@ def running_services(
         training=training,
         forks=Forks(jobs, artifacts, training, results),
         results=results,
+        logs=Logs(jobs, artifacts),
         sampling=sampling,
         datasets=datasets,
         catalogue=Catalogue(),

@@ -1,7 +1,7 @@
 """From the service's values to the bodies of answers."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from service.jobs import (
     Parent,
     Progress,
 )
+from service.logs import LogLine, LogPage
 from service.sweep import Report
 from service.training import Plan
 
@@ -36,7 +37,15 @@ def job_links(job_id: str) -> dict[str, str]:
     path = job_path(job_id)
     names = (
         *("spec", "events", "metrics", "checkpoints"),
-        *("samples", "reconstructions", "interpolations", "grids", "filmstrip", "artifacts"),
+        *(
+            "samples",
+            "reconstructions",
+            "interpolations",
+            "grids",
+            "filmstrip",
+            "artifacts",
+            "logs",
+        ),
     )
     return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
 
@@ -218,6 +227,38 @@ def event_body(event: JobEvent) -> bodies.EventBody:
         attempt=event.attempt,
         kind=event.kind,
         data=dict(event.data),
+    )
+
+
+def log_event_body(event: JobEvent, lines: Sequence[LogLine]) -> bodies.EventBody:
+    """A ``log`` event with its lines."""
+    entries = [
+        bodies.LogEntryBody(**line.model_dump()).model_dump(mode="json", exclude_none=True)
+        for line in lines
+    ]
+    body = event_body(event)
+    return body.model_copy(update={"data": {**body.data, "entries": entries}})
+
+
+def log_page_body(page: LogPage) -> bodies.LogPageBody:
+    """One page of a log."""
+    return bodies.LogPageBody(
+        lines=[
+            bodies.LogLineBody(attempt=said.attempt, rank=said.rank, **said.line.model_dump())
+            for said in page.lines
+        ],
+        next_after=str(page.cursor),
+        has_more=page.has_more,
+        is_ended=page.is_ended,
+    )
+
+
+def log_text(page: LogPage) -> str:
+    """One page of a log as plain text."""
+    return "".join(
+        f"{said.line.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
+        f".{said.line.at.microsecond // 1000:03d}Z {said.line.level:8} {said.line.text}\n"
+        for said in page.lines
     )
 
 

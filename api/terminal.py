@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from api.bodies import LogLineBody
+
 PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
 
@@ -17,6 +19,12 @@ def terminal() -> Console:
     """Standard output; a pipe or file is as wide as its lines."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(highlight=False, soft_wrap=True, width=width)
+
+
+def print_log_line(line: LogLineBody) -> None:
+    """A line of a log on standard output, at once and as it is."""
+    at = line.at.astimezone()
+    typer.echo(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {line.level:8} {line.text}")
 
 
 def failure(message: str) -> typer.Exit:

@@ -58,7 +58,7 @@ class Attempts:
         self._jobs = jobs
         self._cluster = cluster
         self._feed = feed
-        self._reports = Reports(jobs, artifacts, feed)
+        self._reports = Reports(jobs, artifacts, feed, cache_dir)
         self._starter = Starter(jobs, artifacts, cluster, cache_dir)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
@@ -263,6 +263,7 @@ class Attempts:
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
         self._reports.ingest(self._jobs.attempts(job.id)[-1])
+        self._reports.rescue_log(self._jobs.attempts(job.id)[-1], outcome)
         verdict = judge(job, outcome, self._jobs.attempts(job.id))
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:

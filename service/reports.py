@@ -2,12 +2,14 @@
 
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from service.feed import Feed
 from service.jobs import Attempt
 from service.jobstore import JobStore
+from service.logs import rescue_log
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
 from workers.events import RECORD, Outcome, OutcomeReason, read_outcome
@@ -16,12 +18,18 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Reads attempts' events into the database, and their outcomes."""
+    """Reads attempts' events into the database, and their outcomes.
 
-    def __init__(self, jobs: JobStore, artifacts: ArtifactStore, feed: Feed) -> None:
+    ``cache_dir`` is where processes on this machine keep what they said until it is shipped.
+    """
+
+    def __init__(
+        self, jobs: JobStore, artifacts: ArtifactStore, feed: Feed, cache_dir: Path
+    ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
         self._feed = feed
+        self._cache_dir = cache_dir
 
     def ingest(self, attempt: Attempt) -> bool:
         """Take in new chunks of events; returns whether they could be read."""
@@ -39,6 +47,11 @@ class Reports:
             self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
             self._feed.notify(attempt.job_id, urgent=False)
             chunk += 1
+
+    def rescue_log(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Ship what the process of an ended attempt has said and could not ship, and take it in."""
+        rescue_log(self._jobs, self._artifacts, self._cache_dir, attempt, outcome)
+        self.ingest(attempt)
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """How the attempt has ended, or None while that is not written."""

@@ -56,9 +56,11 @@ class Results:
         self._jobs = jobs
         self._artifacts = artifacts
 
-    def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
-        """The job's events with a number above ``after``, in order."""
-        events = self._jobs.events(job_id, after, limit)
+    def events(
+        self, job_id: str, after: int, limit: int, kinds: Sequence[str] | None = None
+    ) -> list[JobEvent]:
+        """The job's events with a number above ``after``, in order; of these kinds, if given."""
+        events = self._jobs.events(job_id, after, limit, kinds)
         if not events:
             self._jobs.last_seq(job_id)  # raises for an unknown job; a known one has no more
         return events

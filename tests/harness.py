@@ -1,4 +1,4 @@
-"""The whole service but for HTTP, over an inline cluster."""
+"""The whole service but for HTTP, over a cluster."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.attempts import Attempts
-from service.cluster.inline import InlineCluster
+from service.cluster.base import Cluster
 from service.datasets import Datasets
 from service.feed import Feed
 from service.forking import Forks
@@ -25,7 +25,7 @@ class Service:
 
     jobs: JobStore
     artifacts: ArtifactStore
-    cluster: InlineCluster
+    cluster: Cluster
     datasets: Datasets
     training: Training
     forks: Forks
@@ -57,11 +57,15 @@ def make_datasets(jobs: JobStore, artifacts: ArtifactStore, folder: Path) -> Dat
 
 
 def make_service(
-    jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, cluster: InlineCluster
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    cache_dir: Path,
+    cluster: Cluster,
+    start_timeout_s: float = 5,
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
-        jobs, artifacts, cluster, feed, cache_dir, cancel_grace_s=5, start_timeout_s=5
+        jobs, artifacts, cluster, feed, cache_dir, cancel_grace_s=5, start_timeout_s=start_timeout_s
     )
     watcher = Watcher(jobs, cluster, attempts)
     datasets = make_datasets(jobs, artifacts, cache_dir)

@@ -168,6 +168,21 @@ class NoticeRecord(_Record):
     message: str
 
 
+class LogRecord(_Record):
+    """A chunk of what the attempt's process ``rank`` said; its lines are in the artifact store.
+
+    ``size_bytes`` is the chunk's; ``removed`` are the chunks [first, stop) of the process that
+    were removed to make room.
+    """
+
+    kind: Literal["log"] = "log"
+    rank: int = 0
+    chunk: int
+    lines: int
+    size_bytes: int
+    removed: tuple[int, int] | None = None
+
+
 Record = (
     StartedRecord
     | FirstStepRecord
@@ -177,6 +192,7 @@ Record = (
     | CheckpointRemovedRecord
     | ArtifactRecord
     | NoticeRecord
+    | LogRecord
 )
 RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 

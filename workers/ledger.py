@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.artifacts import ArtifactStore, chunk_key, outcome_key
@@ -17,7 +18,10 @@ class Ledger:
 
     A chunk is written if its key is free; a taken key, or an outcome that somebody else wrote,
     means that the service has given this attempt up: ``check`` then raises ClaimLost.
+    ``on_record`` is told of each record that is appended, by the thread that appends it.
     """
+
+    on_record: Callable[[Record], None] | None = None
 
     def __init__(self, store: ArtifactStore, prefix: str) -> None:
         self._store = store
@@ -37,6 +41,8 @@ class Ledger:
 
     def append(self, record: Record) -> int:
         """Add a record to the next chunk; it is durable once ``written`` is the number returned."""
+        if self.on_record is not None:
+            self.on_record(record)
         with self._wake:
             self._pending.append(record)
             self._appended += 1

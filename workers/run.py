@@ -45,6 +45,7 @@ from workers.events import (
     read_outcome,
 )
 from workers.ledger import Ledger
+from workers.logs import AttemptLog, local_log_path
 from workers.publish import KeptCheckpoint, Publisher
 from workers.spec import TrainSpec
 from workers.train import train
@@ -98,19 +99,35 @@ class StopFlag:
         return self._reason
 
 
-def execute(run: Run, stop: StopFlag) -> Outcome:
+def execute(run: Run, stop: StopFlag, *, whole_process: bool = False) -> Outcome:
     """Train until the end, a stop or an error, and write the attempt's outcome.
+
+    ``whole_process`` says that this process works on nothing else, so that everything that it
+    writes to standard output and standard error belongs into the attempt's log.
 
     Returns the outcome that stands in the store: this run's own, or the one that the service
     wrote because it had given the attempt up. Raises StoreError if none could be written.
     """
     store = open_store(run.artifacts_uri)
     ledger = Ledger(store, run.prefix)
+    path = local_log_path(run.cache_dir, run.job_id, run.attempt)
+    said = AttemptLog(store, run.prefix, path, ledger.append, whole_process=whole_process)
+    ledger.on_record = said.record
+    try:
+        return _execute(run, stop, store, ledger, said)
+    finally:
+        said.close()
+
+
+def _execute(
+    run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger, said: AttemptLog
+) -> Outcome:
     step = 0
     detail = None
     reason: OutcomeReason
     try:
-        finished = _train(run, stop, store, ledger)
+        said.say("info", _hello(run))
+        finished = _train(run, stop, store, ledger, said)
         step, reason, message = finished.step, finished.reason, finished.message
         if reason == "interrupted" and stop.reason is not None:
             reason, message = stop.reason, _STOPPED[stop.reason]
@@ -130,9 +147,14 @@ def execute(run: Run, stop: StopFlag) -> Outcome:
                 f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
             )
             detail = traceback.format_exc()
+    said.say("info" if reason in _ORDERLY else "error", f"ended: {reason}: {message}")
+    if detail is not None:
+        said.say("error", detail)
+    said.close()  # before the outcome, behind which an attempt publishes nothing
     return _conclude(run, store, ledger, reason, message, step, detail)
 
 
+_ORDERLY = ("completed", "stopped_early", "interrupted", "cancelled", "paused", "service_stopped")
 _STOPPED: dict[OutcomeReason, str] = {
     "cancelled": "Cancelled by request; the last checkpoint is kept.",
     "paused": "Paused by request, with a checkpoint.",
@@ -170,7 +192,9 @@ def _worker_failure(error: WorkerError) -> OutcomeReason:
             return "internal_error"
 
 
-def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Finished:
+def _train(
+    run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger, said: AttemptLog
+) -> Finished:
     """Consume train() to its end; everything that it yields is published when this returns."""
     here = Versions()
     if run.versions != here:
@@ -182,7 +206,16 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
     if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
         raise ClaimLost
     data = load(run.spec.dataset, run.cache_dir, store)
+    said.say(
+        "info",
+        f"data loaded: {data.info.name}, {len(data.train)} to train on and {len(data.held_out)} "
+        f"held out, {data.info.digest}",
+    )
     resume = beginning(store, run.resume_from, run.origin)
+    if run.resume_from is not None:
+        said.say("info", f"resumed from {run.resume_from}")
+    elif run.origin is not None:
+        said.say("info", f"begins with the {run.origin.start} of {run.origin.prefix}")
     ledger.append(_started(run, data, resume))
     begun = time.monotonic()
 
@@ -220,6 +253,17 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
                 ledger.append(FirstStepRecord(at=now, step=event.step))
                 first = False
     raise AssertionError("train() ended without Finished")
+
+
+def _hello(run: Run) -> str:
+    """The first line of the log: what runs where, with what."""
+    here, wanted = Versions(), run.spec.resources
+    return (
+        f"{run.job_id} attempt {run.attempt} on {socket.gethostname()}, process {os.getpid()}: "
+        f"spreadtrain {here.spreadtrain}, Python {here.python}, torch {here.torch}; "
+        f"{wanted.workers} worker(s) of {wanted.cpus_per_worker} core(s) and "
+        f"{wanted.gpus_per_worker} GPU(s)"
+    )
 
 
 def _started(run: Run, data: Dataset, resume: Tensors | None) -> StartedRecord:

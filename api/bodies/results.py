@@ -16,8 +16,11 @@ class EventBody(Body):
     attempt: int
     """The attempt that it belongs to; 0 before the first."""
     kind: str
-    """state, started, first_step, metrics, checkpoint, checkpoint_removed, artifact or notice."""
+    """state, started, first_step, metrics, checkpoint, checkpoint_removed, artifact, notice or
+    log."""
     data: dict[str, Any]
+    """Of a ``log`` event: chunk, lines, size_bytes; and ``entries``, the lines themselves, where
+    that kind was asked for."""
 
 
 class EventPage(Body):
@@ -35,6 +38,42 @@ class EndBody(Body):
     """``deleted`` where the job was deleted before all of its events were sent."""
     reason: str
     message: str
+
+
+class LogEntryBody(Body):
+    """One line of an attempt's log."""
+
+    at: datetime
+    """When it was said; of ``output``, to about a second."""
+    level: Literal["output", "debug", "info", "warning", "error", "critical", "gap"]
+    """``output`` was written to standard output or standard error; a ``gap`` says what is missing.
+    """
+    text: str
+    """Control characters and what is no UTF-8 stand as escapes such as \\x1b."""
+    lines: int | None = None
+    """Of a gap: lines that are missing; null where nobody knows."""
+    size_bytes: int | None = None
+    """Of a gap: bytes that are missing."""
+
+
+class LogLineBody(LogEntryBody):
+    """One line of a job's log, and who said it."""
+
+    attempt: int
+    rank: int
+    """Worker of the attempt; 0 is the first."""
+
+
+class LogPageBody(Body):
+    """Lines in their order."""
+
+    lines: list[LogLineBody]
+    next_after: str
+    """Give it as ?after= to get what comes next."""
+    has_more: bool
+    """Whether there are more lines now."""
+    is_ended: bool
+    """Whether there will never be more: the job has ended, and these are the last."""
 
 
 class MetricPointBody(Body):

@@ -27,12 +27,13 @@ T = TypeVar("T", bound=BaseModel)
 class Event:
     """One event of a stream: a job's event, or ``progress``, ``gap`` or ``end``.
 
-    ``seq`` is None for those that are not kept.
+    ``seq`` is None for those that are not kept. ``attempt`` is the one that it belongs to.
     """
 
     kind: str
     data: Mapping[str, Any]
     seq: int | None = None
+    attempt: int | None = None
 
 
 class Connection:
@@ -82,9 +83,15 @@ class Connection:
         """The answer to a GET, as a model; raises ApiError, Unreachable."""
         return model.model_validate_json(self.request("GET", path, params=params).content)
 
-    def follow(self, job_id: str, after: int, timeout_s: float | None) -> Iterator[Event]:
+    def follow(
+        self,
+        job_id: str,
+        after: int,
+        timeout_s: float | None,
+        kinds: Sequence[str] | None = None,
+    ) -> Iterator[Event]:
         """One connection to a job's event stream; ends with it, see :meth:`JobHandle.watch`."""
-        params = {"after": after, "timeout_s": timeout_s}
+        params: Params = {"after": after, "timeout_s": timeout_s, "kind": kinds}
         timeout = httpx2.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
         path = f"{job_path(job_id)}/events"
         with self._http.sse(path, params=_given(params), timeout=timeout) as source:
@@ -99,7 +106,7 @@ class Connection:
                     yield Event(sent.event, data)
                 else:
                     event = bodies.EventBody.model_validate(data)
-                    yield Event(event.kind, event.data, event.seq)
+                    yield Event(event.kind, event.data, event.seq, event.attempt)
 
     def upload(self, path: str, source: Path, headers: Mapping[str, str]) -> httpx2.Response:
         """The answer to a PUT of a file, which is read in pieces; raises ApiError, Unreachable.

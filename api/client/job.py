@@ -65,15 +65,43 @@ class JobHandle:
         """
         return self._events(None, patience_s)
 
-    def _events(self, timeout_s: float | None, patience_s: float) -> Iterator[Event]:
-        after, now = 0, time.monotonic()
+    def logs(
+        self, *, attempt: int | None = None, tail: int | None = None, follow: bool = False
+    ) -> Iterator[bodies.LogLineBody]:
+        """What its attempts said, or one of them, or the last lines; ``follow`` goes on until the
+        job ends, over broken connections. Raises as :meth:`watch` does."""
+        params: dict[str, str | int | None] = {"attempt": attempt, "tail": tail, "format": "json"}
+        while True:
+            page = self._connection.get(bodies.LogPageBody, self._path("logs"), params)
+            yield from page.lines
+            if not page.has_more:
+                break
+            params |= {"tail": None, "after": page.next_after}
+        if not follow or page.is_ended:
+            return
+        after = int(page.next_after.partition("-")[0])
+        for event in self._events(None, TIMEOUT_S, after, ("log",)):
+            if event.kind == "log" and attempt in (None, event.attempt):
+                rank = event.data["rank"]
+                for entry in event.data["entries"]:
+                    line = {**entry, "attempt": event.attempt, "rank": rank}
+                    yield bodies.LogLineBody.model_validate(line)
+
+    def _events(
+        self,
+        timeout_s: float | None,
+        patience_s: float,
+        after: int = 0,
+        kinds: Sequence[str] | None = None,
+    ) -> Iterator[Event]:
+        now = time.monotonic()
         deadline = None if timeout_s is None else now + timeout_s
         heard_at = now
         while deadline is None or now < deadline:
             cause: Exception | None = None
             try:
                 left = None if deadline is None else max(deadline - now, 0.001)
-                for event in self._connection.follow(self.id, after, left):
+                for event in self._connection.follow(self.id, after, left, kinds):
                     heard_at = time.monotonic()
                     if event.kind == "gap":
                         after = int(event.data["resumed_after"])

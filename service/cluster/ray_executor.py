@@ -102,7 +102,7 @@ class Executor:
 
     def _execute(self, run: "Run", stop: "StopFlag") -> None:
         try:
-            self._runs.execute(run, stop)
+            self._runs.execute(run, stop, whole_process=True)
         except StoreError as error:
             self._detail = f"its outcome could not be written: {error}"
             self._cause = "store_unreachable"

@@ -111,12 +111,14 @@ def queued_with_wishes(connection: Connection) -> list[Job]:
 
 
 def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetime | None:
-    """When the attempt last said something; None if it never did."""
+    """When the attempt last recorded something; None if it never did.
+
+    Its log does not count, as that of a lost attempt comes in later, and in its place.
+    """
+    others = EVENTS.c.kind.not_in(("state", "log"))
     last_us = connection.execute(
         select(EVENTS.c.at_us)
-        .where(
-            EVENTS.c.job_id == shown(job_id), EVENTS.c.attempt == attempt, EVENTS.c.kind != "state"
-        )
+        .where(EVENTS.c.job_id == shown(job_id), EVENTS.c.attempt == attempt, others)
         .order_by(EVENTS.c.seq.desc())
         .limit(1)
     ).scalar()
@@ -163,15 +165,43 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
     return {state: counted.get(state, 0) for state in JobState}
 
 
-def events(connection: Connection, job_id: str, after: int, limit: int) -> list[JobEvent]:
-    """The job's events with a number above ``after``, in order."""
-    rows = connection.execute(
-        select(EVENTS)
-        .where(EVENTS.c.job_id == shown(job_id), EVENTS.c.seq > min(after, SEQ_MAX))
-        .order_by(EVENTS.c.seq)
-        .limit(limit)
-    )
+def events(
+    connection: Connection,
+    job_id: str,
+    after: int,
+    limit: int,
+    kinds: Sequence[str] | None = None,
+    attempt: int | None = None,
+) -> list[JobEvent]:
+    """The job's events with a number above ``after``, in order; None does not filter."""
+    wanted = _events(job_id, kinds, attempt).where(EVENTS.c.seq > min(after, SEQ_MAX))
+    rows = connection.execute(wanted.order_by(EVENTS.c.seq).limit(limit))
     return [to_event(row) for row in rows]
+
+
+def last_events(
+    connection: Connection,
+    job_id: str,
+    before: int | None,
+    limit: int,
+    kinds: Sequence[str],
+    attempt: int | None,
+) -> list[JobEvent]:
+    """The job's events of these kinds with a number below ``before``, the newest first."""
+    wanted = _events(job_id, kinds, attempt)
+    if before is not None:
+        wanted = wanted.where(EVENTS.c.seq < min(before, SEQ_MAX))
+    rows = connection.execute(wanted.order_by(EVENTS.c.seq.desc()).limit(limit))
+    return [to_event(row) for row in rows]
+
+
+def _events(job_id: str, kinds: Sequence[str] | None, attempt: int | None) -> Select[Any]:
+    wanted = select(EVENTS).where(EVENTS.c.job_id == shown(job_id))
+    if kinds is not None:
+        wanted = wanted.where(EVENTS.c.kind.in_(kinds))
+    if attempt is not None:
+        wanted = wanted.where(EVENTS.c.attempt == attempt)
+    return wanted
 
 
 def last_seq(connection: Connection, job_id: str) -> int:

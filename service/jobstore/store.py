@@ -245,7 +245,7 @@ class JobStore:
             return reading.queued_with_wishes(connection)
 
     def last_record_at(self, job_id: str, attempt: int) -> datetime | None:
-        """When the attempt last said something; None if it never did."""
+        """When the attempt last recorded something but its log; None if it never did."""
         with self._database.read() as connection:
             return reading.last_record_at(connection, job_id, attempt)
 
@@ -293,10 +293,29 @@ class JobStore:
 
     # --- results ------------------------------------------------------------------------------
 
-    def events(self, job_id: str, after: int = 0, limit: int = 1000) -> builtins.list[JobEvent]:
-        """The job's events with a number above ``after``, in order."""
+    def events(
+        self,
+        job_id: str,
+        after: int = 0,
+        limit: int = 1000,
+        kinds: Sequence[str] | None = None,
+        attempt: int | None = None,
+    ) -> builtins.list[JobEvent]:
+        """The job's events with a number above ``after``, in order; None does not filter."""
         with self._database.read() as connection:
-            return reading.events(connection, job_id, after, limit)
+            return reading.events(connection, job_id, after, limit, kinds, attempt)
+
+    def last_events(
+        self,
+        job_id: str,
+        kinds: Sequence[str],
+        limit: int,
+        before: int | None = None,
+        attempt: int | None = None,
+    ) -> builtins.list[JobEvent]:
+        """The job's events of these kinds with a number below ``before``, the newest first."""
+        with self._database.read() as connection:
+            return reading.last_events(connection, job_id, before, limit, kinds, attempt)
 
     def last_seq(self, job_id: str) -> int:
         """The number of the job's last event; raises JobNotFound."""

@@ -13,8 +13,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts services on one data folder; whatever is left of them is ended."""
     started: list[ServiceProcess] = []
 
-    def start_one(**environment: str) -> ServiceProcess:
-        started.append(ServiceProcess(tmp_path / "data", **environment))
+    def start_one(port: int | None = None, **environment: str) -> ServiceProcess:
+        started.append(ServiceProcess(tmp_path / "data", port, **environment))
         return started[-1]
 
     yield start_one

@@ -52,9 +52,9 @@ def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
 class ServiceProcess:
     """``spreadtrain serve`` on a data folder."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.parent / f"service-{self.port}.log"
         variables = {
@@ -62,7 +62,7 @@ class ServiceProcess:
             for name, value in os.environ.items()
             if not name.startswith(("SPREADTRAIN_", "RAY_"))
         }
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port)],
                 cwd=ROOT,

@@ -11,7 +11,14 @@ from workers.artifacts.base import (
     Stored,
     Unfinished,
 )
-from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key, parent_prefix
+from workers.artifacts.keys import (
+    attempt_prefix,
+    chunk_key,
+    job_prefix,
+    log_key,
+    outcome_key,
+    parent_prefix,
+)
 from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
 
@@ -26,6 +33,7 @@ __all__ = [
     "attempt_prefix",
     "chunk_key",
     "job_prefix",
+    "log_key",
     "open_store",
     "outcome_key",
     "parent_prefix",

@@ -3,6 +3,7 @@
 ::
 
     jobs/<job>/attempts/<n>/events/<chunk>.jsonl            one record a line
+    jobs/<job>/attempts/<n>/logs/<rank>/<chunk>.jsonl        what its processes said
     jobs/<job>/attempts/<n>/checkpoints/<id>/weights.safetensors
                                             /train_state.safetensors
                                             /manifest.json   written last: the checkpoint exists
@@ -54,6 +55,11 @@ def parent_prefix(job_id: str) -> str:
 def chunk_key(prefix: str, chunk: int) -> str:
     """Key of an attempt's event chunk, numbered from 0."""
     return f"{prefix}/events/{chunk:08d}.jsonl"
+
+
+def log_key(prefix: str, rank: int, chunk: int) -> str:
+    """Key of a chunk of what one of the attempt's processes said, numbered from 0."""
+    return f"{prefix}/logs/{rank}/{chunk:08d}.jsonl"
 
 
 def outcome_key(prefix: str) -> str:

@@ -21,6 +21,7 @@ from service.forking import Forks
 from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
+from service.logs import Logs
 from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
@@ -151,6 +152,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             training=training,
             forks=Forks(jobs, artifacts, training, results),
             results=results,
+            logs=Logs(jobs, artifacts),
             sampling=sampling,
             datasets=datasets,
             catalogue=Catalogue(),
