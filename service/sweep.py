@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from service.custody import Custody
 from service.datasets import Datasets
 from service.jobstore import JobStore
+from service.ownership import check_owner, claim
 from workers.artifacts import ArtifactStore, Stored, attempt_prefix, job_prefix
 from workers.artifacts.leftovers import leftovers_below, remove_leftover
 from workers.data import catalogue
@@ -81,8 +82,14 @@ class Sweep:
         self._grace = timedelta(seconds=grace_s)
         self.reclaimed_bytes = 0
 
+    def claim(self) -> None:
+        """Let the store belong to this installation; raises as :func:`claim` does."""
+        claim(self._jobs, self._artifacts)
+
     def steps(self, report: Report) -> Iterator[None]:
-        """Find, and unless it is a dry run remove, in small steps; raises StoreError, NotReady."""
+        """Find, and unless it is a dry run remove, in small steps; raises StoreError, also where
+        the store is another installation's, and NotReady."""
+        check_owner(self._jobs, self._artifacts)
         yield from self.steps_before(report, self._artifacts.now() - self._grace)
 
     def steps_before(self, report: Report, before: datetime) -> Iterator[None]:

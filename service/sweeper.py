@@ -1,5 +1,6 @@
 """The thread that tidies up: it removes what deleted jobs have left, and sweeps when asked."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -84,9 +85,14 @@ class Sweeper:
         return self._last
 
     def _work(self) -> None:
+        is_claimed = False
         while not self._stopping.is_set():
             self._deletions.news.clear()
             try:
+                with contextlib.suppress(StoreError):  # a store that is away says so below
+                    if not is_claimed:
+                        self._sweep.claim()
+                        is_claimed = True
                 self._tidy()
                 if self._is_due():
                     self.request(dry_run=False)

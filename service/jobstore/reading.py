@@ -40,6 +40,7 @@ from service.jobstore.schema import (
     ATTEMPTS,
     CHECKPOINTS,
     EVENTS,
+    INSTALLATION,
     JOBS,
     POINTS,
     SERIES,
@@ -289,3 +290,9 @@ def artifacts(connection: Connection, job_id: str) -> list[ArtifactInfo]:
     )
     by_name = {row.name: to_artifact(row) for row in rows}
     return [by_name[name] for name in sorted(by_name)]
+
+
+def installation(connection: Connection) -> str:
+    """The id of this database's installation."""
+    found: str = connection.execute(select(INSTALLATION.c.id)).scalar_one()
+    return found

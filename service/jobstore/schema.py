@@ -8,6 +8,7 @@ costs some thirty bytes.
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Float,
     ForeignKey,
@@ -110,6 +111,13 @@ IDEMPOTENCY_KEYS = Table(
     Column("created_us", BigInteger, nullable=False),
 )
 Index("idempotency_keys_by_job", IDEMPOTENCY_KEYS.c.job_id)
+
+INSTALLATION = Table(
+    "installation",
+    METADATA,
+    Column("only", Integer, CheckConstraint("only = 1"), primary_key=True),
+    Column("id", Text, nullable=False),
+)
 
 DATASETS = Table(
     "datasets",

@@ -60,6 +60,11 @@ class JobStore:
         """Raises NotReady unless the database answers."""
         self._database.ping()
 
+    def installation(self) -> str:
+        """The id of this installation, by which it knows its artifact store again."""
+        with self._database.read() as connection:
+            return reading.installation(connection)
+
     # --- what users write ---------------------------------------------------------------------
 
     def add(

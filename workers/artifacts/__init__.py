@@ -12,6 +12,7 @@ from workers.artifacts.base import (
     Unfinished,
 )
 from workers.artifacts.keys import (
+    INSTALLATION_KEY,
     attempt_prefix,
     chunk_key,
     job_prefix,
@@ -23,6 +24,7 @@ from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
 
 __all__ = [
+    "INSTALLATION_KEY",
     "STREAM_BYTES",
     "WITHOUT",
     "ArtifactStore",

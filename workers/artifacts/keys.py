@@ -14,6 +14,7 @@
                      /train_state.safetensors                begins, and its manifest last
     datasets/<sha256>/data.npy                               an uploaded data set
                      /facts.json                             written last: the content is complete
+    installation.json                                        whose database knows the jobs
     probes/<random>/...                                      short-lived: what the store can do
 
 In S3 a key stands below the prefix of the store's URI. A run's keys have one writer. Content goes
@@ -27,6 +28,7 @@ from workers.errors import ArtifactNotFound
 
 # Everything that is ours in a store; what else is there is somebody else's.
 PREFIXES = ("jobs", "datasets", "probes")
+INSTALLATION_KEY = "installation.json"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
 
 

@@ -14,7 +14,7 @@ from service.sweeper import Sweeper
 from tests.contract.jobstore.test_retaining import ended, ended_ago
 from tests.harness import make_datasets
 from tests.unit.service.test_retention import deletions, with_objects
-from workers.artifacts import LocalStore
+from workers.artifacts import INSTALLATION_KEY, LocalStore
 
 PATIENCE_S = 30.0
 
@@ -143,3 +143,24 @@ def test_a_store_that_is_away_is_waited_for(
         until(lambda: jobs.custody(job.id) is None)
         until(lambda: sweeper.trouble is None)
     assert list(artifacts.list("jobs")) == []
+
+
+def test_the_store_of_another_database_is_not_swept(jobs: JobStore, artifacts: LocalStore) -> None:
+    with at_work(jobs, artifacts) as (sweeper, _):
+        until(lambda: artifacts.exists(INSTALLATION_KEY))
+    put_orphans(artifacts, 3)
+    other = JobStore.open("sqlite://")
+    try:
+        with at_work(other, artifacts) as (sweeper, _):
+            refused = sweeper.request(dry_run=False)
+            until(lambda: refused.state != "running")
+        assert refused.state == "failed"
+        assert "another installation" in str(refused.error)
+        assert refused.counts["job"] == 0
+    finally:
+        other.close()
+    assert len(list(artifacts.list("jobs"))) == 3
+    with at_work(jobs, artifacts) as (sweeper, _):
+        done = sweeper.request(dry_run=False)
+        until(lambda: done.state != "running")
+    assert done.counts["job"] == 3
