@@ -41,7 +41,9 @@ def local(tmp_path: Path) -> LocalStore:
 
 def sweep_of(jobs: JobStore, store: ArtifactStore, folder: Path) -> Sweep:
     cache = folder / "cache"
-    return Sweep(jobs, store, make_datasets(jobs, store, cache), cache, grace_s=3600)
+    sweep = Sweep(jobs, store, make_datasets(jobs, store, cache), cache, grace_s=3600)
+    sweep.claim()
+    return sweep
 
 
 def report(*, dry_run: bool = False) -> Report:
