@@ -145,8 +145,9 @@ class Watcher:
         self._explained_at = now
         for job in self._jobs.queued(EXPLAINED):
             wanted = job.spec.resources
+            several = f" for each of {wanted.workers} workers" if wanted.workers > 1 else ""
             message = (
-                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s); "
-                f"{running} running job(s) hold what there is."
+                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s)"
+                f"{several}; {running} running job(s) hold what there is."
             )
             self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)

@@ -1,10 +1,15 @@
-"""Runs one attempt: drives train(), publishes what it yields, and always leaves an outcome."""
+"""Runs one attempt: drives train(), publishes what it yields, and always leaves an outcome.
+
+Where an attempt has several workers, worker 0 does so with ``execute``, and the others, with
+``follow``, compute their shares and publish nothing but the reason should they fail.
+"""
 
 import os
 import socket
 import threading
 import time
-import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,19 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
 from workers.checkpoint import Versions, decode_tensors, parse_manifest, verify
-from workers.data import Dataset, DatasetInfo, load
-from workers.errors import (
-    ArtifactExists,
-    ArtifactNotFound,
-    ClaimLost,
-    DataError,
-    Diverged,
-    PeerLost,
-    SpecMismatch,
-    StoreError,
-    VersionMismatch,
-    WorkerError,
-)
+from workers.data import Dataset, load
+from workers.errors import ArtifactExists, ClaimLost, PeerLost, VersionMismatch
 from workers.events import (
     Checkpoint,
     Finished,
@@ -43,12 +37,16 @@ from workers.events import (
     Tick,
     read_outcome,
 )
+from workers.failures import STOPPED, Ending, failed, finished
 from workers.ledger import Ledger
+from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
+from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
 from workers.spec import TrainSpec
 from workers.train import train
 
 StopReason = Literal["cancelled", "interrupted", "service_stopped"]
+MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
 
 
 class Run(BaseModel):
@@ -95,84 +93,70 @@ class StopFlag:
         return self._reason
 
 
-def execute(run: Run, stop: StopFlag) -> Outcome:
-    """Train until the end, a stop or an error, and write the attempt's outcome.
+ALONE = Seat()
+
+
+class _StoppedWaiting(Exception):
+    """The run is to end, and the other workers are not there yet."""
+
+
+def execute(run: Run, stop: StopFlag, seat: Seat = ALONE) -> Outcome:
+    """Train until the end, a stop or an error, and write the attempt's outcome; as worker 0.
 
     Returns the outcome that stands in the store: this run's own, or the one that the service
     wrote because it had given the attempt up. Raises StoreError if none could be written.
     """
     store = open_store(run.artifacts_uri)
     ledger = Ledger(store, run.prefix)
-    step = 0
-    detail = None
-    reason: OutcomeReason
-    try:
-        finished = _train(run, stop, store, ledger)
-        step, reason, message = finished.step, finished.reason, finished.message
-        if reason == "interrupted" and stop.reason is not None:
-            reason, message = stop.reason, _STOPPED[stop.reason]
-    except ClaimLost:
-        ledger.abandon()
-        return read_outcome(store.get(outcome_key(run.prefix)))
-    except WorkerError as error:
-        reason, message = _worker_failure(error), str(error)
-        step = error.step if isinstance(error, Diverged) else step
-    except (MemoryError, torch.OutOfMemoryError):
-        reason = "out_of_memory"
-        message = "The worker ran out of memory; use a smaller batch or network."
-    except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
-        reason = "internal_error"
-        message = (
-            f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain."
-        )
-        detail = traceback.format_exc()
-    return _conclude(run, store, ledger, reason, message, step, detail)
+    with ExitStack() as connections:  # to the other workers, which end with these
+        try:
+            ending = finished(_lead(run, stop, store, ledger, seat, connections), stop.reason)
+        except ClaimLost:
+            ledger.abandon()
+            return read_outcome(store.get(outcome_key(run.prefix)))
+        except PeerLost as error:
+            ending = cause_of_loss(store, run.prefix, seat.size, error)
+        except Exception as error:  # noqa: BLE001 - recorded: a failed training is data on the job
+            ending = failed(error)
+        return _conclude(run, store, ledger, ending)
 
 
-_STOPPED: dict[OutcomeReason, str] = {
-    "cancelled": "Cancelled by request; the last checkpoint is kept.",
-    "time_limit": "The time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
-    "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
-    "service is started again.",
-    "interrupted": "Interrupted; the job goes on from its last checkpoint.",
-}
+def follow(run: Run, stop: StopFlag, seat: Seat) -> None:
+    """Train as a worker other than 0, until all do or an error, which is told to worker 0.
+
+    Raises StoreError if it could not be told.
+    """
+    store = open_store(run.artifacts_uri)
+    with ExitStack() as connections:  # worker 0 looks for the reason when these are closed
+        try:
+            _assist(run, stop, store, seat, connections)
+        except (ClaimLost, _StoppedWaiting):
+            return
+        except Exception as error:  # noqa: BLE001 - recorded, and worker 0 makes it the outcome
+            leave_failure(store, run.prefix, seat.rank, failed(error))
 
 
-def _worker_failure(error: WorkerError) -> OutcomeReason:
-    match error:
-        case Diverged():
-            return "diverged"
-        case SpecMismatch():
-            return "invalid"
-        case VersionMismatch():
-            return "version_mismatch"
-        case DataError():
-            return "data_unavailable"
-        case ArtifactNotFound() | ArtifactExists():
-            return "internal_error"
-        case StoreError():
-            return "store_unreachable"
-        case PeerLost():
-            return "worker_lost"
-        case _:
-            return "internal_error"
-
-
-def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Finished:
+def _lead(
+    run: Run,
+    stop: StopFlag,
+    store: ArtifactStore,
+    ledger: Ledger,
+    seat: Seat,
+    connections: ExitStack,
+) -> Finished:
     """Consume train() to its end; everything that it yields is published when this returns."""
-    here = Versions()
-    if run.versions != here:
-        raise VersionMismatch(
-            f"This node runs {here!r}, the service {run.versions!r}; "
-            "install the same versions on every node."
-        )
-    torch.set_num_threads(run.spec.resources.cpus_per_worker)
-    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
-        raise ClaimLost
-    data = load(run.spec.dataset, run.cache_dir, store)
-    resume = None
-    if run.resume_from is not None:
-        resume = _train_state(store, run.resume_from)
+    data, resume = _prepare(run, store)
+
+    def look_for_failures() -> None:
+        ledger.check()
+        if has_failed(store, run.prefix):
+            raise PeerLost
+
+    look = at_most_every(MISSED_INTERVAL_S, look_for_failures)
+    try:
+        peers = _meet(seat, stop, look, connections)
+    except _StoppedWaiting:
+        return Finished(_resumed_from(run) or 0, 0.0, "interrupted", STOPPED["interrupted"])
     ledger.append(_started(run, data))
     begun = time.monotonic()
 
@@ -183,33 +167,84 @@ def _train(run: Run, stop: StopFlag, store: ArtifactStore, ledger: Ledger) -> Fi
 
     first = True
     with Publisher(store, run.prefix, run.spec, data.info, ledger, run.earlier) as publisher:
-        for event in train(run.spec, data, resume=resume, should_stop=should_stop):
+        for event in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
             ledger.check()
-            now = datetime.now(UTC)
-            if not isinstance(event, Notice):
-                ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
-            match event:
-                case Tick():
-                    pass
-                case Metrics():
-                    ledger.append(
-                        MetricsRecord(
-                            at=now, step=event.step, epoch=event.epoch, values=dict(event.values)
-                        )
-                    )
-                case Checkpoint():
-                    publisher.checkpoint(event)
-                case Grid():
-                    name = f"grids/{event.step:08d}.png"
-                    publisher.file(name, event.png, "image/png", event.step, event.epoch)
-                case Notice():
-                    ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
-                case Finished():
-                    return event
+            if isinstance(event, Finished):
+                return event
+            _publish(event, ledger, publisher)
             if first and not isinstance(event, Notice):
-                ledger.append(FirstStepRecord(at=now, step=event.step))
+                ledger.append(FirstStepRecord(at=datetime.now(UTC), step=event.step))
                 first = False
     raise AssertionError("train() ended without Finished")
+
+
+def _assist(
+    run: Run, stop: StopFlag, store: ArtifactStore, seat: Seat, connections: ExitStack
+) -> None:
+    """Compute this worker's shares to the end."""
+    data, resume = _prepare(run, store)
+
+    def look_for_the_end() -> None:
+        if store.exists(outcome_key(run.prefix)):
+            raise ClaimLost
+
+    look = at_most_every(MISSED_INTERVAL_S, look_for_the_end)
+    peers = _meet(seat, stop, look, connections)
+
+    def should_stop() -> bool:
+        return stop.reason is not None
+
+    for _ in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
+        pass
+
+
+def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, dict[str, torch.Tensor] | None]:
+    """What every worker needs: data, and the train state to go on from."""
+    here = Versions()
+    if run.versions != here:
+        raise VersionMismatch(
+            f"This node runs {here!r}, the service {run.versions!r}; "
+            "install the same versions on every node."
+        )
+    torch.set_num_threads(run.spec.resources.cpus_per_worker)
+    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
+        raise ClaimLost
+    data = load(run.spec.dataset, run.cache_dir, store)
+    return data, None if run.resume_from is None else _train_state(store, run.resume_from)
+
+
+def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: ExitStack) -> Peers:
+    """Wait for the other workers, as long as nothing speaks against it."""
+
+    def attend() -> None:
+        if stop.reason is not None:
+            raise _StoppedWaiting
+        look()
+
+    return connections.enter_context(seat.take(attend))
+
+
+def _publish(
+    event: Tick | Metrics | Checkpoint | Grid | Notice, ledger: Ledger, publisher: Publisher
+) -> None:
+    """Publish one event of the training, and note how far it is."""
+    now = datetime.now(UTC)
+    if not isinstance(event, Notice):
+        ledger.progress(ProgressRecord(at=now, step=event.step, epoch=event.epoch))
+    match event:
+        case Tick():
+            pass
+        case Metrics():
+            ledger.append(
+                MetricsRecord(at=now, step=event.step, epoch=event.epoch, values=dict(event.values))
+            )
+        case Checkpoint():
+            publisher.checkpoint(event)
+        case Grid():
+            name = f"grids/{event.step:08d}.png"
+            publisher.file(name, event.png, "image/png", event.step, event.epoch)
+        case Notice():
+            ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
 
 
 def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
@@ -223,71 +258,35 @@ def _train_state(store: ArtifactStore, prefix: str) -> dict[str, torch.Tensor]:
 def _started(run: Run, data: Dataset) -> StartedRecord:
     trainer = run.spec.trainer
     steps_per_epoch = -(-data.train.shape[0] // trainer.batch_size)
-    resumed = int(run.resume_from.rsplit("/", 1)[1]) if run.resume_from is not None else None
     return StartedRecord(
         at=datetime.now(UTC),
         pid=os.getpid(),
         host=socket.gethostname(),
         total_steps=trainer.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
-        resumed_from_step=resumed,
+        resumed_from_step=_resumed_from(run),
     )
 
 
-def _conclude(
-    run: Run,
-    store: ArtifactStore,
-    ledger: Ledger,
-    reason: OutcomeReason,
-    message: str,
-    step: int,
-    detail: str | None,
-) -> Outcome:
+def _resumed_from(run: Run) -> int | None:
+    """The step of the checkpoint to go on from."""
+    return int(run.resume_from.rsplit("/", 1)[1]) if run.resume_from is not None else None
+
+
+def _conclude(run: Run, store: ArtifactStore, ledger: Ledger, ending: Ending) -> Outcome:
     """Flush the events, then write the outcome unless the service has already written one."""
     key = outcome_key(run.prefix)
     try:
         chunks = ledger.close()
         outcome = Outcome(
-            reason=reason,
-            message=message,
-            step=max(step, ledger.last_step),
+            reason=ending.reason,
+            message=ending.message,
+            step=max(ending.step, ledger.last_step),
             at=datetime.now(UTC),
             chunks=chunks,
-            detail=detail,
+            detail=ending.detail,
         )
         store.put(key, outcome.model_dump_json().encode())
     except (ArtifactExists, ClaimLost):
         return read_outcome(store.get(key))
     return outcome
-
-
-def warm_up() -> None:
-    """Train on a few invented pictures and forget them.
-
-    The first use of torch's layers and optimisers and of the PNG encoder costs a process more
-    than a second; paid here, the first step of a real attempt comes at once.
-    """
-    spec = TrainSpec.model_validate(
-        {
-            "dataset": {"name": "warm-up"},
-            "trainer": {
-                "kind": "delta_vae",
-                "network": {"kind": "mlp", "hidden": [4], "latent_dim": 1},
-                "epochs": 1,
-                "batch_size": 4,
-            },
-        }
-    )
-    info = DatasetInfo(
-        name="warm-up",
-        title="",
-        shape=(4, 4),
-        count=20,
-        is_image=True,
-        digest="sha256:" + "0" * 64,
-        available=True,
-        detail="",
-    )
-    train_split, held_out = torch.zeros(20, 16, dtype=torch.uint8).split((18, 2))
-    for _ in train(spec, Dataset(info, train_split, held_out)):
-        pass

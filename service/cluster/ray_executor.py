@@ -1,4 +1,4 @@
-"""The Ray actor that runs attempts: one process, one attempt at a time.
+"""The Ray actor that runs attempts: one process, one worker of one attempt at a time.
 
 Ray reports a dead node's actors late (16 s after a raylet is killed) and their processes may go
 on for longer, so the process ties its own life to its raylet. An executor that nobody has asked
@@ -16,9 +16,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+import ray
+
 from workers.errors import StoreError
 
 if TYPE_CHECKING:
+    from workers.parallel import Meeting, Seat
     from workers.run import Run, StopFlag, StopReason
 
 PR_SET_PDEATHSIG = 1
@@ -50,21 +53,30 @@ class Executor:
     """The actor's class; its methods run in threads of their own and return at once."""
 
     def __init__(self) -> None:
-        from workers import run
+        from workers import parallel, run
+        from workers.warm_up import warm_up
 
         self._parent = tie_to_parent()
         self._runs = run
+        self._parallel = parallel
+        self._meeting: Meeting | None = None
         self._attempt: threading.Thread | None = None
         self._stop = run.StopFlag()
         self._detail: str | None = None
         self._asked_at = time.monotonic()
-        run.warm_up()
+        warm_up()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
-    def begin(self, run: str) -> None:
-        """Start an attempt, given as JSON; it is an error while another one runs.
+    def meet(self) -> str:
+        """Open a place where the workers of an attempt find each other; returns its address."""
+        self._meeting = self._parallel.Meeting(ray.util.get_node_ip_address())
+        return self._meeting.address
 
-        An attempt's outcome is known a moment before its thread is done: that is waited for.
+    def begin(self, run: str, rank: int = 0, place: str = "", *arrived: ExecutorReport) -> None:
+        """Start an attempt, given as JSON, as one of its workers; an error while another one runs.
+
+        ``arrived`` makes Ray hold the call back until the other workers have reported. An
+        attempt's outcome is known a moment before its thread is done: that is waited for.
         """
         self._asked_at = time.monotonic()
         if self._attempt is not None:
@@ -73,10 +85,13 @@ class Executor:
                 raise RuntimeError("this executor is at work on another attempt")
         self._stop = self._runs.StopFlag()
         self._detail = None
+        parsed = self._runs.Run.model_validate_json(run)
+        # A meeting at a file is that of an own Ray, where nothing may listen beyond this machine.
+        is_near = not place.startswith("tcp:")
+        host = self._parallel.LOOPBACK if is_near else ray.util.get_node_ip_address()
+        seat = self._parallel.Seat.of(parsed.spec.resources, rank, place, host)
         self._attempt = threading.Thread(
-            target=self._execute,
-            args=(self._runs.Run.model_validate_json(run), self._stop),
-            name="attempt",
+            target=self._execute, args=(parsed, self._stop, seat), name="attempt"
         )
         self._attempt.start()
 
@@ -96,9 +111,12 @@ class Executor:
         """Ask the attempt to publish a checkpoint and end."""
         self._stop.request(reason)
 
-    def _execute(self, run: "Run", stop: "StopFlag") -> None:
+    def _execute(self, run: "Run", stop: "StopFlag", seat: "Seat") -> None:
         try:
-            self._runs.execute(run, stop)
+            if seat.rank == 0:
+                self._runs.execute(run, stop, seat)
+            else:
+                self._runs.follow(run, stop, seat)
         except StoreError as error:
             self._detail = f"its outcome could not be written: {error}"
             raise

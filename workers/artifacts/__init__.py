@@ -4,7 +4,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from workers.artifacts.base import STREAM_BYTES, WITHOUT, ArtifactStore, Capabilities, Stored
-from workers.artifacts.keys import attempt_prefix, chunk_key, job_prefix, outcome_key
+from workers.artifacts.keys import (
+    attempt_prefix,
+    chunk_key,
+    failure_key,
+    failures_prefix,
+    job_prefix,
+    outcome_key,
+)
 from workers.artifacts.local import LocalStore
 from workers.errors import StoreError
 
@@ -17,6 +24,8 @@ __all__ = [
     "Stored",
     "attempt_prefix",
     "chunk_key",
+    "failure_key",
+    "failures_prefix",
     "job_prefix",
     "open_store",
     "outcome_key",

@@ -7,13 +7,15 @@
                                             /train_state.safetensors
                                             /manifest.json   written last: the checkpoint exists
     jobs/<job>/attempts/<n>/files/<name>                     grids/<step>.png and the like
+    jobs/<job>/attempts/<n>/failures/<rank>.json             why a worker other than 0 gave up
     jobs/<job>/attempts/<n>/outcome.json                     written once: the attempt has ended
     datasets/<sha256>/data.npy                               an uploaded data set
                      /facts.json                             written last: the content is complete
     probes/<random>/...                                      short-lived: what the store can do
 
-In S3 a key stands below the prefix of the store's URI. A run's keys have one writer. Content goes
-first, then the object that names it.
+In S3 a key stands below the prefix of the store's URI. A run's keys have one writer, which is
+worker 0 where there are several; the others write their failures alone. Content goes first, then
+the object that names it.
 """
 
 import re
@@ -44,6 +46,16 @@ def attempt_prefix(job_id: str, attempt: int) -> str:
 def chunk_key(prefix: str, chunk: int) -> str:
     """Key of an attempt's event chunk, numbered from 0."""
     return f"{prefix}/events/{chunk:08d}.jsonl"
+
+
+def failures_prefix(prefix: str) -> str:
+    """Prefix of what an attempt's workers other than 0 say of their failures."""
+    return f"{prefix}/failures"
+
+
+def failure_key(prefix: str, rank: int) -> str:
+    """Key of the reason for which one worker of an attempt gave up."""
+    return f"{failures_prefix(prefix)}/{rank:04d}.json"
 
 
 def outcome_key(prefix: str) -> str:

@@ -6,8 +6,8 @@ Per channel, over the n values that a batch has of it on all workers together (I
     out = γ (x − μ)/√(σ² + ε) + β,    μ = Σx/n,    σ² = Σ(x − μ)²/n.
 
 Each worker knows its own n_r, μ_r and σ²_r. One sum over the workers of (n_r μ_r,
-n_r(σ²_r + μ_r²), n_r), in float64 because the second loses digits, gives n, μ and σ². Backward, with
-G = ∂loss/∂out and x̂ = (x − μ)/√(σ² + ε), one more sum, of ΣG and ΣGx̂, gives
+n_r(σ²_r + μ_r²), n_r), in float64 because the second loses digits, gives n, μ and σ². Backward,
+with G = ∂loss/∂out and x̂ = (x − μ)/√(σ² + ε), one more sum, of ΣG and ΣGx̂, gives
 
     ∂loss/∂x = γ/√(σ² + ε) (G − ΣG/n − x̂ ΣGx̂/n),
 
