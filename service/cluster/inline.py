@@ -6,6 +6,7 @@ thread cannot be killed: ``kill`` asks it to stop, and it is ``gone`` when it ha
 
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
@@ -24,8 +25,7 @@ class _Crew:
 
     def __init__(self, name: str, wire: str) -> None:
         resources = Run.model_validate_json(wire).spec.resources
-        self._folder = tempfile.TemporaryDirectory(prefix="spreadtrain-inline-")
-        self._address = f"file://{self._folder.name}/meeting"
+        self._folder = tempfile.mkdtemp(prefix="spreadtrain-") if resources.workers > 1 else None
         self._wire = wire
         self.detail: str | None = None
         self.stops = [StopFlag() for _ in range(resources.workers)]
@@ -44,11 +44,12 @@ class _Crew:
         """Wait for the end of all."""
         for thread in self._threads:
             thread.join()
-        self._folder.cleanup()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _work(self, rank: int) -> None:
         run = Run.model_validate_json(self._wire)
-        seat = Seat.of(run.spec.resources, rank, self._address, LOOPBACK)
+        seat = Seat.of(run.spec.resources, rank, f"file://{self._folder}/meeting", LOOPBACK)
         try:
             if rank == 0:
                 execute(run, self.stops[rank], seat)
