@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import ray
+from ray.util.placement_group import get_current_placement_group, remove_placement_group
 
 from workers.errors import StoreError
 
@@ -60,6 +61,8 @@ class Executor:
         self._runs = run
         self._parallel = parallel
         self._meeting: Meeting | None = None
+        self._group = get_current_placement_group()
+        self._is_helper = False
         self._attempt: threading.Thread | None = None
         self._stop = run.StopFlag()
         self._detail: str | None = None
@@ -85,6 +88,7 @@ class Executor:
                 raise RuntimeError("this executor is at work on another attempt")
         self._stop = self._runs.StopFlag()
         self._detail = None
+        self._is_helper = rank > 0  # and done before worker 0, which publishes
         parsed = self._runs.Run.model_validate_json(run)
         # A meeting at a file is that of an own Ray, where nothing may listen beyond this machine.
         is_near = not place.startswith("tcp:")
@@ -127,5 +131,7 @@ class Executor:
             if os.getppid() != self._parent:
                 os._exit(1)
             idle = self._attempt is None or not self._attempt.is_alive()
-            if idle and time.monotonic() - self._asked_at > FORSAKEN_S:
+            if idle and time.monotonic() - self._asked_at > FORSAKEN_S * (1 + self._is_helper):
+                if self._group is not None:
+                    remove_placement_group(self._group)  # or what it holds is held for ever
                 os._exit(0)

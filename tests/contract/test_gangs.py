@@ -154,7 +154,7 @@ def worker_processes() -> set[int]:
 
 
 def take_census() -> Census:
-    """Of the own Ray below this process; a process that the raylet has just forked is named so too."""
+    """Of the own Ray below this process; what the raylet has just forked has its name too."""
     raylets = [c for c in psutil.Process().children(recursive=True) if c.name() == "raylet"]
     words = min(raylets, key=lambda process: process.create_time()).cmdline()
     address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))

@@ -24,7 +24,14 @@ from tests.e2e.test_external_ray import ray_cluster
 from tests.e2e.test_restarts import begun, resumed_steps
 
 __all__ = ["ray_cluster"]  # the fixture
-TWO: Mapping[str, object] = {"workers": 2}
+
+
+def gang_spec(epochs: int, workers: int = 2) -> Mapping[str, object]:
+    """Nine steps an epoch, and a checkpoint after each."""
+    alone = spec(epochs, resources={"workers": workers})
+    trainer = alone["trainer"]
+    assert isinstance(trainer, dict)
+    return {**alone, "trainer": {**trainer, "batch_size": 1000}}
 
 
 def workers_of(service: ServiceProcess) -> set[int]:
@@ -64,9 +71,9 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     start: Start,
 ) -> None:
     service = start(SPREADTRAIN_CPUS="2")
-    alone = service.client.submit(spec(60)).wait(120)
-    whole = service.client.submit(spec(60, resources=TWO)).wait(120)
-    job = service.client.submit(spec(60, resources=TWO))
+    alone = service.client.submit(gang_spec(150, workers=1)).wait(120)
+    whole = service.client.submit(gang_spec(150)).wait(120)
+    job = service.client.submit(gang_spec(150))
     for rank in (1, 0):
         wait_for(job, is_at_work, "a step of the latest attempt, and two checkpoints")
         known = len(job.refresh().body.attempts)
@@ -81,8 +88,12 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     assert "worker 1" in (job.body.attempts[0].message or "")
     assert all(resumed_steps(job)[1:])
     assert job.checkpoints()[-1].digest == whole.checkpoints()[-1].digest
-    # 5400 steps whose sums are taken in another order, and Adam, which carries differences on.
-    assert losses(whole) == pytest.approx(losses(alone), rel=1e-4)
+    # The sums of 45 steps are taken in another order, which changes float32's last bits; later on
+    # Adam makes more of that, as it does of another number of threads.
+    first, second = losses(alone), losses(whole)
+    assert [second[epoch] for epoch in range(1, 6)] == pytest.approx(
+        [first[epoch] for epoch in range(1, 6)], rel=1e-5
+    )
     assert set(losses(job)) == set(losses(whole))
     wait_until(lambda: not workers_of(service) - {pid_of_spare(service)}, 30, "processes to end")
 
@@ -95,8 +106,8 @@ def pid_of_spare(service: ServiceProcess) -> int:
 
 def test_cancelling_a_gang_leaves_none_of_its_processes(start: Start) -> None:
     service = start(SPREADTRAIN_CPUS="2")
-    job = service.client.submit(spec(10_000, resources=TWO))
-    waiting = service.client.submit(spec(1, resources=TWO))
+    job = service.client.submit(gang_spec(10_000))
+    waiting = service.client.submit(gang_spec(1))
     wait_for(job, begun, "two checkpoints")
     assert waiting.refresh().body.reason == "waiting_for_resources"
     assert "each of 2 workers" in (waiting.body.message or "")
@@ -112,7 +123,7 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     start: Start, ray_cluster: dict[str, str]
 ) -> None:
     service = start(**ray_cluster)
-    job = service.client.submit(spec(150, resources=TWO))
+    job = service.client.submit(gang_spec(300))
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
     service.kill()
@@ -126,7 +137,7 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     assert ray_census.take(ray_cluster["RAY_ADDRESS"], ray_cluster).groups == []
 
     # A service that lost its database knows of no gang that its predecessor had.
-    other = again.client.submit(spec(10_000, resources=TWO))
+    other = again.client.submit(gang_spec(10_000))
     wait_for(other, begun, "two checkpoints")
     pid = pid_of_attempt(other)
     again.kill()
