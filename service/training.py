@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.datasets import Datasets, is_upload
@@ -18,7 +19,7 @@ from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.spec import NamedDataset, TrainSpec
+from workers.spec import NamedDataset, Resources, TrainSpec
 
 FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
@@ -131,7 +132,7 @@ class Training:
         return Plan(
             spec=spec,
             parameters=costs.parameters,
-            memory_bytes=costs.memory_bytes,
+            memory_bytes=costs.worker_memory_bytes * spec.resources.workers,
             steps=costs.steps,
             storage_bytes=costs.storage_bytes,
             duration_s=self._duration_of_its_like(spec, costs.steps),
@@ -225,25 +226,7 @@ class Training:
         return spec, info
 
     def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
-        wanted, ceiling = spec.resources, self._ceiling()
-        errors = []
-        for field, asked, most, unit in (
-            ("cpus_per_worker", wanted.cpus_per_worker, ceiling.worker_cpus, "cores"),
-            ("gpus_per_worker", wanted.gpus_per_worker, ceiling.worker_gpus, "GPUs"),
-        ):
-            if asked > most:
-                message = f"asks for {asked} {unit} of {most:g} on the largest node"
-                errors.append(FieldError(f"/spec/resources/{field}", message))
-        if costs.memory_bytes > ceiling.memory_bytes:
-            errors.append(
-                FieldError(
-                    "/spec/trainer",
-                    f"needs about {costs.memory_bytes / 1e9:.1f} GB of memory, and the largest "
-                    f"node has {ceiling.memory_bytes / 1e9:.1f} GB; choose a smaller network, "
-                    "batch_size, noise_samples or importance_samples",
-                )
-            )
-        if errors:
+        if errors := _beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
             raise ExceedsCapacity(
                 "The job asks for more than this installation has, so it would wait for ever.",
                 tuple(errors),
@@ -268,12 +251,14 @@ class Training:
             raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
 
     def _duration_of_its_like(self, spec: TrainSpec, steps: int) -> float | None:
-        """Seconds for so many steps, at the pace of the last job with this network and data."""
+        """Seconds for so many steps, at the pace of the last job with this network, data and
+        resources."""
         page = self._jobs.list(JobFilter(state=JobState.SUCCEEDED), None, 50)
         for job in page.jobs:
             same = (
                 job.spec.trainer.network == spec.trainer.network
                 and job.spec.trainer.batch_size == spec.trainer.batch_size
+                and job.spec.resources == spec.resources
                 and job.spec.dataset == spec.dataset
             )
             attempts = self._jobs.attempts(job.id) if same else []
@@ -282,6 +267,42 @@ class Training:
                 if begun is not None and ended is not None:
                     return (ended - begun).total_seconds() * steps / job.progress.step
         return None
+
+
+def _beyond(ceiling: Capacity, wanted: Resources, worker_memory_bytes: int) -> list[FieldError]:
+    """What no node, or all nodes together, can give."""
+    errors = []
+    for field, asked, most, unit in (
+        ("cpus_per_worker", wanted.cpus_per_worker, _most(ceiling, "cpus"), "cores"),
+        ("gpus_per_worker", wanted.gpus_per_worker, _most(ceiling, "gpus"), "GPUs"),
+    ):
+        if asked > most:
+            message = f"asks for {asked} {unit} of {most:g} on the largest node"
+            errors.append(FieldError(f"/spec/resources/{field}", message))
+    memory_bytes = _most(ceiling, "memory_bytes")
+    if worker_memory_bytes > memory_bytes:
+        errors.append(
+            FieldError(
+                "/spec/trainer",
+                f"needs about {worker_memory_bytes / 1e9:.1f} GB of memory, and the largest "
+                f"node has {memory_bytes / 1e9:.1f} GB; choose a smaller network, "
+                "batch_size, noise_samples or importance_samples",
+            )
+        )
+    places = ceiling.places(wanted, worker_memory_bytes)
+    if not errors and places < wanted.workers:
+        message = (
+            f"asks for {wanted.workers} workers with {wanted.cpus_per_worker} core(s), "
+            f"{wanted.gpus_per_worker} GPU(s) and about {worker_memory_bytes / 1e9:.1f} GB each; "
+            f"{places} of them fit at once"
+        )
+        errors.append(FieldError("/spec/resources/workers", message))
+    return errors
+
+
+def _most(ceiling: Capacity, what: Literal["cpus", "gpus", "memory_bytes"]) -> float:
+    """What the largest node has of it."""
+    return max((getattr(node, what) for node in ceiling.nodes), default=0.0)
 
 
 def request_digest(request: JobRequest, *circumstances: str) -> str:

@@ -156,9 +156,10 @@ class Watcher:
         self._explained_at = now
         for job in self._jobs.startable(EXPLAINED):
             wanted = job.spec.resources
+            several = f" for each of {wanted.workers} workers" if wanted.workers > 1 else ""
             message = (
-                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s); "
-                f"{running} running job(s) hold what there is."
+                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s)"
+                f"{several}; {running} running job(s) hold what there is."
             )
             with contextlib.suppress(StateConflict):  # paused since it was read
                 self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)

@@ -24,12 +24,12 @@ EVALUATION_ROWS = 512  # at once
 class Estimate:
     """What a run will need.
 
-    ``memory_bytes`` is an attempt's peak, ``storage_bytes`` what its kept weights, two train
-    states and grids fill at most.
+    ``worker_memory_bytes`` is the peak of one worker, ``storage_bytes`` what the kept weights, two
+    train states and grids fill at most.
     """
 
     parameters: int
-    memory_bytes: int
+    worker_memory_bytes: int
     steps: int
     storage_bytes: int
 
@@ -45,6 +45,12 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
         raise SpecMismatch(
             "/trainer/batch_size",
             f"the training split of {info.name} has {train_count} data; choose at most that",
+        )
+    if trainer.batch_size < spec.resources.workers:
+        raise SpecMismatch(
+            "/trainer/batch_size",
+            f"{spec.resources.workers} workers share a batch; choose at least that, or fewer "
+            "workers",
         )
     network = trainer.network
     if network.output == "sigmoid" and not info.is_image:
@@ -120,10 +126,10 @@ def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
 
 
 def _activation_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
-    """What the larger of a step and a block of the evaluation needs."""
+    """What the larger of a worker's share of a step and a block of the evaluation needs."""
     values = activations(spec.trainer.network, info.shape)
     # Forward values and their gradients, and as much again for the noise and what is on the way.
-    step = 3 * rows_per_step(spec) * sum(values)
+    step = 3 * math.ceil(rows_per_step(spec) / spec.resources.workers) * sum(values)
     evaluation = EVALUATION_ROWS * max(sum(pair) for pair in pairwise(values))
     return max(step, evaluation) * _FLOAT_BYTES
 

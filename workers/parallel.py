@@ -4,6 +4,7 @@ The trainer takes a :class:`Peers` and cannot tell what stands behind it. No gro
 torch.distributed itself, so one process may join one run after another.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from workers.errors import PeerLost, WorkerError
+from workers.spec import Resources
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store, Work
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 # a worker that hangs or whose machine is gone, and must be longer than rank 0 is away between two
 # steps: to evaluate, and to publish a checkpoint.
 TIMEOUT_S = 600.0
-MEETING_S = 60.0  # for all workers of a run to be there
+# For all workers of a run to be there, each with its data: one may have to download them. Who waits
+# can be told to stop meanwhile. Connecting, once all are there, takes milliseconds.
+MEETING_S = 3600.0
+CONNECTING_S = 30.0
+ARRIVAL_INTERVAL_S = 0.02
+LOOPBACK = "127.0.0.1"
 
 AllReduce = Callable[[Tensor], Tensor]
 Backend = Literal["gloo", "nccl"]
@@ -91,11 +98,45 @@ def _nothing() -> None:
 ALONE = Peers(0, 1, _unchanged, _nothing)
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A worker's place in a run: which of how many, and where and how it meets the others.
+
+    ``address`` and ``host`` are as for :func:`join`, and of no use to one that is alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    address: str = ""
+    host: str = LOOPBACK
+    backend: Backend = "gloo"
+
+    def take(self, attend: Callable[[], None]) -> Peers:
+        """Meet the others; see :func:`join`."""
+        if self.size == 1:
+            return ALONE
+        return join(
+            self.rank,
+            self.size,
+            self.address,
+            host=self.host,
+            backend=self.backend,
+            attend=attend,
+        )
+
+    @classmethod
+    def of(cls, resources: Resources, rank: int, address: str, host: str) -> Self:
+        """The seat of one of a run's workers, which sum on GPUs if they have some."""
+        backend: Backend = "nccl" if resources.gpus_per_worker else "gloo"
+        return cls(rank, resources.workers, address, host, backend)
+
+
 class Meeting:
     """A place where the workers of one run find each other.
 
     One process holds it from before the first :func:`join` until the last one has returned;
-    ``address`` is what they are given.
+    ``address`` is what they are given. It listens on all interfaces, as torch's stores do, and
+    knows no secret: only a network whose hosts are trusted may reach it.
     """
 
     def __init__(self, host: str) -> None:
@@ -137,6 +178,7 @@ def join(
     *,
     host: str,
     backend: Backend = "gloo",
+    attend: Callable[[], None] = _nothing,
     meeting_s: float = MEETING_S,
     timeout_s: float = TIMEOUT_S,
 ) -> Peers:
@@ -145,12 +187,14 @@ def join(
     ``address`` is that of a :class:`Meeting`, or ``file:///path`` of a new file that all of them
     reach; ``host`` is the name or address under which this worker is reached. Gloo sums on the
     CPU and raises PeerLost when a worker is gone, or silent for ``timeout_s``. NCCL sums on the
-    GPUs; there its own watchdog ends the process after ``timeout_s``. Raises PeerLost if the
+    GPUs; there its own watchdog ends the process after ``timeout_s``. ``attend`` is called again
+    and again while others are waited for; what it raises ends the waiting. Raises PeerLost if the
     workers do not meet within ``meeting_s``.
     """
-    meeting, timeout = timedelta(seconds=meeting_s), timedelta(seconds=timeout_s)
+    meeting, timeout = timedelta(seconds=CONNECTING_S), timedelta(seconds=timeout_s)
     try:
         store = _store(address, size, meeting)
+        _wait_for_all(store, rank, size, attend, meeting_s)
         match backend:
             case "gloo":
                 group = _gloo(store, rank, size, host, meeting)
@@ -158,7 +202,7 @@ def join(
                 group = _nccl(store, rank, size, meeting)
             case _:
                 assert_never(backend)
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:
         raise PeerLost(
             f"Worker {rank} of {size} did not meet the others within {meeting_s:g} s; "
             "see whether all of them were started and reach each other over the network."
@@ -166,6 +210,25 @@ def join(
     group._set_default_timeout(timeout)
     connection = _Connection(group)
     return Peers(rank, size, connection.all_reduce, connection.close)
+
+
+def _wait_for_all(
+    store: "Store", rank: int, size: int, attend: Callable[[], None], meeting_s: float
+) -> None:
+    """Say that this worker is there, and wait until all are. Raises TimeoutError.
+
+    Worker 0 says when all go on to connect, so that no one does whom it has stopped waiting for.
+    """
+    give_up_at = time.monotonic() + meeting_s
+    store.set(f"arrived/{rank}", "yes")
+    awaited = ["all"] if rank else [f"arrived/{other}" for other in range(size)]
+    while not store.check(awaited):
+        attend()
+        if time.monotonic() > give_up_at:
+            raise TimeoutError
+        time.sleep(ARRIVAL_INTERVAL_S)
+    if rank == 0:
+        store.set("all", "yes")
 
 
 def _store(address: str, size: int, timeout: timedelta) -> "Store":

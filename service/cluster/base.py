@@ -10,35 +10,81 @@ if TYPE_CHECKING:  # Ray's host process imports this, and does without torch
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a cluster can ever give to attempts: cores and GPUs of all nodes, and what one worker
-    can have at most, which is what a single node has."""
+class Node:
+    """One machine of a cluster: the cores, GPUs and memory that attempts can have of it."""
 
     cpus: float
     gpus: float
     memory_bytes: int
-    worker_cpus: float
-    worker_gpus: float
 
-    def fits(self, resources: Resources) -> bool:
-        """Whether the resources would fit into all of it."""
-        return (
-            resources.cpus_per_worker <= self.worker_cpus
-            and resources.gpus_per_worker <= self.worker_gpus
-            and resources.workers * resources.cpus_per_worker <= self.cpus
-            and resources.workers * resources.gpus_per_worker <= self.gpus
-        )
+    def places(self, resources: Resources, worker_memory_bytes: int = 0) -> int:
+        """How many workers of this shape it can hold at once."""
+        most = [
+            having / asked
+            for having, asked in (
+                (self.cpus, resources.cpus_per_worker),
+                (self.gpus, resources.gpus_per_worker),
+                (self.memory_bytes, worker_memory_bytes),
+            )
+            if asked
+        ]
+        return max(0, int(min(most)))
 
-    def minus(self, resources: Resources) -> "Capacity":
-        """What is left beside the resources."""
+    def without_one(self, resources: Resources) -> "Node":
+        """What is left of it beside one worker."""
         return replace(
             self,
-            cpus=self.cpus - resources.workers * resources.cpus_per_worker,
-            gpus=self.gpus - resources.workers * resources.gpus_per_worker,
+            cpus=self.cpus - resources.cpus_per_worker,
+            gpus=self.gpus - resources.gpus_per_worker,
         )
 
 
 LossCause = Literal["worker_lost", "out_of_memory", "store_unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a cluster can give to attempts. A worker is on one node; those of an attempt may be on
+    several."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def cpus(self) -> float:
+        """Cores of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    def places(self, resources: Resources, worker_memory_bytes: int = 0) -> int:
+        """How many workers of this shape it can hold at once."""
+        return sum(node.places(resources, worker_memory_bytes) for node in self.nodes)
+
+    def fits(self, resources: Resources) -> bool:
+        """Whether all workers would find a place at once."""
+        return self.places(resources) >= resources.workers
+
+    def minus(self, resources: Resources) -> "Capacity":
+        """What is left beside these workers.
+
+        Where they are is the cluster's choice, and guessed here: each on the fullest node that has
+        room, as a packing scheduler does. A wrong guess makes an attempt wait in the cluster
+        instead of in the queue.
+        """
+        nodes = list(self.nodes)
+        for _ in range(resources.workers):
+            if not nodes:
+                break
+            roomy = [at for at, node in enumerate(nodes) if node.places(resources)]
+            if roomy:
+                at = min(roomy, key=lambda at: (nodes[at].gpus, nodes[at].cpus))
+            else:
+                at = max(range(len(nodes)), key=lambda at: (nodes[at].cpus, nodes[at].gpus))
+            nodes[at] = nodes[at].without_one(resources)
+        return Capacity(tuple(nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +95,7 @@ class Sighting:
     ``idle``: its process lives and works on nothing. ``gone``: no process and no actor is left.
     ``cause`` says why an attempt without an outcome was lost, where there is evidence of more
     than its loss.
+    With several workers, process and host are those of worker 0, and ``gone`` means all of them.
     """
 
     state: Literal["pending", "running", "idle", "gone"]
@@ -67,7 +114,7 @@ class ClusterUnavailable(Exception):
 
 
 class Cluster(Protocol):
-    """Runs attempts in executors, each a process of its own, named by an id.
+    """Runs attempts in executors, each named by an id: a process for each of the attempt's workers.
 
     Every method but ``close`` raises ClusterDown when the cluster cannot be reached.
     """
@@ -104,7 +151,7 @@ class Cluster(Protocol):
         ...
 
     def kill(self, executor_id: str) -> None:
-        """End the executor's process at once; ``look`` says ``gone`` when nothing is left."""
+        """End the executor's processes at once; ``look`` says ``gone`` when nothing is left."""
         ...
 
     def release(self, executor_id: str, *, reusable: bool) -> None:

@@ -1,4 +1,4 @@
-"""A cluster inside this process: attempts run in threads. For tests, and for a debugger.
+"""A cluster inside this process: workers are threads of it. For tests, and for a debugger.
 
 What crosses to an attempt is serialised as it is for Ray, so what cannot cross fails here too. A
 thread cannot be killed: ``kill`` asks it to stop, and it is ``gone`` when it has.
@@ -6,15 +6,57 @@ thread cannot be killed: ``kill`` asks it to stop, and it is ``gone`` when it ha
 
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 import threading
 
 import psutil
 
-from service.cluster.base import Capacity, Sighting
+from service.cluster.base import Capacity, Node, Sighting
 from workers.errors import StoreError
-from workers.run import Run, StopFlag, StopReason, execute
+from workers.parallel import LOOPBACK, Seat
+from workers.run import Run, StopFlag, StopReason, execute, follow
 from workers.spec import Resources
+
+
+class _Crew:
+    """The workers of one attempt, each a thread; they meet at a file."""
+
+    def __init__(self, name: str, wire: str) -> None:
+        resources = Run.model_validate_json(wire).spec.resources
+        self._folder = tempfile.mkdtemp(prefix="spreadtrain-") if resources.workers > 1 else None
+        self._wire = wire
+        self.detail: str | None = None
+        self.stops = [StopFlag() for _ in range(resources.workers)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(rank,), name=f"{name}.{rank}")
+            for rank in range(resources.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def is_at_work(self) -> bool:
+        """Whether any of them is."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def wait(self) -> None:
+        """Wait for the end of all."""
+        for thread in self._threads:
+            thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _work(self, rank: int) -> None:
+        run = Run.model_validate_json(self._wire)
+        seat = Seat.of(run.spec.resources, rank, f"file://{self._folder}/meeting", LOOPBACK)
+        try:
+            if rank == 0:
+                execute(run, self.stops[rank], seat)
+            else:
+                follow(run, self.stops[rank], seat)
+        except StoreError as error:
+            self.detail = f"its outcome could not be written: {error}"
 
 
 class InlineCluster:
@@ -24,15 +66,8 @@ class InlineCluster:
 
     def __init__(self, cpus: float = 1.0) -> None:
         self._session = secrets.token_hex(4)
-        self._capacity = Capacity(
-            cpus=cpus,
-            gpus=0.0,
-            memory_bytes=psutil.virtual_memory().total,
-            worker_cpus=cpus,
-            worker_gpus=0.0,
-        )
-        self._threads: dict[str, tuple[threading.Thread, StopFlag]] = {}
-        self._details: dict[str, str] = {}
+        self._capacity = Capacity((Node(cpus, 0.0, psutil.virtual_memory().total),))
+        self._crews: dict[str, _Crew] = {}
 
     @property
     def session(self) -> str:
@@ -49,49 +84,37 @@ class InlineCluster:
 
     def launch(self, executor_id: str, run: Run) -> None:
         """See :meth:`service.cluster.base.Cluster.launch`."""
-        if executor_id in self._threads:
-            return
-        stop = StopFlag()
-        wire = run.model_dump_json()
-
-        def attempt() -> None:
-            try:
-                execute(Run.model_validate_json(wire), stop)
-            except StoreError as error:
-                self._details[executor_id] = f"its outcome could not be written: {error}"
-
-        thread = threading.Thread(target=attempt, name=executor_id)
-        self._threads[executor_id] = (thread, stop)
-        thread.start()
+        if executor_id not in self._crews:
+            self._crews[executor_id] = _Crew(executor_id, run.model_dump_json())
 
     def look(self, executor_id: str) -> Sighting:
         """See :meth:`service.cluster.base.Cluster.look`."""
-        if executor_id not in self._threads:
+        crew = self._crews.get(executor_id)
+        if crew is None:
             return Sighting("gone")
-        alive = self._threads[executor_id][0].is_alive()
         return Sighting(
-            "running" if alive else "gone",
+            "running" if crew.is_at_work() else "gone",
             pid=os.getpid(),
             host=socket.gethostname(),
-            detail=self._details.get(executor_id),
-            cause="store_unreachable" if executor_id in self._details else "worker_lost",
+            detail=crew.detail,
+            cause="store_unreachable" if crew.detail is not None else "worker_lost",
         )
 
     def request_stop(self, executor_id: str, reason: StopReason) -> None:
         """See :meth:`service.cluster.base.Cluster.request_stop`."""
-        if executor_id in self._threads:
-            self._threads[executor_id][1].request(reason)
+        if executor_id in self._crews:
+            self._crews[executor_id].stops[0].request(reason)
 
     def kill(self, executor_id: str) -> None:
         """See :meth:`service.cluster.base.Cluster.kill`."""
-        self.request_stop(executor_id, "interrupted")
+        if executor_id in self._crews:
+            for stop in self._crews[executor_id].stops:
+                stop.request("interrupted")
 
     def release(self, executor_id: str, *, reusable: bool) -> None:
         """See :meth:`service.cluster.base.Cluster.release`."""
-        thread, _ = self._threads.pop(executor_id, (None, None))
-        self._details.pop(executor_id, None)
-        if thread is not None:
-            thread.join()
+        if (crew := self._crews.pop(executor_id, None)) is not None:
+            crew.wait()
 
     def tend(self, known: frozenset[str]) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
@@ -101,6 +124,6 @@ class InlineCluster:
 
     def close(self) -> None:
         """See :meth:`service.cluster.base.Cluster.close`."""
-        for executor_id in list(self._threads):
+        for executor_id in list(self._crews):
             self.kill(executor_id)
             self.release(executor_id, reusable=False)

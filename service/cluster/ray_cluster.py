@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.cluster.base import Capacity, ClusterDown, ClusterUnavailable, Sighting
+from service.cluster.base import Capacity, ClusterDown, ClusterUnavailable, Node, Sighting
 from service.cluster.reap import end_holders
 from workers.run import Run, StopReason
 from workers.spec import Resources
@@ -63,7 +63,8 @@ class RayCluster:
         known = self._capacity
         if known is not None and time.monotonic() - known[0] < CAPACITY_LASTS_S:
             return known[1]
-        capacity = Capacity(**self._ask("capacity"))
+        nodes = self._ask("capacity")["nodes"]
+        capacity = Capacity(tuple(Node(**node) for node in nodes))
         self._capacity = (time.monotonic(), capacity)
         return capacity
 

@@ -1,4 +1,4 @@
-"""The Ray actor that runs attempts: one process, one attempt at a time.
+"""The Ray actor that runs attempts: one process, one worker of one attempt at a time.
 
 Ray reports a dead node's actors late (16 s after a raylet is killed) and their processes may go
 on for longer, so the process ties its own life to its raylet. An executor that nobody has asked
@@ -16,10 +16,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+import ray
+from ray.util.placement_group import get_current_placement_group, remove_placement_group
+
 from service.cluster.base import LossCause
 from workers.errors import StoreError
 
 if TYPE_CHECKING:
+    from workers.parallel import Meeting, Seat
     from workers.run import Run, StopFlag, StopReason
 
 PR_SET_PDEATHSIG = 1
@@ -52,22 +56,33 @@ class Executor:
     """The actor's class; its methods run in threads of their own and return at once."""
 
     def __init__(self) -> None:
-        from workers import run
+        from workers import parallel, run
+        from workers.warm_up import warm_up
 
         self._parent = tie_to_parent()
         self._runs = run
+        self._parallel = parallel
+        self._meeting: Meeting | None = None
+        self._group = get_current_placement_group()
+        self._is_helper = False
         self._attempt: threading.Thread | None = None
         self._stop = run.StopFlag()
         self._detail: str | None = None
         self._cause: LossCause = "worker_lost"
         self._asked_at = time.monotonic()
-        run.warm_up()
+        warm_up()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
-    def begin(self, run: str) -> None:
-        """Start an attempt, given as JSON; it is an error while another one runs.
+    def meet(self) -> str:
+        """Open a place where the workers of an attempt find each other; returns its address."""
+        self._meeting = self._parallel.Meeting(ray.util.get_node_ip_address())
+        return self._meeting.address
 
-        An attempt's outcome is known a moment before its thread is done: that is waited for.
+    def begin(self, run: str, rank: int = 0, place: str = "", *arrived: ExecutorReport) -> None:
+        """Start an attempt, given as JSON, as one of its workers; an error while another one runs.
+
+        ``arrived`` makes Ray hold the call back until the other workers have reported. An
+        attempt's outcome is known a moment before its thread is done: that is waited for.
         """
         self._asked_at = time.monotonic()
         if self._attempt is not None:
@@ -76,10 +91,14 @@ class Executor:
                 raise RuntimeError("this executor is at work on another attempt")
         self._stop = self._runs.StopFlag()
         self._detail, self._cause = None, "worker_lost"
+        self._is_helper = rank > 0  # and done before worker 0, which publishes
+        parsed = self._runs.Run.model_validate_json(run)
+        # A meeting at a file is that of an own Ray, where nothing may listen beyond this machine.
+        is_near = not place.startswith("tcp:")
+        host = self._parallel.LOOPBACK if is_near else ray.util.get_node_ip_address()
+        seat = self._parallel.Seat.of(parsed.spec.resources, rank, place, host)
         self._attempt = threading.Thread(
-            target=self._execute,
-            args=(self._runs.Run.model_validate_json(run), self._stop),
-            name="attempt",
+            target=self._execute, args=(parsed, self._stop, seat), name="attempt"
         )
         self._attempt.start()
 
@@ -100,9 +119,12 @@ class Executor:
         """Ask the attempt to publish a checkpoint and end."""
         self._stop.request(reason)
 
-    def _execute(self, run: "Run", stop: "StopFlag") -> None:
+    def _execute(self, run: "Run", stop: "StopFlag", seat: "Seat") -> None:
         try:
-            self._runs.execute(run, stop, whole_process=True)
+            if seat.rank == 0:
+                self._runs.execute(run, stop, seat, whole_process=True)
+            else:
+                self._runs.follow(run, stop, seat)
         except StoreError as error:
             self._detail = f"its outcome could not be written: {error}"
             self._cause = "store_unreachable"
@@ -114,5 +136,7 @@ class Executor:
             if os.getppid() != self._parent:
                 os._exit(1)
             idle = self._attempt is None or not self._attempt.is_alive()
-            if idle and time.monotonic() - self._asked_at > FORSAKEN_S:
+            if idle and time.monotonic() - self._asked_at > FORSAKEN_S * (1 + self._is_helper):
+                if self._group is not None:
+                    remove_placement_group(self._group)  # or what it holds is held for ever
                 os._exit(0)

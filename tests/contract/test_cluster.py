@@ -145,7 +145,10 @@ def test_the_ceiling_is_known(cluster: Cluster) -> None:
     assert capacity.fits(Resources(cpus_per_worker=2))
     assert not capacity.fits(Resources(cpus_per_worker=3))
     assert not capacity.minus(Resources(cpus_per_worker=2)).fits(Resources())
-    assert capacity.memory_bytes > 1e9
+    assert capacity.nodes[0].memory_bytes > 1e9
+    assert capacity.fits(Resources(workers=2))
+    assert not capacity.fits(Resources(workers=3))
+    assert not capacity.minus(Resources(workers=2)).fits(Resources())
 
 
 def test_ray_keeps_one_warm_executor_and_uses_it_again(

@@ -8,6 +8,7 @@
                                             /train_state.safetensors
                                             /manifest.json   written last: the checkpoint exists
     jobs/<job>/attempts/<n>/files/<name>                     grids/<step>.png and the like
+    jobs/<job>/attempts/<n>/failures/<rank>.json             why a worker other than 0 gave up
     jobs/<job>/attempts/<n>/outcome.json                     written once: the attempt has ended
     jobs/<job>/parent/manifest.json                          a fork's copy of a checkpoint of its
                      /weights.safetensors                    parent: one of the two files, as it
@@ -17,8 +18,9 @@
     installation.json                                        whose database knows the jobs
     probes/<random>/...                                      short-lived: what the store can do
 
-In S3 a key stands below the prefix of the store's URI. A run's keys have one writer. Content goes
-first, then the object that names it.
+In S3 a key stands below the prefix of the store's URI. A run's keys have one writer, which is
+worker 0 where there are several; the others write their failures alone. Content goes first, then
+the object that names it.
 """
 
 import re
@@ -62,6 +64,16 @@ def chunk_key(prefix: str, chunk: int) -> str:
 def log_key(prefix: str, rank: int, chunk: int) -> str:
     """Key of a chunk of what one of the attempt's processes said, numbered from 0."""
     return f"{prefix}/logs/{rank}/{chunk:08d}.jsonl"
+
+
+def failures_prefix(prefix: str) -> str:
+    """Prefix of what an attempt's workers other than 0 say of their failures."""
+    return f"{prefix}/failures"
+
+
+def failure_key(prefix: str, rank: int) -> str:
+    """Key of the reason for which one worker of an attempt gave up."""
+    return f"{failures_prefix(prefix)}/{rank:04d}.json"
 
 
 def outcome_key(prefix: str) -> str:

@@ -13,13 +13,17 @@ from workers.logs.attempt import AttemptLog
 from workers.logs.lines import Level, LogLine, decode_chunk, gap
 from workers.logs.local import local_log_path
 from workers.logs.salvage import salvage
+from workers.logs.words import farewell, greeting, loaded
 
 __all__ = [
     "AttemptLog",
     "Level",
     "LogLine",
     "decode_chunk",
+    "farewell",
     "gap",
+    "greeting",
+    "loaded",
     "local_log_path",
     "salvage",
 ]

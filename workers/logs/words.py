@@ -1,8 +1,12 @@
-"""An attempt's records as lines of its log."""
+"""What an attempt says of itself, in lines of its log."""
 
 import math
+import os
+import socket
 from typing import assert_never
 
+from workers.checkpoint import Versions
+from workers.data import Dataset
 from workers.events import (
     ArtifactRecord,
     CheckpointRecord,
@@ -15,9 +19,37 @@ from workers.events import (
     Record,
     StartedRecord,
 )
+from workers.failures import Ending
 from workers.logs.lines import Level
+from workers.spec import Resources
 
 HELD_OUT = "held_out_"
+_ORDERLY = ("completed", "stopped_early", "interrupted", "cancelled", "paused", "service_stopped")
+
+
+def greeting(job_id: str, attempt: int, resources: Resources) -> str:
+    """The first line: what runs where, with what."""
+    here = Versions()
+    return (
+        f"{job_id} attempt {attempt} on {socket.gethostname()}, process {os.getpid()}: "
+        f"spreadtrain {here.spreadtrain}, Python {here.python}, torch {here.torch}; "
+        f"{resources.workers} worker(s) of {resources.cpus_per_worker} core(s) and "
+        f"{resources.gpus_per_worker} GPU(s)"
+    )
+
+
+def loaded(data: Dataset) -> str:
+    """Which data there are, and how they are split."""
+    return (
+        f"data loaded: {data.info.name}, {len(data.train)} to train on and {len(data.held_out)} "
+        f"held out, {data.info.digest}"
+    )
+
+
+def farewell(ending: Ending) -> tuple[Level, str]:
+    """The last line."""
+    level: Level = "info" if ending.reason in _ORDERLY else "error"
+    return level, f"ended: {ending.reason}: {ending.message}"
 
 
 def sentence(record: Record) -> tuple[Level, str] | None:

@@ -5,10 +5,15 @@ Per channel, over the n values that a batch has of it on all workers together (I
 
     out = γ (x − μ)/√(σ² + ε) + β,    μ = Σx/n,    σ² = Σ(x − μ)²/n.
 
-Each worker knows its own n_r, μ_r and σ²_r. One sum over the workers of (n_r, n_r μ_r,
-n_r(σ²_r + μ_r²)), in float64 because the last loses digits, gives n, μ and σ². The sum is
-differentiable: since the loss is the sum of the workers' parts, the gradient of a summand is the
-sum of what the workers' parts send back.
+Each worker knows its own n_r, μ_r and σ²_r. One sum over the workers of (n_r μ_r,
+n_r(σ²_r + μ_r²), n_r), in float64 because the second loses digits, gives n, μ and σ². Backward,
+with G = ∂loss/∂out and x̂ = (x − μ)/√(σ² + ε), one more sum, of ΣG and ΣGx̂, gives
+
+    ∂loss/∂x = γ/√(σ² + ε) (G − ΣG/n − x̂ ΣGx̂/n),
+
+while ∂loss/∂β = ΣG and ∂loss/∂γ = ΣGx̂ stay each worker's own parts, as all gradients do. Torch's
+kernels for given statistics do the work over the maps, so that it costs little more than torch's
+batch normalisation on one worker, and rounds as that does.
 """
 
 from collections.abc import Callable
@@ -58,59 +63,87 @@ class BatchNorm(nn.Module):
         )
 
     def _over_workers(self, x: Tensor) -> Tensor:
-        sums = _sums(x)
-        if self._reduce is not None:
-            sums = sum_over_workers(sums, self._reduce)
-        channels = x.shape[1]
-        count, mean = sums[-1], sums[:channels] / sums[-1]
-        variance = sums[channels:-1] / count - mean.square()
-        self._move(mean.detach(), variance.detach(), count.detach())
-        scale = self.weight / (variance + EPSILON).sqrt()
-        # Centred first: where the mean is large, γx/σ + (β − γμ/σ) would lose digits.
-        centred = x.float() - _spread_out(mean)
-        out = torch.addcmul(_spread_out(self.bias), centred, _spread_out(scale))
-        return out.to(x.dtype)
+        reduce = self._reduce or _alone
+        mean, variance, count = _statistics(x.detach(), reduce)
+        self._move(mean, variance, count)
+        out: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, mean, variance, count, reduce
+        )
+        return out
 
     @torch.no_grad()
-    def _move(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _move(self, mean: Tensor, variance: Tensor, count: float) -> None:
         """Move the running statistics; the variance's is the unbiased one, as in torch."""
-        unbiased = variance * (count / (count - 1).clamp_min(1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
-        self.running_variance.lerp_(unbiased.to(self.running_variance.dtype), MOMENTUM)
+        self.running_mean.lerp_(mean, MOMENTUM)
+        self.running_variance.lerp_(variance * (count / max(count - 1, 1)), MOMENTUM)
 
 
-def _sums(x: Tensor) -> Tensor:
-    """Σx and Σx² of each channel and the number of values of one, float64, shape (2C + 1,)."""
+def _alone(sums: Tensor) -> Tensor:
+    return sums
+
+
+def _statistics(x: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor, float]:
+    """μ and σ² of each channel over all workers, float32 of shape (C,), and n."""
     channels = x.shape[1]
-    values = x.numel() // channels
-    count = torch.full((1,), values, dtype=torch.float64, device=x.device)
-    if not values:
-        # Still a function of x, so that backward meets the other workers here.
-        nothing = x.double().sum((0, 2, 3))
-        return torch.cat((nothing, nothing, count))
-    variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-    mean, variance = mean.double(), variance.double()
-    return torch.cat((mean * values, (variance + mean.square()) * values, count))
+    sums = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
+    if values := x.numel() // channels:
+        mean, variance = torch.batch_norm_update_stats(x, None, None, MOMENTUM)  # of this batch
+        mean, variance = mean.double(), variance.double()
+        torch.mul(mean, values, out=sums[:channels])
+        torch.mul(variance + mean.square(), values, out=sums[channels:-1])
+        sums[-1] = values
+    sums = reduce(sums)
+    count = sums[-1].item()
+    mean = sums[:channels] / count
+    variance = (sums[channels:-1] / count - mean.square()).clamp_min(0)
+    return mean.float(), variance.float(), count
 
 
-def _spread_out(values: Tensor) -> Tensor:
-    return values.float().view(1, -1, 1, 1)
-
-
-class _Sum(torch.autograd.Function):
-    """The differentiable sum over workers."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, reduce: Reduce) -> Tensor:
-        ctx.reduce = reduce
-        return reduce(values.clone())
+class _Normalise(torch.autograd.Function):
+    """(x − μ)/√(σ² + ε) γ + β where μ and σ² are functions of all workers' x."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.reduce(gradients[0].clone()), None
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: float,
+        reduce: Reduce,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.count, ctx.reduce = count, reduce
+        return _given(x, weight, bias, mean, variance)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        to_x, to_weight, to_bias = _backward_given(gradients[0], x, weight, mean, variance)
+        sums = ctx.reduce(torch.stack((to_bias, to_weight)).double())
+        scale = -weight / (variance + EPSILON).sqrt() / ctx.count
+        if x.numel():
+            # ΣG and ΣGx̂ as the offset and scale of another normalisation of the same x.
+            both = (scale * sums.to(scale.dtype)).unbind()
+            to_x = to_x.add_(_given(x, both[1], both[0], mean, variance))
+        return to_x, to_weight, to_bias, None, None, None, None
 
 
-def sum_over_workers(values: Tensor, reduce: Reduce) -> Tensor:
-    """The sum of ``values`` over all workers, through which gradients flow."""
-    total: Tensor = _Sum.apply(values, reduce)  # type: ignore[no-untyped-call]
-    return total
+def _given(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """x normalised with these statistics."""
+    if not x.numel():
+        return x.clone()
+    return torch.batch_norm(x, weight, bias, mean, variance, False, MOMENTUM, EPSILON, False)
+
+
+def _backward_given(
+    gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in x, γ and β where the statistics are constants."""
+    if not x.numel():
+        return torch.zeros_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
+    to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+        gradient, x, weight, mean, variance, None, None, False, EPSILON, [True, True, True]
+    )
+    return to_x, to_weight, to_bias

@@ -14,10 +14,14 @@ Start = Literal["train_state", "weights"]
 
 
 class Resources(SpecModel):
-    """What one attempt reserves on the cluster."""
+    """What one attempt reserves on the cluster, all of it at once.
 
-    workers: int = Field(default=1, ge=1, le=1)
-    """Worker processes; one in this version."""
+    The number of workers changes how long a run takes, and its results only within rounding.
+    """
+
+    workers: int = Field(default=1, ge=1, le=64)
+    """Worker processes, perhaps on several machines. Each computes its share of every batch, so
+    `batch_size` is that of all of them together, and at least their number."""
     cpus_per_worker: int = Field(default=1, ge=1, le=1024)
     """Cores, and torch threads, of each worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=64)

@@ -83,7 +83,7 @@ def trainer(**fields: object) -> dict[str, object]:
         (spec(dataset={"named": 1}), "/spec/dataset/name", "is required"),
         (spec(trainer={"kind": "gan"}), "/spec/trainer/kind", "must be one of: delta_vae, vae"),
         (spec(trainer={"kind": ["vae"]}), "/spec/trainer/kind", "must be one of: delta_vae, vae"),
-        (spec(resources={"workers": 2}), "/spec/resources/workers", "must be"),
+        (spec(resources={"workers": 65}), "/spec/resources/workers", "must be"),
         (spec(epochs=3), "/spec/epochs", "unknown key 'epochs'; allowed are: checkpoint_at"),
         ({**spec(), "labels": {"bad key!": "a"}}, "/labels/bad key!", "must match pattern"),
         ({**spec(), "labels": {"a/b~c": 3}}, "/labels/a~1b~0c", "must be a valid string"),

@@ -53,6 +53,10 @@ def test_resubmitting_a_stored_spec_gives_the_same_spec(service: Service) -> Non
             },
             "/spec/trainer/network/output",
         ),
+        (
+            {"trainer": {"kind": "vae", "batch_size": 1}, "resources": {"workers": 2}},
+            "/spec/trainer/batch_size",
+        ),
     ],
 )
 def test_a_spec_that_does_not_fit_its_data_is_refused_at_its_field(
@@ -79,6 +83,14 @@ def test_more_than_the_ceiling_is_refused_with_the_numbers(service: Service) -> 
         "/spec/resources/gpus_per_worker",
     ]
     assert "3 cores of 1" in caught.value.errors[0].message
+
+
+def test_more_workers_than_fit_are_refused_with_the_numbers(service: Service) -> None:
+    with pytest.raises(ExceedsCapacity) as caught:
+        service.submit(request(spec_with(resources={"workers": 2})))
+    assert pointers(caught.value) == ["/spec/resources/workers"]
+    assert "asks for 2 workers with 1 core(s)" in caught.value.errors[0].message
+    assert "1 of them fit at once" in caught.value.errors[0].message
 
 
 def test_more_memory_than_a_node_has_is_refused_with_the_numbers(service: Service) -> None:

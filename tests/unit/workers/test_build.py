@@ -172,12 +172,14 @@ def test_the_estimate_counts_steps_and_grows_with_what_is_kept() -> None:
     often = few.model_copy(update={"checkpoint_every_epochs": 1, "keep_checkpoints": 50})
     assert estimate(often, info()).storage_bytes > 2 * estimate(few, info()).storage_bytes
     averaged = resolve(spec_of(optimizer={"ema_decay": 0.9}), info())
-    assert estimate(averaged, info()).memory_bytes > estimate(few, info()).memory_bytes
+    assert (
+        estimate(averaged, info()).worker_memory_bytes > estimate(few, info()).worker_memory_bytes
+    )
 
 
 def test_an_enormous_network_is_estimated_without_being_built() -> None:
     huge = spec_of(network={"kind": "mlp", "hidden": [8192] * 8, "latent_dim": 4096})
-    assert estimate(resolve(huge, info()), info()).memory_bytes > 10 * 2**30
+    assert estimate(resolve(huge, info()), info()).worker_memory_bytes > 10 * 2**30
 
 
 def test_the_estimated_steps_are_those_that_training_takes(tmp_path: Path) -> None:

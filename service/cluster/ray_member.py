@@ -1,0 +1,145 @@
+"""One actor of an executor, as the host process sees it.
+
+It is asked, and what it answered last time is looked at: nothing here waits for an actor.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayError,
+    RaySystemError,
+    RpcError,
+)
+
+from service.cluster.base import LossCause, Sighting
+from service.cluster.processes import is_running
+from service.cluster.ray_executor import ExecutorReport
+
+PENDING = Sighting("pending")
+
+
+class Member:
+    """The handle of an actor with what is known of it; ``is_near`` where its process is one of
+    this machine's.
+
+    ``sighting`` is what it said of itself last; ``failure`` is why it says no more, and ``cause``
+    the kind of that.
+    """
+
+    def __init__(self, handle: Any, *, is_near: bool) -> None:
+        self.handle = handle
+        self.sighting = PENDING
+        self.failure: str | None = None
+        self.cause: LossCause = "worker_lost"
+        self._is_near = is_near
+        self._begun: Any = None
+        self._asked: Any = None
+        self._asked_early = False
+        self._wish: str | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was given an attempt."""
+        return self._begun is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left: Ray's word may come before the process has ended."""
+        pid = self.sighting.pid
+        if self.failure is None:
+            return False
+        return not (self._is_near and pid is not None and is_running(pid))
+
+    def begin(self, *arguments: Any) -> None:
+        """Give it an attempt; see :meth:`service.cluster.ray_executor.Executor.begin`."""
+        self.sighting = PENDING
+        self._ask(early=True)  # for its process id, as soon as there is one
+        self._begun = self.handle.begin.remote(*arguments)
+
+    def rest(self) -> None:
+        """The attempt is over, and its end was clean."""
+        self._begun = self._wish = None
+
+    def stop(self, reason: str) -> None:
+        """Pass on the wish; one that overtook the beginning would be forgotten with it."""
+        if self._begun is not None and not _is_there(self._begun):
+            self._wish = reason
+        else:
+            self.handle.stop.remote(reason)
+
+    def look(self) -> None:
+        """Bring what is known up to date."""
+        if self.failure is not None:
+            return
+        begun = self._begun is None or _is_there(self._begun)
+        if begun and self._begun is not None:
+            self._note(_failure(self._begun))
+            if self.failure is None and self._wish is not None:
+                self.handle.stop.remote(self._wish)
+                self._wish = None
+        if self._asked is None:
+            self._ask(early=not begun)
+        if _is_there(self._asked):
+            self._read()
+
+    def _ask(self, *, early: bool) -> None:
+        """Ask for a report; an early one may not be about the attempt yet."""
+        self._asked, self._asked_early = self.handle.report.remote(), early
+
+    def _read(self) -> None:
+        answer, self._asked = self._asked, None
+        failure = _failure(answer)
+        self._note(failure)
+        if failure is not None:
+            return
+        try:
+            report: ExecutorReport = ray.get(answer)
+        except ActorUnavailableError:
+            return
+        seen = Sighting(
+            report["state"], report["pid"], report["host"], report["detail"], report["cause"]
+        )
+        self.sighting = replace(seen, state="pending") if self._asked_early else seen
+
+    def _note(self, failure: RayError | None) -> None:
+        """Keep the first failure; Ray's memory monitor says so where it was that."""
+        if failure is not None and self.failure is None:
+            self.failure = _cause(failure)
+            is_memory = isinstance(failure, OutOfMemoryError)
+            self.cause = "out_of_memory" if is_memory else self.sighting.cause
+
+
+def _is_there(answer: Any) -> bool:
+    return bool(ray.wait([answer], timeout=0)[0])
+
+
+def _failure(answer: Any) -> RayError | None:
+    """Why an actor has no answer, or None; raises what is Ray's failure, not the actor's."""
+    try:
+        ray.get(answer)
+    except ActorUnavailableError:
+        return None
+    except (RaySystemError, RpcError):
+        raise
+    except RayError as error:
+        return error
+    return None
+
+
+def _cause(failure: RayError) -> str:
+    """What Ray knows of the end, without its addresses, ids and advice."""
+    if isinstance(failure, OutOfMemoryError):
+        return "Ray ended its process, as the machine was running out of memory"
+    exit_type = re.search(r"Worker exit type: (\w+)", str(failure))
+    detail = re.search(r"Worker exit detail: ([^.\n]+)", str(failure))
+    if exit_type is None or detail is None:
+        return f"its process ended ({type(failure).__name__})"
+    return (
+        "its process was killed, ran out of memory or crashed "
+        f"(Ray: {exit_type[1]}, {detail[1].strip()})"
+    )

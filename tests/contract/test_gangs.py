@@ -1,0 +1,239 @@
+"""Attempts with several workers: what every cluster must do, and what Ray must not leave behind."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from service.cluster.base import Cluster
+from service.cluster.inline import InlineCluster
+from service.cluster.ray_cluster import RayCluster
+from service.settings import ray_environment
+from tests import ray_census
+from tests.contract.test_cluster import look_for, outcome_of
+from tests.e2e.processes import wait_until, wait_until_gone
+from tests.factories import long_spec
+from tests.ray_census import Census
+from workers.artifacts import LocalStore, chunk_key, outcome_key
+from workers.events import RECORD, MetricsRecord, Outcome
+from workers.run import Run
+from workers.spec import Resources, TrainSpec
+
+MLP = {"kind": "mlp", "hidden": [32], "latent_dim": 4}
+CONV = {"kind": "conv", "channels": [4, 8], "kernel_size": 3, "latent_dim": 4}
+# Each step's sums are taken in another order, which changes the last of float32's 24 bits here and
+# there; Adam carries such differences on for these 24 steps, and a mean over an epoch hides none.
+TOLERANCE = 24 * 2.0**-23
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    ray_environment(joining=False)
+    made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["inline", "ray"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_cluster")
+    else:
+        inline = InlineCluster(cpus=2)
+        yield inline
+        inline.close()
+
+
+def run_of(artifacts: LocalStore, spec: TrainSpec, workers: int, attempt: int = 1) -> Run:
+    return Run(
+        job_id="job-1",
+        attempt=attempt,
+        spec=spec.model_copy(update={"resources": Resources(workers=workers)}),
+        artifacts_uri=artifacts.uri,
+        cache_dir=artifacts.root,
+    )
+
+
+def digits(network: dict[str, object]) -> TrainSpec:
+    """24 steps on small pictures, of which the last of each epoch are few."""
+    return TrainSpec.model_validate(
+        {
+            "dataset": {"name": "digits"},
+            "trainer": {
+                "kind": "delta_vae",
+                "network": network,
+                "epochs": 4,
+                "batch_size": 300,
+            },
+        }
+    )
+
+
+def losses(artifacts: LocalStore, run: Run, outcome: Outcome) -> list[float]:
+    assert outcome.reason == "completed", outcome.message
+    assert outcome.chunks is not None
+    records = [
+        RECORD.validate_json(line)
+        for chunk in range(outcome.chunks)
+        for line in artifacts.get(chunk_key(run.prefix, chunk)).splitlines()
+    ]
+    metrics = [each for each in records if isinstance(each, MetricsRecord)]
+    return [
+        value
+        for each in metrics
+        if each.epoch == round(each.epoch)
+        for value in (each.values["loss_nats"], each.values["held_out_loss_nats"])
+    ]
+
+
+@pytest.mark.parametrize("network", [MLP, CONV], ids=["mlp", "conv"])
+def test_two_workers_give_the_same_loss_curve_as_one(
+    cluster: Cluster, artifacts: LocalStore, network: dict[str, object]
+) -> None:
+    curves = []
+    for workers in (1, 2):
+        run = run_of(artifacts, digits(network), workers, attempt=workers)
+        executor = cluster.reserve(run.spec.resources)
+        cluster.launch(executor, run)
+        curves.append(losses(artifacts, run, outcome_of(artifacts, run)))
+        cluster.release(executor, reusable=True)
+    assert len(curves[0]) == 8
+    assert curves[1] == pytest.approx(curves[0], rel=TOLERANCE)
+
+
+def test_a_stop_ends_all_workers_with_its_reason(cluster: Cluster, artifacts: LocalStore) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    look_for(cluster, executor, "running")
+    cluster.request_stop(executor, "cancelled")
+    assert outcome_of(artifacts, run).reason == "cancelled"
+    cluster.kill(executor)
+    look_for(cluster, executor, "gone")
+    cluster.release(executor, reusable=False)
+
+
+def test_killing_an_executor_ends_all_its_workers(cluster: Cluster, artifacts: LocalStore) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    look_for(cluster, executor, "running")
+    workers = worker_processes()
+    cluster.kill(executor)
+    look_for(cluster, executor, "gone")
+    assert not workers & worker_processes()
+    cluster.release(executor, reusable=False)
+
+
+def test_a_stop_is_heard_while_a_gang_is_starting(cluster: Cluster, artifacts: LocalStore) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = cluster.reserve(run.spec.resources)
+    cluster.launch(executor, run)
+    cluster.request_stop(executor, "cancelled")
+    wait_until(
+        lambda: cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 60, "its end"
+    )
+    assert outcome_of(artifacts, run).reason == "cancelled"
+    cluster.release(executor, reusable=False)
+
+
+# --- on Ray -----------------------------------------------------------------------------------
+
+
+def worker_processes() -> set[int]:
+    """Process ids of all executors, warm ones included."""
+    return {
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "ray::Executor" in " ".join(child.cmdline())
+    }
+
+
+def take_census() -> Census:
+    """Of the own Ray below this process; what the raylet has just forked has its name too."""
+    raylets = [c for c in psutil.Process().children(recursive=True) if c.name() == "raylet"]
+    words = min(raylets, key=lambda process: process.create_time()).cmdline()
+    address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
+    return ray_census.take(address)
+
+
+def test_nothing_is_left_of_a_gang_that_has_ended(
+    ray_cluster: RayCluster, artifacts: LocalStore
+) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    look_for(ray_cluster, executor, "running")
+    workers = worker_processes()
+    assert len(workers) == 2
+    held = take_census()
+    assert held.groups == [f"gangs/{executor}"]
+    assert sorted(held.actors) == [executor, f"{executor}.1"]
+    ray_cluster.release(executor, reusable=True)  # no gang is ever kept
+    wait_until_gone(frozenset(workers))
+    assert not {*take_census().groups, *take_census().actors}
+    look_for(ray_cluster, executor, "gone")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_gang_that_loses_a_worker_is_ended(
+    ray_cluster: RayCluster, artifacts: LocalStore, rank: int
+) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    first = look_for(ray_cluster, executor, "running").pid
+    workers = worker_processes()
+    victim = first if rank == 0 else next(pid for pid in workers if pid != first)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    if rank == 1:
+        outcome = outcome_of(artifacts, run)
+        assert outcome.reason == "worker_lost"
+        assert "worker 1" in outcome.message
+    sighting = look_for(ray_cluster, executor, "gone")
+    assert f"worker {rank}: its process was killed" in (sighting.detail or "")
+    assert not worker_processes()
+    ray_cluster.release(executor, reusable=False)
+    assert take_census().groups == []
+
+
+def test_a_gang_that_the_service_does_not_know_is_ended(
+    ray_cluster: RayCluster, artifacts: LocalStore
+) -> None:
+    run = run_of(artifacts, long_spec(), 2)
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    look_for(ray_cluster, executor, "running")
+    workers = worker_processes()
+    ray_cluster.tend(frozenset({executor}))
+    assert worker_processes() == workers
+    ray_cluster.tend(frozenset())
+    wait_until_gone(frozenset(workers))
+    assert take_census().groups == []
+
+
+def test_a_gang_waits_for_all_its_cores_at_once(
+    ray_cluster: RayCluster, artifacts: LocalStore
+) -> None:
+    """It takes none of them before."""
+    alone = run_of(artifacts, long_spec(), 1)
+    holder = ray_cluster.reserve(alone.spec.resources)
+    ray_cluster.launch(holder, alone)
+    look_for(ray_cluster, holder, "running")
+    run = run_of(artifacts, long_spec(), 2, attempt=2)
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    give_up_at = time.monotonic() + 2
+    while time.monotonic() < give_up_at:
+        assert ray_cluster.look(executor).state == "pending"
+        time.sleep(0.1)
+    assert len(worker_processes()) == 1
+    ray_cluster.release(holder, reusable=False)
+    look_for(ray_cluster, executor, "running")
+    ray_cluster.release(executor, reusable=False)
+    look_for(ray_cluster, executor, "gone")

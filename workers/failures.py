@@ -1,0 +1,89 @@
+"""From what ended a run to the outcome that it leaves: reasons, and sentences for people."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from workers.errors import (
+    ArtifactExists,
+    ArtifactNotFound,
+    DataError,
+    Diverged,
+    PeerLost,
+    SpecMismatch,
+    StoreError,
+    VersionMismatch,
+    WorkerError,
+)
+from workers.events import Finished, OutcomeReason
+
+STOPPED: Mapping[OutcomeReason, str] = {
+    "cancelled": "Cancelled by request; the last checkpoint is kept.",
+    "paused": "Paused by request, with a checkpoint.",
+    "time_limit": "The time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
+    "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
+    "service is started again.",
+    "interrupted": "Interrupted; the job goes on from its last checkpoint.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, for its outcome; ``detail`` is for the log."""
+
+    reason: OutcomeReason
+    message: str
+    step: int = 0
+    detail: str | None = None
+
+
+def finished(end: Finished, asked: OutcomeReason | None) -> Ending:
+    """The ending of a run without an error; ``asked`` is why it was to stop, if it was."""
+    if end.reason == "interrupted" and asked is not None:
+        return Ending(asked, STOPPED[asked], end.step)
+    return Ending(end.reason, end.message, end.step)
+
+
+def failed(error: Exception) -> Ending:
+    """The ending of a run with an error."""
+    if isinstance(error, WorkerError):
+        step = error.step if isinstance(error, Diverged) else 0
+        return Ending(_reason(error), str(error), step)
+    if _is_want_of_memory(error):
+        return Ending(
+            "out_of_memory", "The worker ran out of memory; use a smaller batch or network."
+        )
+    return Ending(
+        "internal_error",
+        f"The trainer failed with {type(error).__name__}; this is a defect of spreadtrain.",
+        detail="".join(traceback.format_exception(error)),
+    )
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Whether memory was asked for in vain; on the CPU torch says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _reason(error: WorkerError) -> OutcomeReason:
+    match error:
+        case Diverged():
+            return "diverged"
+        case SpecMismatch():
+            return "invalid"
+        case VersionMismatch():
+            return "version_mismatch"
+        case DataError():
+            return "data_unavailable"
+        case ArtifactNotFound() | ArtifactExists():
+            return "internal_error"
+        case StoreError():
+            return "store_unreachable"
+        case PeerLost():
+            return "worker_lost"
+        case _:
+            return "internal_error"
