@@ -191,7 +191,8 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, artifacts: LocalS
 
 OUT_OF_MEMORY = """
 import resource, sys, psutil
-from workers.run import Run, StopFlag, execute, warm_up
+from workers.run import Run, StopFlag, execute
+from workers.warm_up import warm_up
 
 warm_up()
 run = Run.model_validate_json(sys.stdin.read())
