@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import bodies, render
@@ -23,7 +23,7 @@ from api.errors import (
 from api.examples import REQUEST
 from api.routes import StrictRoute
 from service import errors
-from service.jobs import Job, JobFilter, JobRequest, JobState, Label, LabelValue
+from service.jobs import Job, JobFilter, JobRequest, JobState, Labels
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 
@@ -59,7 +59,7 @@ class LabelsPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    labels: dict[Label, LabelValue] = Field(max_length=32)
+    labels: Labels
     """The job's labels from now on, instead of those it had."""
 
 
@@ -204,7 +204,12 @@ def set_labels(
     request: Request,
     services: Given,
     if_match: Annotated[
-        str | None, Header(description="Change only the version with this ETag.")
+        str | None,
+        Header(
+            description="Change only the version with this ETag; * for any.",
+            examples=['"3"', "*"],
+            json_schema_extra={"pattern": r'^(\*|(W/)?"[!#-~]*")$'},
+        ),
     ] = None,
 ) -> Response:
     """Replace a job's labels. With If-Match, only if the job has not changed since it was read."""

@@ -22,12 +22,12 @@ class InlineCluster:
 
     own = True
 
-    def __init__(self, cpus: float = 1.0) -> None:
+    def __init__(self, cpus: float = 1.0, memory_bytes: int | None = None) -> None:
         self._session = secrets.token_hex(4)
         self._capacity = Capacity(
             cpus=cpus,
             gpus=0.0,
-            memory_bytes=psutil.virtual_memory().total,
+            memory_bytes=memory_bytes or psutil.virtual_memory().total,
             worker_cpus=cpus,
             worker_gpus=0.0,
         )
