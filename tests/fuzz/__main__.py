@@ -47,6 +47,12 @@ def show(report: Report, seconds: float) -> None:
     for operation, statuses in sorted(report.statuses.items()):
         listed = "  ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
         print(f"  {operation:55} {listed}")
+    for phase in PHASES:
+        asked = {
+            operation: n for (named, operation), n in report.requests.items() if named == phase
+        }
+        if asked:
+            print(f"\n{phase}: {sum(asked.values())} requests to {len(asked)} operations")
     for problem in report.problems:
         print(f"\n{problem}")
     print(

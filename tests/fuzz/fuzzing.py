@@ -10,7 +10,7 @@ import contextlib
 import copy
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.unit.workers.uploading import GOOD
 Case = schemathesis.Case[Any]
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 STREAM_S = 0.05
+_NO_ANSWERS = {"extra-data-sources": {"responses": False}}
 KNOWN_SHARE = 0.8  # of path parameters that lead to something
 
 
@@ -75,7 +76,25 @@ def fuzz(
             report.disk_bytes = max(report.disk_bytes, fuzzed.disk_bytes())
             if event.is_final or event.phase.value != "stateful":
                 tell(f"{event.phase.value:9} {event.elapsed_time:6.1f} s  {event.label}")
+    if "fuzzing" in phases:
+        report.problems += _cut_short(schema, report, max_examples, only)
     return report
+
+
+def _cut_short(
+    schema: Any, report: Report, max_examples: int, only: Sequence[str]
+) -> Iterator[str]:
+    """The operations that were asked less than they should have been."""
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        raw = operation.definition.raw
+        if only and raw["operationId"] not in only:
+            continue
+        asked = report.requests["fuzzing", operation.label]
+        # Without parameters there is but one request.
+        wanted = max_examples if raw.get("parameters") or raw.get("requestBody") else 1
+        if asked < wanted:
+            yield f"{operation.label}: only {asked} of {wanted} random requests were made"
 
 
 def _document(fuzzed: Fuzzed) -> dict[str, Any]:
@@ -137,7 +156,18 @@ def _config(
                 "database": "none",
             },
             "cache": {"enabled": False},
-            "phases": {name: {"enabled": name in phases} for name in PHASES},
+            "phases": {
+                # Values from earlier answers would change what Hypothesis draws while it draws,
+                # upon which it ends an operation's run early, and schemathesis does not say so.
+                "examples": {"enabled": "examples" in phases, **_NO_ANSWERS},
+                "coverage": {"enabled": "coverage" in phases, **_NO_ANSWERS},
+                "fuzzing": {
+                    "enabled": "fuzzing" in phases,
+                    "error-feedback": {"enabled": False},
+                    **_NO_ANSWERS,
+                },
+                "stateful": {"enabled": "stateful" in phases},
+            },
             "checks": {
                 "positive_data_acceptance": {"expected-statuses": ANSWERS},
                 "negative_data_rejection": {"expected-statuses": REFUSALS},
