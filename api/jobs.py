@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import bodies, render
-from api.conditions import expected_version, is_unchanged, quoted
+from api.conditions import IfVersion, expected_version, is_unchanged, quoted
 from api.dependencies import Given, JobId, Services
 from api.errors import (
     BODY_TOO_LARGE,
@@ -203,14 +203,7 @@ def set_labels(
     body: LabelsPatch,
     request: Request,
     services: Given,
-    if_match: Annotated[
-        str | None,
-        Header(
-            description="Change only the version with this ETag; * for any.",
-            examples=['"3"', "*"],
-            json_schema_extra={"pattern": r'^(\*|(W/)?"[!#-~]*")$'},
-        ),
-    ] = None,
+    if_match: IfVersion = None,
 ) -> Response:
     """Replace a job's labels. With If-Match, only if the job has not changed since it was read."""
     job = services.training.set_labels(job_id, body.labels, expected_version(request))
