@@ -259,7 +259,7 @@ def _spare(case: Case, fuzzed: Fuzzed) -> None:
     """Let a DELETE go to something else than what the other operations are asked about."""
     for name, value in (case.path_parameters or {}).items():
         if value in fuzzed.kept:
-            case.path_parameters[name] = fuzzed.spare[_number(case.query) % len(fuzzed.spare)]
+            case.path_parameters[name] = fuzzed.spare[_number(case.headers) % len(fuzzed.spare)]
 
 
 def _number(value: object) -> int:
