@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install demo serve test check format bench clean
+.PHONY: help install demo serve test check fuzz format bench clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -40,6 +40,9 @@ check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+fuzz: $(STAMP) ## 500 random requests and chains an operation, against the OpenAPI document
+	$(BIN)/python -m tests.fuzz
 
 format: $(STAMP) ## put the code into the project's format
 	$(BIN)/ruff format .

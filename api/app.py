@@ -31,6 +31,7 @@ from api.errors import (
 )
 from api.examples import add_examples
 from api.figures import HttpFigures, ServiceFigures
+from api.links import add_links
 from api.middleware import Entrance, host_names
 from service import __version__, errors
 from service.settings import Settings
@@ -56,9 +57,23 @@ class _App(FastAPI):
             problem = bodies.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs")
             schemas["Problem"] = problem
+            _drop_null_parameters(schema)
             add_examples(schema)
+            add_links(schema)
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+
+def _drop_null_parameters(document: dict[str, Any]) -> None:
+    """Say of an optional parameter what it is where it is given: in a URL nothing can be null."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                schema = parameter["schema"]
+                kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+                if len(kinds) == 1:
+                    del schema["anyOf"]
+                    parameter["schema"] = kinds[0] | schema
 
 
 def _application(settings: Settings) -> _App:

@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Header, Request
 
 from api.errors import INVALID_HEADER, RANGE_NOT_SATISFIABLE, RefusedError
 from service.errors import FieldError
@@ -11,6 +12,14 @@ from service.uploads import Condition
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
+IfVersion = Annotated[
+    str | None,
+    Header(
+        description="Change only the version with this ETag; * for any.",
+        examples=['"3"', "*"],
+        json_schema_extra={"pattern": r'^(\*|(W/)?"[!#-~]*")$'},
+    ),
+]
 DIGITS_MAX = 18  # longer numbers are no size of any file
 
 

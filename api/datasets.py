@@ -51,7 +51,8 @@ _ETAG = {"schema": {"type": "string"}, "description": "Version and content of th
 
 Name = Annotated[str, Path(description="Name of the data set.", examples=["our-faces"])]
 IfMatch = Annotated[
-    str | None, Header(description="Change the name only where it has this ETag; * for any.")
+    str | None,
+    Header(description="Change the name only where it has this ETag; * for any.", examples=["*"]),
 ]
 
 
@@ -162,7 +163,7 @@ async def put_dataset(
     services: Given,
     if_match: IfMatch = None,
     if_none_match: Annotated[
-        str | None, Header(description="With *, only where the name is new.")
+        str | None, Header(description="With *, only where the name is new.", examples=["*"])
     ] = None,
 ) -> Response:
     """Upload a file as a data set. It is checked before the name has it.

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from api import bodies
@@ -198,7 +199,21 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         "http-error", error.status_code, "The request was refused"
     )
     detail = _DETAILS.get(error.status_code, error.detail)
-    return problem_response(request.scope, kind, detail, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem_response(request.scope, kind, detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that an address knows: of all its routes, while the router names the first's."""
+    routes = request.app.router.routes
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
+    return ", ".join([*found, "HEAD"] if "GET" in found else found)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:

@@ -43,6 +43,16 @@ Kind = Literal[
     "log",
     "progress",
 ]
+# Of one event, as FastAPI documents streams; a ``schema`` would be read as that of each event.
+_ITEM = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "Kind of the event."},
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "Its number."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
 _EXAMPLE = (
     'event: metrics\nid: 7\ndata: {"seq":7,"at":"2026-01-01T00:00:00Z","attempt":1,'
     '"kind":"metrics","data":{"step":90,"epoch":1.0,"values":{"loss_nats":571.2}}}\n\n'
@@ -58,7 +68,7 @@ _EXAMPLE = (
     responses={
         200: {
             "description": "Events in their order.",
-            "content": {SSE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+            "content": {SSE: {"itemSchema": _ITEM, "example": _EXAMPLE}},
         },
         **documented(
             SERVICE_PROBLEMS[errors.JobNotFound], NOT_ACCEPTABLE, INVALID_HEADER, INVALID_QUERY

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from api import bodies, render
-from api.conditions import expected_version, is_unchanged, quoted
+from api.conditions import IfVersion, expected_version, is_unchanged, quoted
 from api.dependencies import Given, JobId, Services
 from api.errors import (
     BODY_TOO_LARGE,
@@ -23,7 +23,7 @@ from api.errors import (
 from api.examples import REQUEST
 from api.routes import StrictRoute
 from service import errors
-from service.jobs import Job, JobFilter, JobRequest, JobState, Label, LabelValue
+from service.jobs import Job, JobFilter, JobRequest, JobState, Labels
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 
@@ -59,7 +59,7 @@ class LabelsPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    labels: dict[Label, LabelValue] = Field(max_length=32)
+    labels: Labels
     """The job's labels from now on, instead of those it had."""
 
 
@@ -203,9 +203,7 @@ def set_labels(
     body: LabelsPatch,
     request: Request,
     services: Given,
-    if_match: Annotated[
-        str | None, Header(description="Change only the version with this ETag.")
-    ] = None,
+    if_match: IfVersion = None,
 ) -> Response:
     """Replace a job's labels. With If-Match, only if the job has not changed since it was read."""
     job = services.training.set_labels(job_id, body.labels, expected_version(request))

@@ -33,7 +33,10 @@ _MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
 _MISSING_CHECKPOINT = SERVICE_PROBLEMS[errors.CheckpointNotFound]
 _MISSING_RESULT = SERVICE_PROBLEMS[errors.ResultNotFound]
 
-CheckpointChoice = Annotated[str, Path(description="Id of the checkpoint, or latest, or best.")]
+CheckpointChoice = Annotated[
+    str,
+    Path(description="Id of the checkpoint, or latest, or best.", examples=["latest", "best"]),
+]
 
 
 @router.get(

@@ -25,6 +25,7 @@ from api.errors import (
 from api.pointers import field_errors, nearest, pointer
 from service.errors import FieldError
 
+_EXACT_MAX = 2**53  # up to here every float that is an integer is the one that was written
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -77,7 +78,9 @@ class _StrictRequest(Request):
 
 def _parse(content: bytes) -> Any:
     try:
-        value = json.loads(content.decode(), object_pairs_hook=_once_each)
+        value = json.loads(
+            content.decode(), object_pairs_hook=_once_each, parse_float=_integer_where_it_is_one
+        )
     except UnicodeDecodeError as error:
         raise RefusedError(MALFORMED_BODY, "The body is not UTF-8.") from error
     except json.JSONDecodeError as error:
@@ -92,6 +95,12 @@ def _parse(content: bytes) -> Any:
     if found := _unusable_text(value):
         raise RefusedError(INVALID_BODY, "The body holds text that cannot be kept.", errors=found)
     return value
+
+
+def _integer_where_it_is_one(text: str) -> float:
+    """2.0 is an integer in JSON Schema, and many languages write it so."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= _EXACT_MAX else value
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def get_filmstrip(
     epochs: Annotated[
         str | None,
         Query(
-            pattern=r"^[0-9]{1,6}(,[0-9]{1,6}){0,63}$",
+            pattern=r"^[1-9][0-9]{0,5}(,[1-9][0-9]{0,5}){0,63}$",
             description="Only these epochs, as 1,5,10; all checkpoints without it.",
         ),
     ] = None,

@@ -121,6 +121,11 @@ AS_INSTALLED = Retention()
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Labels = Annotated[
+    dict[Label, LabelValue],
+    # Other keys are refused; pydantic does not say so in the JSON Schema by itself.
+    Field(max_length=32, json_schema_extra={"additionalProperties": False}),
+]
 
 
 class JobRequest(_Request):
@@ -128,7 +133,7 @@ class JobRequest(_Request):
 
     name: str = Field(default="", max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """For people; need not be unique."""
-    labels: dict[Label, LabelValue] = Field(default_factory=dict, max_length=32)
+    labels: Labels = Field(default_factory=dict)
     """For finding jobs again: GET /v1/jobs?label=team=a."""
     priority: int = Field(default=0, ge=-100, le=100)
     """A higher one starts sooner; equal ones start in the order of submission."""

@@ -64,9 +64,9 @@ class InlineCluster:
 
     own = True
 
-    def __init__(self, cpus: float = 1.0) -> None:
+    def __init__(self, cpus: float = 1.0, memory_bytes: int | None = None) -> None:
         self._session = secrets.token_hex(4)
-        self._capacity = Capacity((Node(cpus, 0.0, psutil.virtual_memory().total),))
+        self._capacity = Capacity((Node(cpus, 0.0, memory_bytes or psutil.virtual_memory().total),))
         self._crews: dict[str, _Crew] = {}
 
     @property

@@ -10,7 +10,7 @@ from workers.spec.base import SpecModel
 class ConstantRate(SpecModel):
     """The learning rate stays as it is."""
 
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant"]
 
 
 class CosineRate(SpecModel):
@@ -49,7 +49,7 @@ class Optimizer(SpecModel):
     """Weight decay coefficient."""
     clip_norm: float | None = Field(default=100.0, gt=0.0, le=1e9)
     """Largest Euclidean norm of the whole gradient; null never clips."""
-    schedule: RateSchedule = ConstantRate()
+    schedule: RateSchedule = ConstantRate(kind="constant")
     """How the learning rate changes over the run."""
     ema_decay: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Decay of an exponential moving average of the weights, which samples and evaluation then

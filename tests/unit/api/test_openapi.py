@@ -9,6 +9,7 @@ import pytest
 from api import bodies
 from api.app import describe
 from api.examples import EXAMPLES
+from api.links import LINKS
 from api.openapi import DEFAULT_PATH, render
 from service.jobs import JobRequest
 
@@ -44,7 +45,7 @@ def test_every_status_is_documented_with_an_example(name: str, operation: dict[s
                 for example in content["examples"].values():
                     assert example["value"]["status"] == int(status)
                     bodies.Problem.model_validate(example["value"])
-            elif "$ref" in content["schema"]:
+            elif "itemSchema" in content or "$ref" in content["schema"]:
                 assert content["example"], f"{name} {status}"
 
 
@@ -61,6 +62,22 @@ def test_every_reference_leads_somewhere() -> None:
     names = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(DOCUMENT["components"]["schemas"])
     assert "HTTPValidationError" not in DOCUMENT["components"]["schemas"]
+
+
+def test_every_link_leads_from_an_answer_to_an_operation_and_its_parameters() -> None:
+    by_id = {operation["operationId"]: operation for _, operation in OPERATIONS}
+    for (origin, status), links in LINKS.items():
+        assert by_id[origin]["responses"][status]["links"] == links
+        for link in links.values():
+            target = by_id[link["operationId"]]
+            names = {parameter["name"] for parameter in target.get("parameters", [])}
+            assert set(link.get("parameters", {})) <= names
+            assert "requestBody" not in link or "requestBody" in target
+
+
+def test_no_parameter_is_said_to_be_null() -> None:
+    for _, operation in OPERATIONS:
+        assert '"null"' not in json.dumps(operation.get("parameters", []))
 
 
 def test_the_service_shows_the_same_document(quiet: Any) -> None:

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from api.errors import SERVICE_PROBLEMS, documented
 from service import errors
 from service.errors import ServiceError
+from tests.factories import request
 from tests.unit.api.conftest import Quiet
 
 JSON = {"Content-Type": "application/json"}
@@ -56,9 +57,15 @@ def test_a_path_with_a_slash_behind_it_is_another_address(quiet: Quiet) -> None:
 
 
 def test_a_wrong_method_is_a_problem_that_lists_the_right_ones(quiet: Quiet) -> None:
-    answer = quiet.http.delete("/v1/jobs")
-    problem(answer, 405, "method-not-allowed")
-    assert {name.strip() for name in answer.headers["allow"].split(",")} <= {"GET", "POST"}
+    for path, allowed in (
+        ("/v1/jobs", {"GET", "HEAD", "POST"}),
+        ("/v1/datasets/mine", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("/v1/jobs/job-1/cancel", {"POST"}),
+        ("/docs", {"GET", "HEAD"}),
+    ):
+        answer = quiet.http.options(path)
+        problem(answer, 405, "method-not-allowed")
+        assert set(answer.headers["allow"].split(", ")) == allowed
 
 
 def test_an_unknown_job_is_a_problem_everywhere(quiet: Quiet) -> None:
@@ -132,6 +139,15 @@ def test_a_wrong_body_is_a_problem_that_points_at_the_field(
     fields = problem(answer, 422, "invalid-body")["errors"]
     assert where in [field["pointer"] for field in fields]
     assert all(field["message"] for field in fields)
+
+
+def test_an_integer_may_be_written_with_a_point(quiet: Quiet) -> None:
+    body = request(priority=3).model_dump_json().replace('"priority":3', '"priority":3.0')
+    answer = quiet.http.post("/v1/jobs", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["priority"]) == (201, 3)
+    for text, where in (("3.5", "/priority"), ("9007199254740994.0", "/priority")):
+        refused = quiet.http.post("/v1/jobs", content=f'{{"priority": {text}}}', headers=JSON)
+        assert where in [e["pointer"] for e in problem(refused, 422, "invalid-body")["errors"]]
 
 
 @pytest.mark.parametrize(

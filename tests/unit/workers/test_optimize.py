@@ -10,7 +10,7 @@ from workers.spec import ConstantRate, CosineRate, Optimizer, StaircaseRate
 
 
 def test_learning_rates_start_and_end_where_they_should() -> None:
-    constant = Optimizer(learning_rate=0.1, schedule=ConstantRate())
+    constant = Optimizer(learning_rate=0.1, schedule=ConstantRate(kind="constant"))
     assert {learning_rate_at(constant, epoch, 10) for epoch in (0, 5, 10)} == {0.1}
     cosine = Optimizer(learning_rate=0.1, schedule=CosineRate(kind="cosine", final_fraction=0.2))
     assert learning_rate_at(cosine, 0, 10) == pytest.approx(0.1)

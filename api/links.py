@@ -1,0 +1,88 @@
+"""Links of the OpenAPI document: which answer holds what another operation asks for."""
+
+from typing import Any
+
+_THIS_JOB = {"job_id": "$request.path.job_id"}
+_NEW_JOB = {"job_id": "$response.body#/id"}
+_JOB_OPERATIONS = (
+    *("get_job", "cancel_job", "get_job_spec", "get_job_events", "get_metrics"),
+    *("list_checkpoints", "list_grids", "list_artifacts", "get_samples", "get_filmstrip"),
+)
+_THIS_DATASET = {"name": "$request.path.name"}
+
+
+def _link(operation: str, parameters: dict[str, str], description: str) -> dict[str, Any]:
+    return {"operationId": operation, "parameters": parameters, "description": description}
+
+
+# By operation and status: the links by name.
+LINKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("submit_job", "201"): {
+        name: _link(name, _NEW_JOB, "The job is at the answer's Location.")
+        for name in _JOB_OPERATIONS
+    },
+    ("list_jobs", "200"): {
+        "get_job": _link(
+            "get_job", {"job_id": "$response.body#/jobs/0/id"}, "The newest job of the page, whole."
+        )
+    },
+    ("get_job", "200"): {
+        name: _link(name, _THIS_JOB, "What belongs to the job.") for name in _JOB_OPERATIONS[1:]
+    },
+    ("get_job_spec", "200"): {
+        "submit_job": {
+            "operationId": "submit_job",
+            "requestBody": "$response.body",
+            "description": "The answer can be submitted again as it is.",
+        }
+    },
+    ("cancel_job", "202"): {
+        "get_job": _link("get_job", _THIS_JOB, "The job says when it has ended.")
+    },
+    ("list_checkpoints", "200"): {
+        name: _link(
+            name,
+            {**_THIS_JOB, "checkpoint": "$response.body#/checkpoints/0/id"},
+            "Of the first checkpoint.",
+        )
+        for name in ("get_weights", "get_samples")
+    },
+    ("list_grids", "200"): {
+        "get_artifact": _link(
+            "get_artifact", {**_THIS_JOB, "name": "$response.body#/grids/0/name"}, "The first grid."
+        )
+    },
+    ("list_artifacts", "200"): {
+        "get_artifact": _link(
+            "get_artifact",
+            {**_THIS_JOB, "name": "$response.body#/artifacts/0/name"},
+            "The first file.",
+        )
+    },
+    **{
+        ("put_dataset", status): {
+            name: _link(name, _THIS_DATASET, "The data set has the name that was asked for.")
+            for name in ("get_dataset", "delete_dataset")
+        }
+        for status in ("200", "201")
+    },
+    ("delete_dataset", "204"): {
+        "get_dataset": _link("get_dataset", _THIS_DATASET, "404 from now on.")
+    },
+    ("list_trainers", "200"): {
+        "get_trainer_schema": _link(
+            "get_trainer_schema",
+            {"name": "$response.body#/trainers/0/name"},
+            "The schema of the first trainer's spec.",
+        )
+    },
+}
+
+
+def add_links(document: dict[str, Any]) -> None:
+    """Put the links into an OpenAPI document."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if found := LINKS.get((operation["operationId"], status)):
+                    answer["links"] = found

@@ -1,0 +1,313 @@
+"""Schemathesis against the service: what it is told, what it asks, what it finds.
+
+What it knows is the OpenAPI document of the application, so it takes in new operations by itself.
+All of its checks are on. Only three things are told to it here, each with its reason: values of
+path parameters that lead to something, bodies that can be carried out, and when a request that
+follows the document may be refused all the same.
+"""
+
+import contextlib
+import copy
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis
+import schemathesis
+from schemathesis import HookContext, Response
+from schemathesis.config import ProjectConfig
+from schemathesis.core.failures import Failure
+from schemathesis.engine import events, from_schema
+from schemathesis.openapi.checks import RejectedPositiveData
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.fuzz.refusals import ANSWERS, REFUSALS, is_right
+from tests.fuzz.service import LOCAL, PICTURES, VECTORS, Fuzzed
+from tests.unit.workers.uploading import GOOD
+
+Case = schemathesis.Case[Any]
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
+STREAM_S = 0.05
+_NO_ANSWERS = {"extra-data-sources": {"responses": False}}
+KNOWN_SHARE = 0.8  # of path parameters that lead to something
+
+
+@dataclass
+class Report:
+    """What was asked, and what is wrong."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By phase and operation."""
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+    """By operation."""
+    forms: dict[str, set[str]] = field(default_factory=dict)
+    """Media types of the answers with status 200, by operation."""
+    problems: list[str] = field(default_factory=list)
+    """Failed checks and errors, with the request that shows them."""
+    disk_bytes: int = 0
+    """The most that was kept on disk."""
+
+
+def fuzz(
+    fuzzed: Fuzzed,
+    *,
+    max_examples: int,
+    seed: int = 1,
+    deterministic: bool = False,
+    phases: Sequence[str] = PHASES,
+    only: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda line: None,
+) -> Report:
+    """Ask with ``max_examples`` random requests an operation, those of the document besides."""
+    report = Report()
+    described = _document(fuzzed)
+    config = _config(described, max_examples, seed, deterministic, phases, only)
+    schema = schemathesis.openapi.from_dict(described, config=config)
+    schema.app = _served(fuzzed)
+    _do_not_climb(schema.config)
+    _add_hooks(schema, fuzzed)
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.NonFatalError):
+            report.problems.append(f"{event.label}: {event.info.title}: {event.value}")
+        elif isinstance(event, events.ScenarioFinished):
+            _take_in(report, event)
+            report.disk_bytes = max(report.disk_bytes, fuzzed.disk_bytes())
+            if event.is_final or event.phase.value != "stateful":
+                tell(f"{event.phase.value:9} {event.elapsed_time:6.1f} s  {event.label}")
+    if "fuzzing" in phases:
+        report.problems += _cut_short(schema, report, max_examples, only)
+    return report
+
+
+def _cut_short(
+    schema: Any, report: Report, max_examples: int, only: Sequence[str]
+) -> Iterator[str]:
+    """The operations that were asked less than they should have been."""
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        raw = operation.definition.raw
+        if only and raw["operationId"] not in only:
+            continue
+        asked = report.requests["fuzzing", operation.label]
+        # Without parameters there is but one request.
+        wanted = max_examples if raw.get("parameters") or raw.get("requestBody") else 1
+        if asked < wanted:
+            yield f"{operation.label}: only {asked} of {wanted} random requests were made"
+
+
+def _document(fuzzed: Fuzzed) -> dict[str, Any]:
+    """The application's document, with examples that lead to something."""
+    described = copy.deepcopy(fuzzed.app.openapi())
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["schema"]["examples"] = fuzzed.values(path, parameter["name"])
+            if operation["operationId"] == "submit_job":
+                content = operation["requestBody"]["content"]["application/json"]
+                content.pop("example")
+                content["examples"] = {
+                    body["name"]: {"value": body} for body in (PICTURES, VECTORS)
+                }
+    return described
+
+
+def _config(
+    described: dict[str, Any],
+    max_examples: int,
+    seed: int,
+    deterministic: bool,
+    phases: Sequence[str],
+    only: Sequence[str],
+) -> schemathesis.Config:
+    dictionaries: dict[str, Any] = {}
+    operations: list[dict[str, Any]] = []
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            operation_id, parameters = operation["operationId"], {}
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    name = f"{operation_id}-{parameter['name']}"
+                    dictionaries[name] = {"values": parameter["schema"]["examples"]}
+                    parameters[f"path.{parameter['name']}"] = {
+                        "dictionary": name,
+                        "probability": KNOWN_SHARE,
+                    }
+            operations.append(
+                {
+                    "include-operation-id": operation_id,
+                    "enabled": not only or operation_id in only,
+                    "parameters": parameters,
+                }
+            )
+    return schemathesis.Config.from_dict(
+        {
+            "seed": seed,
+            "base-url": LOCAL,
+            "workers": 1,
+            "continue-on-failure": True,
+            "dictionaries": dictionaries,
+            "operations": operations,
+            "generation": {
+                "deterministic": deterministic,
+                "max-examples": max_examples,
+                "database": "none",
+            },
+            "cache": {"enabled": False},
+            "phases": {
+                # Values from earlier answers would change what Hypothesis draws while it draws,
+                # upon which it ends an operation's run early, and schemathesis does not say so.
+                "examples": {"enabled": "examples" in phases, **_NO_ANSWERS},
+                "coverage": {"enabled": "coverage" in phases, **_NO_ANSWERS},
+                "fuzzing": {
+                    "enabled": "fuzzing" in phases,
+                    "error-feedback": {"enabled": False},
+                    **_NO_ANSWERS,
+                },
+                "stateful": {"enabled": "stateful" in phases},
+            },
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ANSWERS},
+                "negative_data_rejection": {"expected-statuses": REFUSALS},
+            },
+            # The literals of our own source would make the run depend on unrelated edits.
+            "analysis": {"constants": {"enabled": False}},
+        }
+    )
+
+
+def _do_not_climb(config: ProjectConfig) -> None:
+    """Leave out Hypothesis' search for requests that succeed: known values are there from the
+    beginning, and on a long text the search takes minutes without one request more."""
+    settings_of = config.get_hypothesis_settings
+
+    def settings(**options: Any) -> hypothesis.settings:
+        found = settings_of(**options)
+        phases = [phase for phase in found.phases if phase is not hypothesis.Phase.target]
+        return hypothesis.settings(found, phases=phases)
+
+    setattr(config, "get_hypothesis_settings", settings)  # noqa: B010  # there is no option
+
+
+def _served(fuzzed: Fuzzed) -> ASGIApp:
+    """The application as a server runs it: an exception is its 500, not the server's end.
+
+    Accept comes as X-Accept, as schemathesis has an Accept of its own for an application.
+    """
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", []))
+        if b"x-accept" in headers:
+            headers[b"accept"] = headers.pop(b"x-accept")
+            scope = {**scope, "headers": list(headers.items())}
+        with contextlib.suppress(Exception):
+            await fuzzed.app(scope, receive, send)
+
+    return served
+
+
+def _add_hooks(schema: Any, fuzzed: Fuzzed) -> None:
+    turns: dict[str, dict[str, int]] = {}
+
+    def map_body(context: HookContext, body: Any) -> Any:
+        """Every other upload is a file that is a data set."""
+        assert context.operation is not None
+        if context.operation.definition.raw["operationId"] != "put_dataset":
+            return body
+        number = _number(body)
+        files = list(GOOD.values())
+        return files[number // 2 % len(files)] if number % 2 else body
+
+    def map_case(context: HookContext, case: Case) -> Case:
+        """Ask for every documented representation in turn, and for no stream without an end."""
+        forms = documented_forms(case.operation.definition.raw)
+        if len(forms) > 1 and "X-Accept" not in case.headers:
+            # The same request always gets the same turn: one that failed is repeated.
+            asked = turns.setdefault(case.operation.label, {})
+            turn = asked.setdefault(repr((case.path_parameters, case.query)), len(asked))
+            case.headers["X-Accept"] = forms[turn % len(forms)]
+        if "timeout_s" in _query_names(case) and _is_longer(case.query.get("timeout_s", 1)):
+            case.query["timeout_s"] = STREAM_S
+        if case.method == "DELETE":
+            _spare(case, fuzzed)
+        return case
+
+    def after_call(context: HookContext, case: Case, response: Response) -> None:
+        """Let no jobs pile up, and none train for long."""
+        fuzzed.restrain()
+
+    def filter_failure(
+        context: HookContext,
+        failure: Failure,
+        case: Case,
+        response: Response,
+    ) -> bool:
+        """Whether a failure is one."""
+        return not (isinstance(failure, RejectedPositiveData) and is_right(case, response))
+
+    def before_add_examples(context: HookContext, examples: list[Case]) -> None:
+        """The document's examples do not come by ``map_case``."""
+        examples[:] = [map_case(context, case) for case in examples]
+
+    for hook in (map_body, map_case, before_add_examples, after_call, filter_failure):
+        schema.hook(hook)
+
+
+def _spare(case: Case, fuzzed: Fuzzed) -> None:
+    """Let a DELETE go to something else than what the other operations are asked about."""
+    for name, value in (case.path_parameters or {}).items():
+        if value in fuzzed.kept:
+            case.path_parameters[name] = fuzzed.spare[_number(case.headers) % len(fuzzed.spare)]
+
+
+def _number(value: object) -> int:
+    return zlib.crc32(repr(value).encode("utf-8", "replace"))
+
+
+def documented_forms(operation: Any) -> list[str]:
+    """The media types of an operation's answer."""
+    content = operation["responses"].get("200", {}).get("content", {})
+    return [form for form in content if "*" not in form]
+
+
+def _is_longer(given: Any) -> bool:
+    """Whether a time limit is one, and longer than a stream may last here."""
+    try:
+        return float(given) > STREAM_S
+    except (TypeError, ValueError):
+        return False
+
+
+def _query_names(case: Case) -> set[str]:
+    return {
+        parameter["name"]
+        for parameter in case.operation.definition.raw.get("parameters", [])
+        if parameter["in"] == "query"
+    }
+
+
+def _take_in(report: Report, event: events.ScenarioFinished) -> None:
+    recorder = event.recorder
+    for case_id, node in recorder.cases.items():
+        label = node.value.operation.label
+        interaction = recorder.interactions.get(case_id)
+        answer = None if interaction is None else interaction.response
+        if answer is not None:
+            report.requests[event.phase.value, label] += 1
+            report.statuses.setdefault(label, Counter())[answer.status_code] += 1
+            if answer.status_code == 200:
+                form = answer.headers.get("content-type", [""])[0].partition(";")[0]
+                report.forms.setdefault(label, set()).add(form)
+    for case_id, checks in recorder.checks.items():
+        for check in checks:
+            if check.failure_info is not None:
+                failure = check.failure_info.failure
+                shown = recorder.interactions[case_id].response
+                text = shown.content[:500] if shown and shown.content else b""
+                report.problems.append(
+                    f"{event.phase.value} {event.label}: {check.name}: {failure.title}\n"
+                    f"{failure.message}\n{check.failure_info.code_sample[:1000]}\n"
+                    f"{shown.status_code if shown else ''} {text!r}"
+                )

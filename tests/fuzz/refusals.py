@@ -1,0 +1,51 @@
+"""When a request may be refused though it follows the OpenAPI document."""
+
+import json
+import re
+from typing import Any
+
+from schemathesis import Case, Response
+
+from api.errors import INVALID_QUERY, MEDIA_TYPE, SERVICE_PROBLEMS
+
+# It is answered, or there is nothing there (404), or the state of things forbids it (409).
+ANSWERS = ["2xx", "3xx", "404", "409"]
+# What does not follow the document is refused with one of these, and with no error of the service.
+REFUSALS = ["400", "404", "405", "406", "409", "412", "413", "415", "416", "421", "422", "428"]
+
+# The service refuses for reasons that no schema can hold: a data set that does not exist, a job
+# that is too large, an ETag that is not the present one. What the HTTP layer refuses
+# (invalid-body, invalid-header, invalid-query) must be in the document ...
+_BY_THE_SERVICE = frozenset(
+    kind.type
+    for kind in SERVICE_PROBLEMS.values()
+    if kind.status in (412, 422, 428) and kind is not INVALID_QUERY
+)
+# ... but for these parameters.
+_PARAMETERS = {
+    "/query/cursor": "opaque: only the service knows which ones it has given out",
+    "/query/epochs": "those that have a checkpoint differ from job to job",
+    "/query/name": "metrics differ from job to job",
+    "/query/n": "its bound depends on the form of the answer",
+}
+
+
+def is_right(case: Case[Any], response: Response) -> bool:
+    """Whether a request that was called valid is refused for a good reason."""
+    if response.headers.get("content-type", [""])[0] != MEDIA_TYPE:
+        return False
+    problem = json.loads(response.content)
+    if problem["type"] == INVALID_QUERY.type:
+        return {error["pointer"] for error in problem["errors"]} <= set(_PARAMETERS)
+    return problem["type"] in _BY_THE_SERVICE or _has_header_outside_its_pattern(case)
+
+
+def _has_header_outside_its_pattern(case: Case[Any]) -> bool:
+    """Whether it is not valid at all: schemathesis sends 0 for a header with a pattern at times."""
+    return any(
+        parameter["in"] == "header"
+        and "pattern" in parameter["schema"]
+        and parameter["name"] in case.headers
+        and not re.search(parameter["schema"]["pattern"], case.headers[parameter["name"]])
+        for parameter in case.operation.definition.raw.get("parameters", [])
+    )

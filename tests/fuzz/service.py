@@ -1,0 +1,170 @@
+"""The service that is fuzzed: everything real, over the inline cluster, with things to ask for."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from api.app import Services, create_app
+from api.main import running_services
+from service.cluster.inline import InlineCluster
+from service.errors import StateConflict
+from service.jobs import JobFilter, JobState
+from service.jobstore import JobStore
+from service.settings import Settings
+from workers.artifacts import LocalStore
+
+LOCAL = "http://localhost"
+# A posted job may be of any size that the schema allows. A small installation refuses the large
+# ones, as every installation does with what it has not: so none takes minutes or fills the disk.
+# 350 MiB of it is what every process needs before its first tensor.
+MEMORY_BYTES = 400 << 20
+DISK_MAX_BYTES = 2 << 30
+SPARE_JOBS = 4
+FRESH = timedelta(seconds=1)  # a posted job may train for so long
+
+_SMALL = {
+    "kind": "delta_vae",
+    "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
+    "batch_size": 25,
+    "epochs": 2,
+}
+PICTURES: dict[str, Any] = {
+    "name": "pictures",
+    "labels": {"team": "a"},
+    "spec": {
+        "dataset": {"name": "digits"},
+        "trainer": {**_SMALL, "batch_size": 400, "grid_every_epochs": 1},
+        "checkpoint_every_epochs": 1,
+    },
+}
+VECTORS: dict[str, Any] = {
+    "name": "vectors",
+    "spec": {"dataset": {"kind": "two-moons", "samples": 100}, "trainer": _SMALL},
+}
+ON_AN_UPLOAD: dict[str, Any] = {
+    "name": "on an upload",
+    "spec": {"dataset": {"name": "used"}, "trainer": _SMALL},
+}
+TOO_LONG: dict[str, Any] = {
+    **VECTORS,
+    "name": "too long",
+    "limits": {"max_wall_s": 0.1},
+    "spec": {**VECTORS["spec"], "trainer": {**_SMALL, "epochs": 100_000}},
+}
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """A service at work, and what there is to ask for.
+
+    ``known`` maps the beginning of a path of the OpenAPI document, up to a parameter, to values of
+    that parameter that lead to something. ``kept`` are those that no request may delete, as others
+    ask for them; ``spare`` may be deleted in their place.
+    """
+
+    app: FastAPI
+    services: Services
+    folder: Path
+    known: Mapping[str, Sequence[str]]
+    kept: frozenset[str]
+    spare: Sequence[str]
+
+    def values(self, path: str, parameter: str) -> list[str]:
+        """Values of a path's parameter; AssertionError where there are none."""
+        beginning = path[: path.index(f"{{{parameter}}}") + len(parameter) + 2]
+        assert beginning in self.known, (
+            f"nothing is known for {beginning}: make something that it leads to in {__name__}"
+        )
+        return list(self.known[beginning])
+
+    def restrain(self) -> None:
+        """Cancel all jobs that have not ended but a fresh one."""
+        active = [
+            job
+            for state in (JobState.QUEUED, JobState.RUNNING)
+            for job in self.services.training.list(JobFilter(state=state), None, 100).jobs
+        ]
+        active.sort(key=lambda job: job.created_at)
+        if active and datetime.now(UTC) - active[-1].created_at < FRESH:
+            active.pop()
+        for job in active:
+            with contextlib.suppress(StateConflict):  # it has ended meanwhile
+                self.services.training.cancel(job.id)
+
+    def disk_bytes(self) -> int:
+        """What it keeps on disk; AssertionError beyond what a test may."""
+        size_bytes = 0
+        for folder, _, names in os.walk(self.folder):  # passes over folders that go meanwhile
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    size_bytes += (Path(folder) / name).stat().st_size
+        assert size_bytes < DISK_MAX_BYTES, f"the fuzzed service keeps {size_bytes:,} bytes"
+        return size_bytes
+
+
+def upload(seed: int = 0) -> bytes:
+    """A small data set of vectors, as a file."""
+    content = io.BytesIO()
+    np.savez(content, data=np.random.default_rng(seed).normal(size=(60, 3)))
+    return content.getvalue()
+
+
+@contextlib.contextmanager
+def fuzzed_service(folder: Path) -> Iterator[Fuzzed]:
+    """A service in ``folder`` with jobs that have succeeded and failed, and data sets."""
+    settings = Settings(data_dir=folder, max_upload_bytes=4 << 20)
+    jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
+    with (
+        contextlib.closing(jobs),
+        contextlib.closing(InlineCluster(memory_bytes=MEMORY_BYTES)) as cluster,
+        running_services(settings, jobs, artifacts, cluster) as services,
+    ):
+        app = create_app(services, settings)
+        with TestClient(app, base_url=LOCAL) as http:
+            known = _things(http)
+            spare = [_ended(http, VECTORS, "succeeded") for _ in range(SPARE_JOBS)]
+        kept = frozenset(known["/v1/jobs/{job_id}"])
+        yield Fuzzed(app, services, folder, known, kept, spare)
+
+
+def _things(http: TestClient) -> dict[str, list[str]]:
+    """Make what paths can lead to; the values by path."""
+    for seed, name in enumerate(("used", "unused")):
+        assert http.put(f"/v1/datasets/{name}", content=upload(seed)).status_code == 201
+    succeeded = [_ended(http, spec, "succeeded") for spec in (PICTURES, VECTORS, ON_AN_UPLOAD)]
+    job = f"/v1/jobs/{succeeded[0]}"
+    checkpoints = http.get(f"{job}/checkpoints").json()["checkpoints"]
+    return {
+        "/v1/jobs/{job_id}": [*succeeded, _ended(http, TOO_LONG, "failed")],
+        "/v1/jobs/{job_id}/checkpoints/{checkpoint}": [
+            "latest",
+            "best",
+            *(checkpoint["id"] for checkpoint in checkpoints),
+        ],
+        "/v1/jobs/{job_id}/artifacts/{name}": [
+            artifact["name"] for artifact in http.get(f"{job}/artifacts").json()["artifacts"]
+        ],
+        "/v1/datasets/{name}": ["used", "unused", "new", "newer", "digits"],
+        "/v1/trainers/{name}": [
+            trainer["name"] for trainer in http.get("/v1/trainers").json()["trainers"]
+        ],
+    }
+
+
+def _ended(http: TestClient, body: Mapping[str, Any], state: str) -> str:
+    """The id of a new job, once it has ended in ``state``."""
+    answer = http.post("/v1/jobs", json=body)
+    assert answer.status_code == 201, answer.text
+    path = answer.headers["Location"]
+    http.get(f"{path}/events", headers={"Accept": "text/event-stream"})  # to the end
+    assert http.get(path).json()["state"] == state
+    return str(answer.json()["id"])
