@@ -53,8 +53,10 @@ def amari(estimate: Tensor, truth: Tensor) -> float:
     product = (torch.linalg.pinv(estimate) @ truth).abs()
     rows = product.sum(1) / product.amax(1) - 1
     columns = product.sum(0) / product.amax(0) - 1
-    return (rows.sum() + columns.sum()).item() / (2 * z * (z - 1))
+    return float(rows.sum() + columns.sum()) / (2 * z * (z - 1))
 
 
 def _cosines(estimate: Tensor, truth: Tensor) -> Tensor:
-    return (truth / truth.norm(dim=0)).T @ (estimate / estimate.norm(dim=0))
+    left, right = truth / truth.norm(dim=0), estimate / estimate.norm(dim=0)
+    cosines: Tensor = left.T @ right
+    return cosines

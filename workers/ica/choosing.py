@@ -16,7 +16,7 @@ from workers.ica.priors import Laplace, Mixture, Prior, bimodal, logistic, stude
 _PARTS = 5
 _GROUPS = 500  # quantile groups that stand for the data in the mixture's EM
 _STEPS = 60
-_NARROWEST = 1e-3  # variance of a part: a spike has an unbounded likelihood
+_NARROWEST = 4e-3  # variance of a part: a spike has an unbounded likelihood
 _LEAST_WEIGHT = 1e-4
 # A Gaussian source cannot be separated; this much log evidence over it, in standard errors,
 # says that a source is not one.
@@ -54,8 +54,10 @@ def choose(sources: Tensor, noise: Tensor) -> list[Choice]:
 
 def _choose(source: Tensor, noise: Tensor, fitted: Mixture) -> Choice:
     price = (3 * _PARTS - 1) / 2 * math.log(len(source)) / len(source)
-    best, best_score = GAUSSIAN, -math.inf
-    for prior in (Laplace(), logistic(), student_t(3), student_t(5), bimodal(), fitted):
+    candidates: tuple[Prior, ...] = (Laplace(), logistic(), student_t(3), student_t(5), bimodal())
+    best: Prior = GAUSSIAN
+    best_score = -math.inf
+    for prior in (*candidates, fitted):
         score = _log_evidence(prior, source, noise).mean().item()
         score -= price if prior is fitted else 0.0
         if score > best_score:

@@ -26,7 +26,7 @@ from torch import Tensor
 from workers.ica.priors import Priors, Tilted
 
 _LOG_2_PI = math.log(2 * math.pi)
-_DAMPING = 0.5  # of sites whose precision may be negative
+_DAMPING = 0.5  # of sites whose precision may be negative, after the first
 _FLOOR = 0.1  # least 1 + π·V that an update may leave; below it the site is skipped
 
 
@@ -115,10 +115,9 @@ def _matched(
     sites = _sites(tilted, centre, variance)
     if is_log_concave:
         return Sites(sites.precision.clamp_min_(0), sites.shift)
-    weight = torch.where(sites.precision < 0, _DAMPING, 1.0).to(centre.dtype)
     return Sites(
-        torch.lerp(before.precision, sites.precision, weight),
-        torch.lerp(before.shift, sites.shift, weight),
+        torch.lerp(before.precision, sites.precision, _DAMPING),
+        torch.lerp(before.shift, sites.shift, _DAMPING),
     )
 
 

@@ -28,6 +28,8 @@ _SLACK = {torch.float32: 2e-6, torch.float64: 1e-11}  # for each nat of evidence
 
 _STILL = {torch.float32: 1e-3, torch.float64: 1e-6}  # rms move of means that ends EP's sweeps
 _MOST_SWEEPS = 30
+# Without log-concavity EP need not settle at every datum; the fit only needs one smooth function.
+_MOST_SWEEPS_DAMPED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,19 @@ def fit(
     yield _finished(problem, legs[-1], state, peers, truth, begin)
 
 
+def run(
+    rows: Tensor, options: Options, *, peers: Peers = ALONE, truth: Tensor | None = None
+) -> Fitted:
+    """The end of :func:`fit`, for those who do not want to watch."""
+    fitted: Fitted | None = None
+    for event in fit(rows, options, peers=peers, truth=truth):
+        if isinstance(event, Fitted):
+            fitted = event
+    if fitted is None:
+        raise RuntimeError("fit() ended without a result")
+    return fitted
+
+
 def _first(problem: Problem) -> State:
     mixing, is_rough = problem.start()
     nothing = mixing.new_zeros((0, mixing.numel()))
@@ -192,7 +207,8 @@ def _look(
 def _settled(leg: Stage, turn: Turn, look: Look) -> Turn:
     """One sweep of EP more where the last one still moved the posterior means."""
     state = turn.state
-    if look.sums.moved <= _STILL[leg.dtype] ** 2 or state.sweeps >= _MOST_SWEEPS:
+    most = _MOST_SWEEPS if look.model.priors.is_log_concave else _MOST_SWEEPS_DAMPED
+    if look.sums.moved <= _STILL[leg.dtype] ** 2 or state.sweeps >= most:
         return turn
     # The evidence of more sweeps is another function of A: it is not compared with the last.
     more = replace(state, sweeps=state.sweeps + 1, evidence=-math.inf)

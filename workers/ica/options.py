@@ -18,7 +18,8 @@ _RANDOM_ROWS = 2_000  # that see the way from a random start
 _SPREADS = (1.0, 0.5, 0.2)  # σ over rms(A), on the way from a random start
 _SMOOTH = 2.0  # width·√N of the sources' own spread in the last stages
 _WIDEST = 0.1
-_SEARCH_TURNS = 5  # of choosing priors anew, from a random start with automatic priors
+_SEARCH_TURNS = 40  # at most, of a stage that another one follows
+_CHOICES = 5  # of choosing priors anew, from a random start with automatic priors
 SEARCH, LAST = torch.float32, torch.float64
 
 
@@ -79,19 +80,19 @@ def stages(options: Options, total: int) -> tuple[Stage, ...]:
     tolerance, limit = options.tolerance, options.max_iterations
     if options.method == "em":
         return (Stage("em", None, 0.0, 0.0, LAST, tolerance, limit, chooses),)
-    width = smoothing(total)
+    width, short = smoothing(total), min(limit, _SEARCH_TURNS)
     legs: list[Stage] = []
     if isinstance(options.start, str) and options.start == "random":
         legs += _from_random(options, total, chooses)
     if total > 2 * SEARCH_ROWS:
         wide = smoothing(SEARCH_ROWS)
-        legs.append(Stage("scoring", SEARCH_ROWS, 0.0, wide, SEARCH, 1e-3, limit, chooses))
+        legs.append(Stage("scoring", SEARCH_ROWS, 0.0, wide, SEARCH, 1e-3, short, chooses))
     if options.outer == "anderson":
         legs.append(Stage("anderson", None, 0.2, 0.0, SEARCH, 1e-4, limit, chooses))
         legs.append(Stage("anderson", None, 0.2, 0.0, LAST, tolerance, limit, False))
     else:
-        legs.append(Stage("scoring", None, 0.0, width, SEARCH, 1e-3, limit, chooses))
-        legs.append(Stage("scoring", None, 0.0, width, SEARCH, 1e-4, limit, chooses))
+        legs.append(Stage("scoring", None, 0.0, width, SEARCH, 1e-3, short, chooses))
+        legs.append(Stage("scoring", None, 0.0, width, SEARCH, 1e-4, short, chooses))
         legs.append(Stage("scoring", None, 0.0, width, LAST, tolerance, limit, False))
     return tuple(legs)
 
@@ -102,7 +103,7 @@ def _from_random(options: Options, total: int, chooses: bool) -> list[Stage]:
         return [
             Stage("squarem", rows, spread, 0.0, SEARCH, 1e-4, 100, chooses) for spread in _SPREADS
         ]
-    turns = _SEARCH_TURNS if chooses else 1
+    turns = _CHOICES if chooses else 1
     first = [
         Stage("scoring", rows, 0.0, 0.5, SEARCH, 1e-2, 60 if turns == 1 else 12, chooses)
         for _ in range(turns)

@@ -179,17 +179,19 @@ class Mixture(Prior):
         c = Σ r_k/(s_k² + v) − Σ r_k (d_k + g)².
         """
         shape = (-1, *(1,) * m.ndim)
-        options = {"dtype": m.dtype, "device": m.device}
-        spread = torch.tensor(self.variances, **options).view(shape) + v
+        weights, means, variances = (
+            torch.tensor(numbers, dtype=m.dtype, device=m.device).view(shape)
+            for numbers in (self.weights, self.means, self.variances)
+        )
+        spread = variances + v
         precision = spread.reciprocal_()
         if any(self.means):
-            distance = m - torch.tensor(self.means, **options).view(shape)
+            distance = m - means
             pull = distance * precision
         else:
             distance, pull = m, m * precision
-        log_weights = torch.tensor(self.weights, **options).log().sub_(_LOG_2_PI / 2)
         joint = precision.log().mul_(0.5).addcmul_(distance, pull, value=-0.5)
-        joint += log_weights.view(shape)
+        joint += weights.log().sub_(_LOG_2_PI / 2)
         top = joint.amax(0)
         share = joint.sub_(top).exp_()
         total = share.sum(0)

@@ -58,15 +58,17 @@ class Shard:
 
     def chunks(self, size: int, dtype: torch.dtype) -> Iterator[Tensor]:
         """The data as (X, n) for at most ``size`` rows at a time."""
-        mean = self.mean.to(dtype)[:, None]
-        basis = None if self.basis is None else self.basis.T.to(dtype)
         for begin in range(0, len(self.rows), size):
-            part = self.rows[begin : begin + size].to(dtype).T - mean
-            if basis is not None:
-                part = basis @ part
-            if self.sigma > 0:
-                part.add_(self._noise(begin, part.shape[1]).T.to(dtype), alpha=self.sigma)
-            yield part
+            yield self.part(begin, min(begin + size, len(self.rows)), dtype)
+
+    def part(self, begin: int, end: int, dtype: torch.dtype) -> Tensor:
+        """The data of this worker's rows ``begin`` to ``end``, (X, n)."""
+        part = self.rows[begin:end].to(dtype).T - self.mean.to(dtype)[:, None]
+        if self.basis is not None:
+            part = self.basis.T.to(dtype) @ part
+        if self.sigma > 0:
+            part.add_(self._noise(begin, end - begin).T.to(dtype), alpha=self.sigma)
+        return part
 
     def _noise(self, begin: int, count: int) -> Tensor:
         first, last = self.offset + begin, self.offset + begin + count
@@ -103,7 +105,3 @@ class Shard:
         rows[mine] = self.rows[numbers[mine] - self.offset].double()
         rows = peers.all_reduce(rows).to(self.rows.dtype)
         return replace(self, rows=rows, offset=0, total=count)
-
-    def slice(self, begin: int, end: int) -> Self:
-        """Rows ``begin`` to ``end`` of a whole shard, as data of their own; the mean stays."""
-        return replace(self, rows=self.rows[begin:end], offset=0, total=end - begin)

@@ -98,7 +98,8 @@ def random_start(components: Components, seed: int) -> Tensor:
     z = len(components.deviations)
     generator = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn((z, z), generator=generator, dtype=torch.float64))
-    return (components.basis * components.deviations) @ rotation.to(components.basis.device)
+    mixing: Tensor = (components.basis * components.deviations) @ rotation.to(components.basis)
+    return mixing
 
 
 def _chunks(shard: Shard) -> list[Tensor]:

@@ -26,7 +26,8 @@ _LEAST_NOISE = 1e-9  # of the mean variance of a dimension
 
 def em_step(sums: Sums) -> Tensor:
     """E[yzᵀ]E[zzᵀ]⁻¹, the maximiser of the expected complete log likelihood."""
-    return torch.linalg.solve(sums.zz, sums.ym, left=False)
+    mixing: Tensor = torch.linalg.solve(sums.zz, sums.ym, left=False)
+    return mixing
 
 
 def scoring_step(sums: Sums, model: Model) -> Tensor:

@@ -30,7 +30,8 @@ class Model:
 
     def unmixing(self) -> Tensor:
         """W = (AᵀA)⁻¹Aᵀ, (Z, X)."""
-        return torch.linalg.pinv(self.mixing)
+        unmixing: Tensor = torch.linalg.pinv(self.mixing)
+        return unmixing
 
     def projected_covariance(self) -> Tensor:
         """C = v(AᵀA)⁻¹, (Z, Z), the noise of Wx."""
@@ -128,7 +129,7 @@ def _parts(y: Tensor, found: Posterior) -> list[Tensor]:
 def log_evidence(sums: Sums, model: Model, scatter: Tensor) -> float:
     """Mean log p(y) in nats; where v = 0, of the coordinates of y in the span of A's columns."""
     x, z = model.mixing.shape
-    inside = sums.evidence - torch.linalg.slogdet(model.mixing.T @ model.mixing)[1].item() / 2
+    inside = sums.evidence - float(torch.logdet(model.mixing.T @ model.mixing)) / 2
     if model.variance == 0 or x == z:
         return inside
     outside = outside_square(model, scatter)
@@ -139,4 +140,4 @@ def log_evidence(sums: Sums, model: Model, scatter: Tensor) -> float:
 def outside_square(model: Model, scatter: Tensor) -> float:
     """Mean squared length of what lies outside the span of A's columns."""
     span, _ = torch.linalg.qr(model.mixing)
-    return (scatter.trace() - (span.T @ scatter @ span).trace()).clamp_min(0).item()
+    return max(float(scatter.trace() - (span.T @ scatter @ span).trace()), 0.0)
