@@ -107,6 +107,7 @@ def fit(
         scatter = problem.scatter if data is problem.shard else data.scatter(group)
         stage = state.stage
         while state.stage == stage:
+            _check(state)
             before, look = state, _look(problem, leg, state, data, scatter, group)
             state = _turned(leg, _settled(leg, advance(leg.rule, state, look), look))
             yield Iteration(
@@ -215,22 +216,32 @@ def _settled(leg: Stage, turn: Turn, look: Look) -> Turn:
     return Turn(more, max(turn.residual, 2 * leg.tolerance))
 
 
-def _turned(leg: Stage, turn: Turn) -> State:
-    """The state after a turn; the next stage's where this one is over."""
-    state, residual = turn.state, turn.residual
-    if not (math.isfinite(residual) and state.mixing.isfinite().all()):
+def _check(state: State) -> None:
+    """Raise Unfit where no E-step could be computed at the state's A."""
+    if not (math.isfinite(state.noise_variance) and state.mixing.isfinite().all()):
         raise Unfit(
             "not_a_number",
             f"The numbers left the reals at iteration {state.iteration}; scale the data to"
             " unit variance, or give a larger noise_variance.",
         )
     lengths = state.mixing.norm(dim=0)
-    if lengths.min() < _COLLAPSED * lengths.max():
+    if lengths.min() <= _COLLAPSED * lengths.max():
         raise Unfit(
             "collapsed_component",
             f"Component {int(lengths.argmin())} shrank to nothing; ask for fewer components.",
         )
-    state = replace(state, residual=residual)
+    directions = state.mixing / lengths
+    if torch.linalg.matrix_rank(directions, rtol=_COLLAPSED) < len(lengths):
+        raise Unfit(
+            "rank_deficient",
+            f"Two components became one at iteration {state.iteration};"
+            f" ask for at most {len(lengths) - 1}.",
+        )
+
+
+def _turned(leg: Stage, turn: Turn) -> State:
+    """The state after a turn; the next stage's where this one is over."""
+    state, residual = replace(turn.state, residual=turn.residual), turn.residual
     if residual <= leg.tolerance or state.turn >= leg.max_iterations:
         return replace(state, stage=state.stage + 1, turn=0)
     return state

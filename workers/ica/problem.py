@@ -11,7 +11,14 @@ from workers.ica.failures import Unfit
 from workers.ica.options import SEARCH_ROWS, Options
 from workers.ica.priors import Laplace, Prior
 from workers.ica.shard import Shard
-from workers.ica.start import Components, fastica_baseline, principal, random_start
+from workers.ica.start import (
+    Baseline,
+    Components,
+    Contrast,
+    fastica_baseline,
+    principal,
+    random_start,
+)
 from workers.parallel import ALONE, Peers
 
 _CHOOSING_ROWS = 4_000
@@ -86,14 +93,22 @@ class Problem:
         options = self.options
         if isinstance(options.start, Tensor):
             return self.into(options.start.to(self.scatter)), False
-        whole = self.components
-        if self.basis is not None:
-            identity = torch.eye(len(self.scatter)).to(self.scatter)
-            whole = Components(identity, whole.deviations, 0.0)
         if options.start == "random":
-            return random_start(whole, options.seed), False
-        found = fastica_baseline(self.sample, whole, options.seed)
-        return found.mixing, not found.has_converged
+            return random_start(self._white(), options.seed), False
+        found = self.fastica()
+        return self.into(found.mixing), not found.has_converged
+
+    def fastica(self, contrast: Contrast = "logcosh") -> Baseline:
+        """FastICA's answer on the sample, (X, Z), to be shown beside ours."""
+        found = fastica_baseline(self.sample, self._white(), self.options.seed, contrast)
+        return replace(found, mixing=self.back(found.mixing))
+
+    def _white(self) -> Components:
+        """The principal components in the coordinates of the fit."""
+        if self.basis is None:
+            return self.components
+        identity = torch.eye(len(self.scatter)).to(self.scatter)
+        return Components(identity, self.components.deviations, 0.0)
 
     def into(self, mixing: Tensor) -> Tensor:
         """A matrix of columns (X, Z) of the data in the coordinates of the fit."""

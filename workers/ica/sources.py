@@ -27,6 +27,8 @@ class Sources:
 def infer(rows: Tensor, fitted: Fitted) -> Sources:
     """The sources behind ``rows`` (n, X)."""
     w = torch.linalg.pinv(fitted.mixing)
+    if not len(rows):
+        return Sources(w.new_zeros((0, len(w))), w.new_zeros((0, len(w))))
     covariance = fitted.noise_variance * (w @ w.T)
     priors = Priors(fitted.priors)
     means, variances = [], []
@@ -38,8 +40,6 @@ def infer(rows: Tensor, fitted: Fitted) -> Sources:
             found = posterior(s, covariance, priors, _MOST_SWEEPS)
         means.append(found.mean.T)
         variances.append(found.covariance.diagonal())
-    if not means:
-        return Sources(w.new_zeros((0, len(w))), w.new_zeros((0, len(w))))
     return Sources(torch.cat(means), torch.cat(variances))
 
 
