@@ -1,7 +1,14 @@
 """All benchmarks, one after the other: ``python -m tests.bench``."""
 
-from tests.bench import bench_jobstore, bench_service, bench_step, bench_storage, bench_upload
+from tests.bench import (
+    bench_ica,
+    bench_jobstore,
+    bench_service,
+    bench_step,
+    bench_storage,
+    bench_upload,
+)
 
-for part in (bench_step, bench_service, bench_jobstore, bench_storage, bench_upload):
+for part in (bench_step, bench_service, bench_jobstore, bench_storage, bench_upload, bench_ica):
     print(f"\n== {(part.__doc__ or '').splitlines()[0]}", flush=True)
     part.main()

@@ -31,7 +31,8 @@ class Options:
     source; ``start`` names a start or is a mixing matrix (X, Z). ``outer`` is the loop around the
     EP E-step: the scoring step at σ = 0, or Anderson acceleration of spread EM. ``rescale`` says
     which columns of A get a source of unit posterior variance: those whose prior the data
-    contradict, all, or none.
+    contradict, all, or none. ``width`` is the priors' softening in the end, None for the rule of
+    :func:`smoothing`.
     """
 
     components: int
@@ -44,6 +45,7 @@ class Options:
     tolerance: float = 1e-6
     max_iterations: int = 300
     seed: int = 0
+    width: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,11 @@ def stages(options: Options, total: int) -> tuple[Stage, ...]:
     tolerance, limit = options.tolerance, options.max_iterations
     if options.method == "em":
         return (Stage("em", None, 0.0, 0.0, LAST, tolerance, limit, chooses),)
-    width, short = smoothing(total), min(limit, _SEARCH_TURNS)
+    width = smoothing(total) if options.width is None else options.width
+    short = min(limit, _SEARCH_TURNS)
     legs: list[Stage] = []
     if isinstance(options.start, str) and options.start == "random":
-        legs += _from_random(options, total, chooses)
+        legs += _from_random(options, chooses)
     if total > 2 * SEARCH_ROWS:
         wide = smoothing(SEARCH_ROWS)
         legs.append(Stage("scoring", SEARCH_ROWS, 0.0, wide, SEARCH, 1e-3, short, chooses))
@@ -97,7 +100,7 @@ def stages(options: Options, total: int) -> tuple[Stage, ...]:
     return tuple(legs)
 
 
-def _from_random(options: Options, total: int, chooses: bool) -> list[Stage]:
+def _from_random(options: Options, chooses: bool) -> list[Stage]:
     rows = _RANDOM_ROWS
     if options.outer == "anderson":
         return [

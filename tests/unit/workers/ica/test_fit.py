@@ -54,7 +54,7 @@ def test_random_starts_all_reach_one_optimum() -> None:
 def test_anderson_on_the_em_map_of_spread_data_converges_too() -> None:
     rows, truth = mixture(1000)
     for start in ("fastica", "random"):
-        options = replace(KNOWN, outer="anderson", start=start)  # type: ignore[arg-type]
+        options = replace(KNOWN, outer="anderson", start=start)
         events = list(fit(rows, options, truth=truth))
         fitted = events[-1]
         assert isinstance(fitted, Fitted)

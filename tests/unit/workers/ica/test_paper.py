@@ -9,6 +9,8 @@ from workers.ica.priors import Laplace, Priors
 from workers.ica.shard import Shard
 from workers.ica.steps import em_step
 from workers.ica.sums import Model, expect
+from workers.parallel import ALONE
+from workers.seeds import SeedStream
 
 
 def test_sigma_follows_the_published_rule() -> None:
@@ -22,9 +24,9 @@ def test_its_step_is_that_of_ep_up_to_sampling() -> None:
     shard, sigma, repeats = Shard.of(rows), 0.3, 12
     steps = []
     for seed in range(repeats):
-        found = paper.step(shard, paper.Recipe(mixing, sigma, 0), 0.04, 400, seed, paper.ALONE)
+        found = paper.step(shard, paper.Recipe(mixing, sigma, 0), 0.04, 400, seed, ALONE)
         model = Model(mixing, 0.04 + sigma**2, Priors((Laplace(),) * Z))
-        at = paper.SeedStream(seed, "ica-paper-0").at(0)
+        at = SeedStream(seed, "ica-paper-0").at(0)
         exact = em_step(expect(shard.spread(sigma, at), model, 20, torch.float64))
         steps.append(found.mixing - exact)
     gap = torch.stack(steps)
