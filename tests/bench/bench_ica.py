@@ -20,11 +20,12 @@ from torch import Tensor
 
 from workers.ica import paper
 from workers.ica.align import Errors, errors
-from workers.ica.drawn import FAMILIES, Family, Recipe, draw
-from workers.ica.fit import Fitted, Iteration, fit, run
+from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
+from workers.ica.fit import fit, run
 from workers.ica.options import Options, smoothing
 from workers.ica.priors import Laplace, Priors
 from workers.ica.problem import Problem
+from workers.ica.results import Fitted, Iteration
 from workers.ica.shard import Shard
 from workers.ica.steps import scoring_step
 from workers.ica.sums import Model, expect
@@ -59,7 +60,7 @@ def made(
     shape: tuple[int, int] = (10, 5),
 ) -> tuple[Tensor, Tensor]:
     """Rows (N, X) and the true A."""
-    drawn = draw(Recipe(*shape, samples, noise, "signs", family, seed))
+    drawn = draw(MixtureRecipe(*shape, samples, noise, "signs", family, seed))
     return torch.from_numpy(drawn.rows), torch.from_numpy(drawn.mixing)
 
 

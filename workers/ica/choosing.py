@@ -18,9 +18,10 @@ _GROUPS = 500  # quantile groups that stand for the data in the mixture's EM
 _STEPS = 60
 _NARROWEST = 4e-3  # variance of a part: a spike has an unbounded likelihood
 _LEAST_WEIGHT = 1e-4
+_TELLING = 3.0  # nats; what one datum can say at most for or against a Gaussian
 # A Gaussian source cannot be separated; this much log evidence over it, in standard errors,
 # says that a source is not one.
-GAUSSIAN_ERRORS = 3.0
+GAUSSIAN_ERRORS = 2.0
 # So much log evidence, in standard errors of the paired difference, contradicts a prior.
 CONTRADICTION_ERRORS = 3.0
 GAUSSIAN = Mixture("gaussian", (1.0,), (0.0,), (1.0,))
@@ -63,6 +64,7 @@ def _choose(source: Tensor, noise: Tensor, fitted: Mixture) -> Choice:
         if score > best_score:
             best, best_score = prior, score
     gain = _log_evidence(best, source, noise) - _log_evidence(GAUSSIAN, source, noise)
+    gain = gain.clamp(-_TELLING, _TELLING)  # a few far data must not drown the rest in their error
     return Choice(best, gain.mean().item(), (gain.std() / math.sqrt(len(gain))).item())
 
 
@@ -123,7 +125,7 @@ def fit_mixtures(sources: Tensor, noise: Tensor) -> list[Mixture]:
         spread = (share * (at - means[..., None]).square()).sum(2) / mass + kept * c
         variances = spread.clamp_min(_NARROWEST)
     score = torch.logsumexp(joint, 1).mean(1).view(2, z)
-    best = score.argmax(0) * z + torch.arange(z)
+    best = score.argmax(0) * z + torch.arange(z, device=score.device)
     return [
         Mixture(
             "mixture",
@@ -137,9 +139,9 @@ def fit_mixtures(sources: Tensor, noise: Tensor) -> list[Mixture]:
 
 def _starts(data: Tensor) -> tuple[Tensor, Tensor]:
     """Means and variances (2Z, parts): side by side first, then about 0 with all widths."""
-    levels = (torch.arange(_PARTS, dtype=data.dtype) + 0.5) / _PARTS
+    levels = (torch.arange(_PARTS, dtype=data.dtype, device=data.device) + 0.5) / _PARTS
     beside = torch.quantile(data, levels, dim=1).T
     width = (data.std(1) / _PARTS * 1.5).square()[:, None].expand_as(beside)
-    widths = torch.logspace(-2, 0.8, _PARTS, dtype=data.dtype).expand_as(beside)
+    widths = torch.logspace(-2, 0.8, _PARTS, dtype=data.dtype, device=data.device).expand_as(beside)
     widths = widths * data.var(1)[:, None]
     return torch.cat([beside, torch.zeros_like(beside)]), torch.cat([width, widths])

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from workers.ica.ep import posterior
 from workers.ica.failures import Unfit
-from workers.ica.fit import Fitted, run
+from workers.ica.fit import run
 from workers.ica.options import Options
 from workers.ica.priors import Priors
+from workers.ica.results import Fitted
 from workers.ica.shard import Shard
 from workers.ica.sums import Model
 from workers.parallel import ALONE, Peers

@@ -39,7 +39,7 @@ _SPARSE = 0.2  # share of a sparse source that is not 0
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class MixtureRecipe:
     """What is drawn: ``samples`` (N) rows of ``dimensions`` (X) from ``components`` (Z)."""
 
     dimensions: int
@@ -60,7 +60,7 @@ class Drawn:
     sources: NDArray[np.float64]
 
 
-def draw(recipe: Recipe) -> Drawn:
+def draw(recipe: MixtureRecipe) -> Drawn:
     """The data of a recipe; all sources have mean 0 and variance 1."""
     if not 1 <= recipe.components <= recipe.dimensions:
         raise ValueError("components must be at least 1 and at most dimensions")
@@ -72,7 +72,7 @@ def draw(recipe: Recipe) -> Drawn:
     return Drawn(rows.astype(np.float32), mixing, sources)
 
 
-def _mixing(recipe: Recipe, generator: np.random.Generator) -> NDArray[np.float64]:
+def _mixing(recipe: MixtureRecipe, generator: np.random.Generator) -> NDArray[np.float64]:
     shape = (recipe.dimensions, recipe.components)
     best, best_condition = np.eye(*shape), math.inf
     for _ in range(_DRAWS):

@@ -27,7 +27,8 @@ from workers.ica.priors import Priors, Tilted
 
 _LOG_2_PI = math.log(2 * math.pi)
 _DAMPING = 0.5  # of sites whose precision may be negative, after the first
-_FLOOR = 0.1  # least 1 + π·V that an update may leave; below it the site is skipped
+_FLOOR = 0.1  # least 1 + π·V that an update may leave
+_LEAST_SHARE = 0.05  # of a cavity's precision in V's; less is no cavity
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def point(s: Tensor, priors: Priors) -> Posterior:
 def _cavity(mean: Tensor, v: Tensor, sites: Sites) -> tuple[Tensor, Tensor]:
     variance = v.view(-1, v.shape[-1])[:: len(v) + 1]
     share = torch.addcmul(torch.ones_like(mean), sites.precision, variance, value=-1)
-    share.clamp_min_(torch.finfo(share.dtype).eps).reciprocal_()
+    share.clamp_min_(_LEAST_SHARE).reciprocal_()
     centre = torch.addcmul(mean, variance, sites.shift, value=-1).mul_(share)
     return centre, variance * share
 
@@ -124,17 +125,19 @@ def _matched(
 def _gaussian(
     s: Tensor, covariance: Tensor, sites: Sites, is_log_concave: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, covariance V and log|I + CΠ|; sites that would break V are set to nothing."""
+    """Mean, covariance V and log|I + CΠ|.
+
+    Site precisions that are too negative for V are raised to what it bears, in place: to leave
+    such sites out would make the fit's objective jump.
+    """
     v = covariance[:, :, None]
     growth = torch.ones_like(s[0])
     for i in range(len(s)):
         precision = sites.precision[i]
         factor = torch.addcmul(torch.ones_like(growth), precision, v[i, i])
         if not is_log_concave:
-            is_broken = factor < _FLOOR
-            factor.masked_fill_(is_broken, 1.0)
-            precision.masked_fill_(is_broken, 0.0)
-            sites.shift[i].masked_fill_(is_broken, 0.0)
+            precision.copy_(torch.maximum(precision, (_FLOOR - 1) / v[i, i]))
+            factor.clamp_min_(_FLOOR)
         growth = growth * factor
         row = v[i].clone()
         scaled = row * (precision / factor)

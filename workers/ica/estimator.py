@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from workers.ica.failures import Unfit
-from workers.ica.fit import Fitted, run
+from workers.ica.fit import run
 from workers.ica.options import Options
 from workers.ica.priors import Laplace, Prior, bimodal, logistic, student_t
+from workers.ica.results import Fitted
 from workers.ica.sources import infer
 
 _RANK = 1e-9

@@ -30,7 +30,7 @@ _ROOT_2 = math.sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RecipeState:
     """Where the recipe stands: A (X, Z) in float64, σ, and how many iterations led there."""
 
     mixing: Tensor
@@ -45,12 +45,12 @@ class RecipeIteration:
     residual: float
     errors: Errors | None
     seconds: float
-    recipe: Recipe
+    recipe: RecipeState
 
 
-def begin(mixing: Tensor) -> Recipe:
+def begin(mixing: Tensor) -> RecipeState:
     """The recipe at a first A, with σ by its rule."""
-    return Recipe(mixing, sigma_of(mixing), 0)
+    return RecipeState(mixing, sigma_of(mixing), 0)
 
 
 def sigma_of(mixing: Tensor) -> float:
@@ -60,7 +60,7 @@ def sigma_of(mixing: Tensor) -> float:
 
 def run(
     rows: Tensor,
-    recipe: Recipe,
+    recipe: RecipeState,
     noise_variance: float,
     *,
     samples: int = SAMPLES,
@@ -84,8 +84,8 @@ def run(
 
 
 def step(
-    shard: Shard, recipe: Recipe, noise_variance: float, samples: int, seed: int, peers: Peers
-) -> Recipe:
+    shard: Shard, recipe: RecipeState, noise_variance: float, samples: int, seed: int, peers: Peers
+) -> RecipeState:
     """One iteration over the data of all workers."""
     x, z = recipe.mixing.shape
     at = SeedStream(seed, f"ica-paper-{recipe.iteration}")
@@ -106,7 +106,7 @@ def step(
     peers.all_reduce(total)
     yz, zz = total.split([x * z, z * z])
     mixing = torch.linalg.solve(zz.view(z, z), yz.view(x, z), left=False)
-    return Recipe(mixing, sigma_of(mixing), recipe.iteration + 1)
+    return RecipeState(mixing, sigma_of(mixing), recipe.iteration + 1)
 
 
 def _blocks(shard: Shard) -> Iterator[tuple[int, int, Tensor]]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.ica.ep import point, posterior
-from workers.ica.fit import Fitted
 from workers.ica.priors import Priors
+from workers.ica.results import Fitted
 
 _CHUNK = 4096
 _MOST_SWEEPS = 20

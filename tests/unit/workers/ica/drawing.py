@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from workers.ica.drawn import Family, Recipe, draw
+from workers.ica.drawn import Family, MixtureRecipe, draw
 
 Z, X = 3, 6
 
@@ -12,7 +12,7 @@ def mixture(
     samples: int = 800, noise_std: float = 0.2, seed: int = 0, sources: Family = "laplace"
 ) -> tuple[Tensor, Tensor]:
     """Rows (N, 6) in float64 and the true A (6, 3)."""
-    drawn = draw(Recipe(X, Z, samples, noise_std, "signs", sources, seed))
+    drawn = draw(MixtureRecipe(X, Z, samples, noise_std, "signs", sources, seed))
     return torch.from_numpy(drawn.rows).double(), torch.from_numpy(drawn.mixing)
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from workers.ica.drawn import FAMILIES, Family, Recipe, draw
+from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
 
 N = 40_000
 # Standard error of the mean square, √((kurtosis − 1)/N); Student's t(3) has no kurtosis
@@ -20,7 +20,7 @@ KURTOSIS: dict[Family, float] = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sources_have_mean_zero_and_unit_variance(family: Family) -> None:
-    sources = draw(Recipe(2, 2, N, 0.1, sources=family)).sources
+    sources = draw(MixtureRecipe(2, 2, N, 0.1, sources=family)).sources
     assert np.abs(sources.mean(0)).max() < 6 / math.sqrt(N)
     if family in KURTOSIS:
         error = math.sqrt((KURTOSIS[family] - 1) / N)
@@ -28,7 +28,7 @@ def test_sources_have_mean_zero_and_unit_variance(family: Family) -> None:
 
 
 def test_rows_are_the_mixture_with_noise() -> None:
-    drawn = draw(Recipe(6, 3, N, 0.5, seed=4))
+    drawn = draw(MixtureRecipe(6, 3, N, 0.5, seed=4))
     rest = drawn.rows - drawn.sources @ drawn.mixing.T
     assert rest.var() == pytest.approx(0.25, rel=6 * math.sqrt(2 / (6 * N)))
     assert set(np.unique(drawn.mixing)) == {-1.0, 1.0}
@@ -38,16 +38,19 @@ def test_rows_are_the_mixture_with_noise() -> None:
 @pytest.mark.parametrize("entries", ["signs", "gaussian"])
 def test_mixing_matrices_are_well_conditioned(entries: str) -> None:
     for seed in range(20):
-        drawn = draw(Recipe(10, 5, 2, 0.0, entries, seed=seed))  # type: ignore[arg-type]
+        drawn = draw(MixtureRecipe(10, 5, 2, 0.0, entries, seed=seed))  # type: ignore[arg-type]
         assert np.linalg.cond(drawn.mixing) <= 6
 
 
 def test_the_seed_determines_everything() -> None:
-    one, other = draw(Recipe(4, 2, 50, 0.1, seed=1)), draw(Recipe(4, 2, 50, 0.1, seed=1))
+    one, other = (
+        draw(MixtureRecipe(4, 2, 50, 0.1, seed=1)),
+        draw(MixtureRecipe(4, 2, 50, 0.1, seed=1)),
+    )
     assert np.array_equal(one.rows, other.rows)
-    assert not np.array_equal(one.rows, draw(Recipe(4, 2, 50, 0.1, seed=2)).rows)
+    assert not np.array_equal(one.rows, draw(MixtureRecipe(4, 2, 50, 0.1, seed=2)).rows)
 
 
 def test_more_components_than_dimensions_are_refused() -> None:
     with pytest.raises(ValueError, match="at most dimensions"):
-        draw(Recipe(2, 3, 10, 0.1))
+        draw(MixtureRecipe(2, 3, 10, 0.1))

@@ -11,10 +11,11 @@ from workers.ica.align import errors
 from workers.ica.choosing import choose
 from workers.ica.counting import count_components
 from workers.ica.drawn import FAMILIES, Family
-from workers.ica.fit import Fitted, Iteration, fit, run
+from workers.ica.fit import fit, run
 from workers.ica.options import Options
 from workers.ica.priors import Laplace, logistic, student_t
 from workers.ica.problem import Problem
+from workers.ica.results import Fitted, Iteration
 from workers.ica.sources import infer, reconstruct, sample
 from workers.ica.state import State
 

@@ -24,7 +24,7 @@ def test_its_step_is_that_of_ep_up_to_sampling() -> None:
     shard, sigma, repeats = Shard.of(rows), 0.3, 12
     steps = []
     for seed in range(repeats):
-        found = paper.step(shard, paper.Recipe(mixing, sigma, 0), 0.04, 400, seed, ALONE)
+        found = paper.step(shard, paper.RecipeState(mixing, sigma, 0), 0.04, 400, seed, ALONE)
         model = Model(mixing, 0.04 + sigma**2, Priors((Laplace(),) * Z))
         at = SeedStream(seed, "ica-paper-0").at(0)
         exact = em_step(expect(shard.spread(sigma, at), model, 20, torch.float64))

@@ -5,9 +5,10 @@ import torch
 
 from tests.unit.workers.ica.drawing import Z, mixture, random
 from workers.ica.choosing import GAUSSIAN
-from workers.ica.fit import Fitted, Iteration, fit
+from workers.ica.fit import fit
 from workers.ica.options import Options
 from workers.ica.priors import Laplace, Priors
+from workers.ica.results import Fitted, Iteration
 from workers.ica.shard import Shard
 from workers.ica.steps import em_step, scoring_step
 from workers.ica.sums import Model, Sums, expect, log_evidence
