@@ -32,7 +32,7 @@ class Options:
     EP E-step: the scoring step at σ = 0, or Anderson acceleration of spread EM. ``rescale`` says
     which columns of A get a source of unit posterior variance: those whose prior the data
     contradict, all, or none. ``width`` is the priors' softening in the end, None for the rule of
-    :func:`smoothing`.
+    :func:`smoothing`. ``max_iterations`` bounds each stage.
     """
 
     components: int

@@ -17,7 +17,7 @@ class Iteration:
 
     ``log_evidence`` is the mean log p(y) in nats under the stage's objective, ``residual``
     ‖step‖/‖A‖, ``sigma`` the spread noise, ``width`` the sources' softening; ``errors`` are
-    against the truth where that is known; ``seconds`` counts from the call of :func:`workers.ica.fit.fit`.
+    against the truth where that is known; ``seconds`` counts from the call of ``fit``.
     """
 
     number: int
