@@ -10,7 +10,7 @@ from tests.unit.workers.ica.drawing import X, Z, mixture, random
 from workers.ica.align import errors
 from workers.ica.choosing import choose
 from workers.ica.counting import count_components
-from workers.ica.drawn import FAMILIES, Family
+from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
 from workers.ica.fit import fit, run
 from workers.ica.options import Options
 from workers.ica.priors import Laplace, logistic, student_t
@@ -183,6 +183,17 @@ def test_automatic_priors_are_not_worse_than_fastica_in_any_family(family: Famil
             )
         )
     assert np.mean(ours) < 1.1 * np.mean(theirs)
+
+
+def test_a_false_optimum_of_fastica_is_left_by_evidence() -> None:
+    drawn = draw(MixtureRecipe(10, 5, 5000, 0.2, "signs", "student-t-3", 5008))
+    rows, truth = torch.from_numpy(drawn.rows), torch.from_numpy(drawn.mixing)
+    options = Options(5, noise_variance=0.04)
+    problem = Problem.of(rows, options)
+    stuck = problem.fastica("logcosh")
+    assert stuck.has_converged
+    assert errors(stuck.mixing, truth).angle_degrees > 10  # two of five sources at 45 degrees
+    assert errors(run(rows, options).mixing, truth).angle_degrees < 1.5
 
 
 def test_the_prior_is_found_from_the_sources() -> None:
