@@ -2,6 +2,7 @@
 
 from tests.bench import (
     bench_gang,
+    bench_ica,
     bench_jobstore,
     bench_service,
     bench_step,
@@ -9,6 +10,14 @@ from tests.bench import (
     bench_upload,
 )
 
-for part in (bench_step, bench_gang, bench_service, bench_jobstore, bench_storage, bench_upload):
+for part in (
+    bench_step,
+    bench_gang,
+    bench_service,
+    bench_jobstore,
+    bench_storage,
+    bench_upload,
+    bench_ica,
+):
     print(f"\n== {(part.__doc__ or '').splitlines()[0]}", flush=True)
     part.main()
