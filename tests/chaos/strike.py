@@ -24,6 +24,7 @@ from tests.chaos.judge import (
 )
 from tests.chaos.phases import Scene, bring
 from tests.chaos.stage import Stage
+from tests.e2e.processes import wait_until_gone
 
 STOPPED_S = 4.0
 RECOVERY_S = 120.0
@@ -84,8 +85,8 @@ def _hit(stage: Stage, cell: Cell, job: JobHandle) -> bool:
         time.sleep(STOPPED_S)
         for pid in hit:
             _send(pid, signal.SIGCONT)
-    elif cell.victim == "service" and hit:
-        stage.service.process.wait()
+    elif cell.action == "kill":
+        wait_until_gone(frozenset(hit))
     return bool(hit)
 
 
