@@ -18,8 +18,8 @@ from api.client import JobHandle
 from service.cluster.processes import is_running
 from service.cluster.reap import end_holders, holders
 from tests.chaos.cells import Setting, Victim
-from tests.e2e.processes import ROOT, ServiceProcess, free_port, wait_until
-from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed
+from tests.e2e.processes import ROOT, ServiceProcess, wait_until
+from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed, free_ports
 from workers.artifacts import ArtifactStore, open_store
 
 CORES: dict[Setting, int] = {"own": 1, "gang": 2, "s3": 1, "joined": 2}
@@ -31,7 +31,7 @@ class OtherRay:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="st-ray-"))
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.settings = {"RAY_ADDRESS": f"127.0.0.1:{self.port}", **self._token}
         self.start()
