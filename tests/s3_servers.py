@@ -32,6 +32,8 @@ CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 START_S = 60.0
+RESTARTS = 5
+SETTLED_S = 18.0  # it looks for its volumes 14 s after its start
 
 
 def free_ports(count: int) -> list[int]:
@@ -101,11 +103,29 @@ class Seaweed:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self._launch()
+        _wait_for_answer(self.endpoint, self._process, self._log)
+
+    def restart(self) -> None:
+        """Start it after it was killed, as an init system does: until it stays.
+
+        Its filer may look for a volume that its master has not found again yet, and then the
+        whole server ends with "volume not found" a moment after it had answered.
+        """
+        for _ in range(RESTARTS):
+            self._launch()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(SETTLED_S)
+                continue
+            _wait_for_answer(self.endpoint, self._process, self._log)
+            return
+        raise AssertionError(self._log.read_text()[-2000:])
+
+    def _launch(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        _wait_for_answer(self.endpoint, self._process, self._log)
 
     def close(self) -> None:
         # Its data are to be thrown away, and a gentle end takes it half a minute.

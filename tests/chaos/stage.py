@@ -164,7 +164,7 @@ class Stage:
     def repair(self) -> None:
         """What an operator or an init system does: start again what is gone."""
         if self.seaweed is not None and not self.seaweed.is_running():
-            self.seaweed.start()
+            self.seaweed.restart()
         if self.ray is not None and not all(
             any(word in _title(pid) for pid in self.ray.pids())
             for word in ("gcs_server", "/raylet ")
