@@ -378,12 +378,12 @@ def census(address: str) -> str:
 
 
 def is_actor(pid: int) -> bool:
-    """Whether it is a process of Ray's that runs an actor."""
+    """Whether it is a process of Ray's that runs an actor; its agents are called alike."""
     try:
         title = " ".join(psutil.Process(pid).cmdline())
     except psutil.NoSuchProcess:
         return False
-    return title.startswith("ray::") and "IDLE" not in title
+    return title.startswith("ray::") and not any(word in title for word in ("IDLE", "Agent"))
 
 
 def descendants() -> set[int]:
@@ -413,7 +413,8 @@ def measure_leftovers() -> None:
         end(host_of(cluster))
         cluster.rejoin()
         cluster.tend(frozenset())
-        watch("plain actors that nobody knows any more", address)
+        print("a new host ends what nobody knows, and has one warm spare of its own:")
+        watch("plain actors", address)
         cluster.close()
 
 

@@ -101,7 +101,7 @@ class Stage:
         self.service = self._serve()
 
     def _serve(self) -> ServiceProcess:
-        return ServiceProcess(self.folder / "data", **self.environment)
+        return ServiceProcess(self.folder / "data", None, **self.environment)
 
     def store(self) -> ArtifactStore:
         """The artifact store, opened beside the service and not through what is hit."""

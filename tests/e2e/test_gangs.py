@@ -120,7 +120,7 @@ def test_cancelling_a_gang_leaves_none_of_its_processes(start: Start) -> None:
 
 
 def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_knows(
-    start: Start, ray_cluster: dict[str, str]
+    ray_cluster: dict[str, str], start: Start
 ) -> None:
     service = start(**ray_cluster)
     job = service.client.submit(gang_spec(300))
