@@ -170,10 +170,10 @@ class Attempts:
                 "last checkpoint.",
             )
         sighting = self._cluster.look(attempt.executor_id)
-        if sighting.pid is not None and attempt.pid is None:
-            self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         if self._cluster.own and sighting.pid is not None and watch.process is None:
             watch.process = ExitWatch(sighting.pid)
+        if sighting.pid is not None and attempt.pid is None:
+            self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         match sighting.state:
             case "gone":
                 return self._write_gone(job, attempt, watch, sighting)

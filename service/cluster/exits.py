@@ -10,7 +10,9 @@ import fcntl
 import os
 import signal
 import struct
+import time
 
+REAPED_WITHIN_S = 0.2
 _INFO = struct.Struct("=QQ11Ii")  # struct pidfd_info, first version: mask, cgroup, ids, exit_code
 _EXIT = 1 << 3
 _GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
@@ -25,18 +27,26 @@ class ExitWatch:
         with contextlib.suppress(OSError):
             self._fd = os.pidfd_open(pid)
 
-    def status(self) -> int | None:
-        """The process's exit code, or minus the signal that ended it; None if that is not known."""
-        if self._fd is None:
-            return None
-        answer = bytearray(_INFO.size)
-        _INFO.pack_into(answer, 0, _EXIT, *([0] * 13))
-        try:
-            fcntl.ioctl(self._fd, _GET_INFO, answer)
-        except OSError:
-            return None
-        mask, *_, waited = _INFO.unpack(answer)
-        return os.waitstatus_to_exitcode(waited) if mask & _EXIT else None
+    def status(self, patience_s: float = REAPED_WITHIN_S) -> int | None:
+        """The process's exit code, or minus the signal that ended it; None if that is not known.
+
+        The kernel tells when the parent has collected it, which is waited for.
+        """
+        give_up_at = time.monotonic() + patience_s
+        while self._fd is not None:
+            answer = bytearray(_INFO.size)
+            _INFO.pack_into(answer, 0, _EXIT, *([0] * 13))
+            try:
+                fcntl.ioctl(self._fd, _GET_INFO, answer)
+            except OSError:  # an older kernel
+                return None
+            mask, *_, waited = _INFO.unpack(answer)
+            if mask & _EXIT:
+                return os.waitstatus_to_exitcode(waited)
+            if time.monotonic() > give_up_at:
+                return None
+            time.sleep(0.01)
+        return None
 
     def close(self) -> None:
         """Let go of the process."""
