@@ -9,6 +9,7 @@ from api import (
     bodies,
     datasets,
     events,
+    explain,
     health,
     interpolations,
     jobs,
@@ -101,6 +102,7 @@ def _application(settings: Settings) -> _App:
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
     for module in (
         jobs,
+        explain,
         lifecycle,
         retention,
         events,

@@ -7,7 +7,13 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from api import dataset_commands, lifecycle_commands, picture_commands, retention_commands
+from api import (
+    dataset_commands,
+    explain_command,
+    lifecycle_commands,
+    picture_commands,
+    retention_commands,
+)
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
 from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
@@ -29,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Train implicit generative models by spread divergence.",
 )
+app.add_typer(explain_command.app)
 app.add_typer(lifecycle_commands.app)
 app.add_typer(dataset_commands.app)
 app.add_typer(picture_commands.app)
@@ -135,7 +142,9 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     identifier = Column("id", no_wrap=True, min_width=ID_WIDTH)  # is to be copied, never cut
-    table = Table(identifier, "state", "progress", "trainer", "data", "name", "submitted", box=None)
+    table = Table(
+        identifier, "state", "reason", "progress", "trainer", "data", "name", "submitted", box=None
+    )
     with connected(url) as client:
         found = client.jobs(
             state=state,
@@ -147,7 +156,16 @@ def list_jobs(
         for job, _ in zip(found, range(limit), strict=False):
             done = f"{job.progress.fraction:.0%}" if job.progress else ""
             submitted = f"{job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
-            cells = (job.id, job.state, done, job.trainer, job.dataset, job.name, submitted)
+            cells = (
+                job.id,
+                job.state,
+                job.reason,
+                done,
+                job.trainer,
+                job.dataset,
+                job.name,
+                submitted,
+            )
             table.add_row(*(escape(cell) for cell in cells))
     terminal().print(table)
 

@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 
 from service.catalogue import Catalogue
 from service.datasets import Datasets
+from service.explaining import Explaining
 from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
@@ -31,6 +32,7 @@ class Services:
     catalogue: Catalogue
     feed: Feed
     health: Health
+    explaining: Explaining
     deletions: Deletions
     sweeper: Sweeper
 

@@ -53,6 +53,7 @@ _ATTEMPT = {
     "first_step_at": _AT,
     "ended_at": None,
 }
+_BASIS = "Rests on the pace of 1 running job(s); jobs that end early let it start sooner."
 _BODY = {
     **_SUMMARY,
     "limits": {"max_wall_s": None, "max_attempts": 3},
@@ -62,6 +63,71 @@ _BODY = {
     "attempts": [_ATTEMPT],
     "forks": ["job-91d3a06e2f7b4c58"],
     "spec": SPEC,
+}
+_OTHER = "job-91d3a06e2f7b4c58"
+_EXPLANATION = {
+    "job": "job-5f0c2b9e6f5a4d7c",
+    "state": "queued",
+    "reason": "waiting_for_resources",
+    "since": _AT,
+    "headline": "It is the next one and asks for 1 core(s); 0 of 1 core(s) are free. "
+    f"{_OTHER} holds 1 core(s) (41 s left). It starts in about 41 s.",
+    "rule": {
+        "name": "capacity",
+        "sentence": "An attempt starts when all that it asks for is free at once; running jobs "
+        "keep what they hold to their end.",
+    },
+    "changes": [
+        {
+            "sentence": f"Pause {_OTHER}, which goes on later.",
+            "command": f"spreadtrain pause {_OTHER}",
+            "request": {"method": "POST", "path": f"/v1/jobs/{_OTHER}/pause", "body": None},
+        }
+    ],
+    "resources": {
+        "asked": {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0},
+        "capacity": {"cpus": 1.0, "gpus": 0.0},
+        "free": {"cpus": 0.0, "gpus": 0.0},
+        "held": [
+            {
+                "job": _OTHER,
+                "cpus": 1.0,
+                "gpus": 0.0,
+                "since": _AT,
+                "is_ending": False,
+                "remaining_s": 41.0,
+            }
+        ],
+        "others": None,
+    },
+    "queue": {"ahead": 0, "not_before": None, "starts_at": _AT, "basis": _BASIS},
+    "speed": None,
+    "limits": {"max_wall_s": None, "max_attempts": 3},
+    "attempts": [
+        {
+            "attempt": 1,
+            "reason": "worker_lost",
+            "message": "The attempt was lost: its process was killed, ran out of memory or "
+            "crashed; the kernel says that SIGKILL ended it.",
+            "counts": True,
+            "host": "worker-1",
+            "pid": 4711,
+            "created_at": _AT,
+            "ended_at": _AT,
+            "heard_at": _AT,
+            "resumed_from_step": None,
+            "last_step": 340,
+            "exit": {"signal": "SIGKILL", "code": None, "detail": None},
+            "memory": {
+                "peak_rss_bytes": 412_000_000,
+                "oom_kills": 0,
+                "by_memory_monitor": False,
+            },
+            "followed_by": "It was the last one; the job is queued.",
+        }
+    ],
+    "last_lines": [],
+    "links": {"self": f"{_JOB}/explain", "job": _JOB, "events": f"{_JOB}/events"},
 }
 _GRID = {
     "name": "grids/00000540.png",
@@ -97,7 +163,8 @@ _PLAN = {
     "steps": 5400,
     "storage_bytes": 95_000_000,
     "duration_s": 45.0,
-    "waits_for": "nothing: it would start at once",
+    "waits_for": "resources held by 1 running job(s)",
+    "queue": {"ahead": 0, "not_before": None, "starts_at": _AT, "basis": _BASIS},
 }
 _DATASET = {
     "name": "mnist-10k",
@@ -164,6 +231,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "JobRequest": REQUEST,
     "IntentBody": {"intent": "paused", "job": {**_BODY, "pause_requested": True}},
     "PlanBody": _PLAN,
+    "ExplanationBody": _EXPLANATION,
     "EventPage": {"events": [_EVENT], "next_after": 7},
     "LogPageBody": {
         "lines": [

@@ -74,11 +74,10 @@ def json_answer(
 
 def whole(services: Services, job: Job) -> bodies.JobBody:
     """A job with all that its answer holds."""
-    ahead = services.training.ahead_of(job) if job.state is JobState.QUEUED else 0
     training = services.training
-    forks = training.forks_of(job.id)
+    standing, forks = training.standing(job), training.forks_of(job.id)
     expires_at = services.deletions.expires_at(job)
-    return render.job_body(job, training.attempts(job.id), ahead, forks, expires_at)
+    return render.job_body(job, training.attempts(job.id), standing, forks, expires_at)
 
 
 def etag_of(job: Job) -> dict[str, str]:

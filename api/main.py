@@ -18,6 +18,7 @@ from service.cluster.base import Cluster, ClusterUnavailable
 from service.cluster.ray_cluster import RayCluster
 from service.datasets import Datasets
 from service.errors import ConfigurationError
+from service.explaining import Explaining
 from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
@@ -73,6 +74,7 @@ def running_services(
     deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
     sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
     sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s)
+    health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
     services = Services(
         training=training,
         forks=Forks(jobs, artifacts, training, results),
@@ -82,7 +84,8 @@ def running_services(
         datasets=datasets,
         catalogue=Catalogue(),
         feed=feed,
-        health=Health(jobs, artifacts, cluster, watcher, feed, sweeper),
+        health=health,
+        explaining=Explaining(jobs, cluster, health.report),
         deletions=deletions,
         sweeper=sweeper,
     )

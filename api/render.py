@@ -14,13 +14,13 @@ from service.jobs import (
     Job,
     JobEvent,
     JobRequest,
-    JobState,
     MetricPoint,
     Page,
     Parent,
     Progress,
 )
 from service.logs import LogLine, LogPage
+from service.queueing import Standing
 from service.sweep import Report
 from service.training import Plan
 
@@ -36,16 +36,8 @@ def job_links(job_id: str) -> dict[str, str]:
     """The paths of what belongs to a job."""
     path = job_path(job_id)
     names = (
-        *("spec", "events", "metrics", "checkpoints"),
-        *(
-            "samples",
-            "reconstructions",
-            "interpolations",
-            "grids",
-            "filmstrip",
-            "artifacts",
-            "logs",
-        ),
+        *("spec", "explain", "logs", "events", "metrics", "checkpoints"),
+        *("samples", "reconstructions", "interpolations", "grids", "filmstrip", "artifacts"),
     )
     return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
 
@@ -120,15 +112,24 @@ def attempt_body(attempt: Attempt) -> bodies.AttemptBody:
     )
 
 
+def queue_body(standing: Standing) -> bodies.QueueBody:
+    """Where a waiting job stands."""
+    return bodies.QueueBody(
+        ahead=standing.ahead,
+        not_before=standing.not_before,
+        starts_at=standing.starts_at,
+        basis=standing.basis,
+    )
+
+
 def job_body(
     job: Job,
     attempts: Sequence[Attempt],
-    ahead: int,
+    standing: Standing | None,
     forks: Sequence[str],
     expires_at: datetime | None,
 ) -> bodies.JobBody:
     """A job, whole."""
-    waits = job.state is JobState.QUEUED
     return bodies.JobBody(
         **_summary_fields(job),
         limits=bodies.LimitsBody(
@@ -136,7 +137,7 @@ def job_body(
         ),
         retention=bodies.RetentionBody(**job.retention.model_dump()),
         expires_at=expires_at,
-        queue=bodies.QueueBody(ahead=ahead, not_before=job.not_before) if waits else None,
+        queue=None if standing is None else queue_body(standing),
         attempts=[attempt_body(attempt) for attempt in attempts],
         forks=list(forks),
         spec=job.spec.model_dump(mode="json"),
@@ -173,6 +174,7 @@ def plan_body(plan: Plan) -> bodies.PlanBody:
         storage_bytes=plan.storage_bytes,
         duration_s=plan.duration_s,
         waits_for=plan.waits_for,
+        queue=queue_body(plan.standing),
     )
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.cluster.base import Cluster, Sighting
+from service.cluster.exits import ExitWatch, signal_name
 from service.cluster.memory import oom_kills
 from service.errors import StateConflict
 from service.feed import Feed
@@ -22,7 +23,7 @@ from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import judge
 from workers.artifacts import ArtifactStore
-from workers.events import Outcome, OutcomeReason
+from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class _Watch:
     asked: StopReason | None = None
     idle_since: float | None = None
     oom_kills: int | None = field(default_factory=oom_kills)
+    process: ExitWatch | None = None
 
 
 class Attempts:
@@ -139,6 +141,7 @@ class Attempts:
             message,
             attempt_reason=None if outcome is None else Reason(outcome.reason),
             attempt_message=None if outcome is None else outcome.message,
+            attempt_exit=None if outcome is None else outcome.exit,
             not_before=datetime.now(UTC) + timedelta(seconds=backoff_s) if backoff_s else None,
         )
         self._feed.notify(job.id, urgent=True)
@@ -167,6 +170,8 @@ class Attempts:
                 "last checkpoint.",
             )
         sighting = self._cluster.look(attempt.executor_id)
+        if self._cluster.own and sighting.pid is not None and watch.process is None:
+            watch.process = ExitWatch(sighting.pid)
         if sighting.pid is not None and attempt.pid is None:
             self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         match sighting.state:
@@ -179,7 +184,8 @@ class Attempts:
                 if time.monotonic() - watch.idle_since > OUTCOME_PATIENCE_S:
                     cause = sighting.detail or "nothing is known of the cause"
                     message = f"It ended without an outcome: {cause}"
-                    return self._write_lost(job, attempt, watch, message, sighting.cause)
+                    exit = _exit(watch, sighting, is_here=self._cluster.own)
+                    return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
             case "running":
                 watch.idle_since = None
         return None
@@ -187,12 +193,14 @@ class Attempts:
     def _write_gone(self, job: Job, attempt: Attempt, watch: _Watch, sighting: Sighting) -> Outcome:
         """The kernel ends a process for want of memory without a word; its count is evidence."""
         cause = sighting.detail or "its process ended without a word"
-        message, now = f"The attempt was lost: {cause}", oom_kills()
-        is_here = self._cluster.own and watch.oom_kills is not None and now is not None
-        if sighting.cause == "worker_lost" and is_here and now != watch.oom_kills:
+        exit = _exit(watch, sighting, is_here=self._cluster.own)
+        message = f"The attempt was lost: {cause}"
+        if exit.signal is not None:
+            message += f"; the kernel says that {exit.signal} ended it"
+        if sighting.cause == "worker_lost" and exit.oom_kills:
             message += "; the kernel has ended a process for want of memory meanwhile"
-            return self._write_lost(job, attempt, watch, message, "out_of_memory")
-        return self._write_lost(job, attempt, watch, message, sighting.cause)
+            return self._write_lost(job, attempt, watch, message, "out_of_memory", exit)
+        return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
 
     def _still_pending(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
         """A joined cluster may make an executor wait; an own one has room, so it must come."""
@@ -218,21 +226,20 @@ class Attempts:
         watch: _Watch,
         message: str,
         reason: OutcomeReason = "worker_lost",
+        exit: Exit | None = None,
     ) -> Outcome:
+        message = f"{message}."
         if job.cancel_requested:
-            return self._reports.write_outcome(
-                attempt, "cancelled", "Cancelled; it had to be ended."
-            )
-        if job.pause_requested or watch.asked == "paused":
-            return self._reports.write_outcome(attempt, "paused", "Paused; it had to be ended.")
-        if self._service_stops:
-            return self._reports.write_outcome(
-                attempt,
-                "service_stopped",
+            reason, message = "cancelled", "Cancelled; it had to be ended."
+        elif job.pause_requested or watch.asked == "paused":
+            reason, message = "paused", "Paused; it had to be ended."
+        elif self._service_stops:
+            reason = "service_stopped"
+            message = (
                 "The service was stopped; the job goes on from its last checkpoint when it is "
-                "started again.",
+                "started again."
             )
-        return self._reports.write_outcome(attempt, reason, f"{message}.")
+        return self._reports.write_outcome(attempt, reason, message, exit)
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -268,4 +275,20 @@ class Attempts:
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:
             self._cluster.release(attempt.executor_id, reusable=clean)
-        self._watched.pop((job.id, attempt.number), None)
+        watch = self._watched.pop((job.id, attempt.number), None)
+        if watch is not None and watch.process is not None:
+            watch.process.close()
+
+
+def _exit(watch: _Watch, sighting: Sighting, *, is_here: bool) -> Exit:
+    """What is known of the end of a lost process; the kernel's word is of this machine alone."""
+    status = None if watch.process is None else watch.process.status()
+    before, now = watch.oom_kills, oom_kills()
+    counted = is_here and before is not None and now is not None
+    return Exit(
+        signal=signal_name(-status) if status is not None and status < 0 else None,
+        code=status if status is not None and status >= 0 else None,
+        detail=sighting.detail,
+        oom_kills=(now or 0) - (before or 0) if counted else None,
+        by_memory_monitor=sighting.cause == "out_of_memory",
+    )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workers.events import Exit
 from workers.spec import Start, TrainSpec
 
 
@@ -161,6 +162,8 @@ class Attempt:
 
     ``executor_id`` names the process that runs it and ``session`` the cluster that it lives in;
     ``next_chunk`` is the cursor of ingestion. ``pid`` and ``host`` are known once it has started.
+    ``heard_at`` is the time of its last record, whatever it was, and ``last_step`` the step that it
+    told of last; ``exit`` is what was seen of the end of a lost process.
     """
 
     job_id: str
@@ -178,6 +181,10 @@ class Attempt:
     ended_at: datetime | None = None
     reason: Reason | None = None
     message: str | None = None
+    heard_at: datetime | None = None
+    last_step: int | None = None
+    peak_rss_bytes: int | None = None
+    exit: Exit | None = None
 
 
 ForkStart = Start

@@ -12,7 +12,7 @@ from service.jobstore import JobStore
 from service.logs import rescue_log
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
-from workers.events import RECORD, Outcome, OutcomeReason, read_outcome
+from workers.events import RECORD, Exit, Outcome, OutcomeReason, read_outcome
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,12 @@ class Reports:
         except ArtifactNotFound:
             return None
 
-    def write_outcome(self, attempt: Attempt, reason: OutcomeReason, message: str) -> Outcome:
+    def write_outcome(
+        self, attempt: Attempt, reason: OutcomeReason, message: str, exit: Exit | None = None
+    ) -> Outcome:
         """End an attempt in its process's place; returns the outcome that stands."""
         key = outcome_key(attempt_prefix(attempt.job_id, attempt.number))
-        outcome = Outcome(reason=reason, message=message, at=datetime.now(UTC))
+        outcome = Outcome(reason=reason, message=message, at=datetime.now(UTC), exit=exit)
         try:
             self._artifacts.put(key, outcome.model_dump_json().encode())
         except ArtifactExists:

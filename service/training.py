@@ -15,6 +15,7 @@ from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, O
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, Page, Parent, Reason
 from service.jobstore import Idempotency, JobStore
+from service.queueing import Queueing, Standing
 from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
 from workers.data import DatasetInfo
@@ -29,8 +30,8 @@ STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other 
 class Plan:
     """What a submission would do: the resolved spec, its costs, and what it would wait for.
 
-    ``duration_s`` comes from jobs of the same network and data that have run here, and is None
-    when there are none.
+    ``duration_s`` comes from the pace of its like (see service.paces) and is None where none has
+    run here lately; ``standing`` is its place in the queue.
     """
 
     spec: TrainSpec
@@ -40,6 +41,7 @@ class Plan:
     storage_bytes: int
     duration_s: float | None
     waits_for: str
+    standing: Standing
 
 
 class Training:
@@ -60,6 +62,7 @@ class Training:
         self._feed = feed
         self._datasets = datasets
         self._wake = wake
+        self._queueing = Queueing(jobs, cluster)
 
     def submit(self, request: JobRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
         """Store a job, queued; returns it and whether it is new.
@@ -117,16 +120,12 @@ class Training:
         """Everything that a submission would check, and what it would cost; stores nothing."""
         spec, info = self.checked(request)
         costs = estimate(spec, info)
-        queued = self._jobs.queued()
-        ahead = sum(1 for job in queued if job.priority >= request.priority)
-        running = self._jobs.running()
-        free = self._ceiling()
-        for job in running:
-            free = free.minus(job.spec.resources)
-        if ahead:
-            waits_for = f"{ahead} queued job(s) that start before it"
-        elif not free.fits(spec.resources):
-            waits_for = f"resources held by {len(running)} running job(s)"
+        standing = self._queueing.standing_of_a_new_one(spec, request.priority)
+        like = self._queueing.paces.of_its_like(spec)
+        if standing.ahead:
+            waits_for = f"{standing.ahead} queued job(s) that start before it"
+        elif not self._free().fits(spec.resources):
+            waits_for = f"resources held by {len(self._jobs.running())} running job(s)"
         else:
             waits_for = "nothing: it would start at once"
         return Plan(
@@ -135,8 +134,9 @@ class Training:
             memory_bytes=costs.worker_memory_bytes * spec.resources.workers,
             steps=costs.steps,
             storage_bytes=costs.storage_bytes,
-            duration_s=self._duration_of_its_like(spec, costs.steps),
+            duration_s=None if like is None else costs.steps / like.steps_per_s,
             waits_for=waits_for,
+            standing=standing,
         )
 
     def get(self, job_id: str) -> Job:
@@ -154,6 +154,10 @@ class Training:
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""
         return self._jobs.ahead_of(job)
+
+    def standing(self, job: Job) -> Standing | None:
+        """Where a job stands in the queue; None unless it is queued."""
+        return self._queueing.standing(job) if job.state is JobState.QUEUED else None
 
     def forks_of(self, job_id: str) -> builtins.list[str]:
         """Ids of the jobs that were forked from this one, oldest first, as many as are shown."""
@@ -250,23 +254,12 @@ class Training:
         except ClusterDown as error:
             raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
 
-    def _duration_of_its_like(self, spec: TrainSpec, steps: int) -> float | None:
-        """Seconds for so many steps, at the pace of the last job with this network, data and
-        resources."""
-        page = self._jobs.list(JobFilter(state=JobState.SUCCEEDED), None, 50)
-        for job in page.jobs:
-            same = (
-                job.spec.trainer.network == spec.trainer.network
-                and job.spec.trainer.batch_size == spec.trainer.batch_size
-                and job.spec.resources == spec.resources
-                and job.spec.dataset == spec.dataset
-            )
-            attempts = self._jobs.attempts(job.id) if same else []
-            if len(attempts) == 1 and job.progress is not None and job.progress.step > 0:
-                begun, ended = attempts[0].first_step_at, attempts[0].ended_at
-                if begun is not None and ended is not None:
-                    return (ended - begun).total_seconds() * steps / job.progress.step
-        return None
+    def _free(self) -> Capacity:
+        """What the running jobs leave."""
+        free = self._ceiling()
+        for job in self._jobs.running():
+            free = free.minus(job.spec.resources)
+        return free
 
 
 def _beyond(ceiling: Capacity, wanted: Resources, worker_memory_bytes: int) -> list[FieldError]:

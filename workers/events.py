@@ -109,11 +109,15 @@ class FirstStepRecord(_Record):
 
 
 class ProgressRecord(_Record):
-    """How far training is; not kept as an event, only the job's progress moves."""
+    """How far training is; not kept as an event, only the job's progress moves.
+
+    ``peak_rss_bytes`` is the most memory that the attempt's process had so far.
+    """
 
     kind: Literal["progress"] = "progress"
     step: int
     epoch: float
+    peak_rss_bytes: int | None = None
 
 
 class MetricsRecord(_Record):
@@ -216,12 +220,30 @@ OutcomeReason = Literal[
 ]
 
 
+class Exit(BaseModel):
+    """What is known of the end of an attempt's process, by who saw it; None is not known.
+
+    ``signal`` and ``code`` are the kernel's word. ``detail`` is the cluster's. ``oom_kills`` is how
+    many processes the kernel of that machine ended for want of memory while the attempt ran, and
+    ``by_memory_monitor`` says that Ray's memory monitor ended this one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    signal: str | None = None
+    code: int | None = None
+    detail: str | None = None
+    oom_kills: int | None = None
+    by_memory_monitor: bool = False
+
+
 class Outcome(BaseModel):
     """How an attempt ended: its last object, written once.
 
     The attempt writes it, or, when the attempt's process is gone, the watcher in its place; the
     store lets only the first of them succeed. ``chunks`` is the number of event chunks written
-    before it (None where the watcher does not know).
+    before it (None where the watcher does not know), ``exit`` what the watcher saw of the end of
+    a process that was lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -232,6 +254,7 @@ class Outcome(BaseModel):
     at: AwareDatetime
     chunks: int | None = None
     detail: str | None = None
+    exit: Exit | None = None
 
 
 def read_outcome(content: bytes) -> Outcome:

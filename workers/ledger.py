@@ -8,6 +8,7 @@ from pathlib import Path
 from workers.artifacts import ArtifactStore, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ClaimLost, StoreError
 from workers.events import ProgressRecord, Record
+from workers.memory import peak_rss_bytes
 
 FLUSH_INTERVAL_S = 1.0
 STORE_PATIENCE_S = 60.0  # a store that is away for longer ends the attempt
@@ -99,7 +100,8 @@ class Ledger:
                 self._wake.wait()
             records, self._pending = self._pending, []
             if self._progress is not None:
-                records.append(self._progress)
+                peak = {"peak_rss_bytes": peak_rss_bytes()}  # once a flush, not at every step
+                records.append(self._progress.model_copy(update=peak))
                 self._progress = None
             return records, self._appended
 

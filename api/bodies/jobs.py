@@ -28,9 +28,13 @@ class QueueBody(Body):
     """Where a waiting job stands."""
 
     ahead: int
-    """Queued jobs that start before this one."""
+    """Its position: queued jobs that start before this one."""
     not_before: datetime | None
     """It waits until then, as an attempt was lost; null where it does not."""
+    starts_at: datetime | None
+    """When it starts, as far as paces and durations were measured; null where that is unknown."""
+    basis: str
+    """What ``starts_at`` rests on, or why it is unknown."""
 
 
 class AttemptBody(Body):
@@ -173,3 +177,5 @@ class PlanBody(Body):
     """Estimated seconds of training; null while nothing like it has run here."""
     waits_for: str
     """What the job would wait for, in words."""
+    queue: QueueBody
+    """Where it would stand."""

@@ -47,6 +47,10 @@ class JobHandle:
         self.body = self._connection.get(bodies.JobBody, self._path())
         return self
 
+    def explain(self) -> bodies.ExplanationBody:
+        """Why it waits, is slow, or has ended so, and what would change it."""
+        return self._connection.get(bodies.ExplanationBody, self._path("explain"))
+
     def wait(self, timeout_s: float | None = None) -> "JobHandle":
         """Until it has succeeded; raises JobFailed, or TimeoutError."""
         for _ in self._events(timeout_s, patience_s=TIMEOUT_S):

@@ -39,6 +39,14 @@ class Node:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Cores and GPUs that nobody holds at the moment, by the cluster's own count."""
+
+    cpus: float
+    gpus: float
+
+
 LossCause = Literal["worker_lost", "out_of_memory", "store_unreachable"]
 
 
@@ -129,6 +137,10 @@ class Cluster(Protocol):
 
     def capacity(self) -> Capacity:
         """The ceiling of what attempts can ever have."""
+        ...
+
+    def unclaimed(self) -> Unclaimed | None:
+        """What others leave of a joined cluster; None of an own one, which nobody else uses."""
         ...
 
     def reserve(self, resources: Resources) -> str:

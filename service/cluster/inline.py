@@ -13,7 +13,7 @@ import threading
 
 import psutil
 
-from service.cluster.base import Capacity, Node, Sighting
+from service.cluster.base import Capacity, Node, Sighting, Unclaimed
 from workers.errors import StoreError
 from workers.parallel import LOOPBACK, Seat
 from workers.run import Run, StopFlag, StopReason, execute, follow
@@ -77,6 +77,10 @@ class InlineCluster:
     def capacity(self) -> Capacity:
         """See :meth:`service.cluster.base.Cluster.capacity`."""
         return self._capacity
+
+    def unclaimed(self) -> Unclaimed | None:
+        """See :meth:`service.cluster.base.Cluster.unclaimed`."""
+        return None
 
     def reserve(self, resources: Resources) -> str:
         """See :meth:`service.cluster.base.Cluster.reserve`."""

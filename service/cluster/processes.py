@@ -13,6 +13,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process lives, and was stopped by a signal (SIGSTOP) or a debugger."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def own_children(*names: str) -> tuple[int, ...]:
     """Process ids of this process's living children with these names."""
     found = []

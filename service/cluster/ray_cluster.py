@@ -15,7 +15,14 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.cluster.base import Capacity, ClusterDown, ClusterUnavailable, Node, Sighting
+from service.cluster.base import (
+    Capacity,
+    ClusterDown,
+    ClusterUnavailable,
+    Node,
+    Sighting,
+    Unclaimed,
+)
 from service.cluster.reap import end_holders
 from workers.run import Run, StopReason
 from workers.spec import Resources
@@ -67,6 +74,10 @@ class RayCluster:
         capacity = Capacity(tuple(Node(**node) for node in nodes))
         self._capacity = (time.monotonic(), capacity)
         return capacity
+
+    def unclaimed(self) -> Unclaimed | None:
+        """See :meth:`service.cluster.base.Cluster.unclaimed`."""
+        return None if self.own else Unclaimed(**self._ask("unclaimed"))
 
     def reserve(self, resources: Resources) -> str:
         """See :meth:`service.cluster.base.Cluster.reserve`."""

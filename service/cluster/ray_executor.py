@@ -21,6 +21,7 @@ from ray.util.placement_group import get_current_placement_group, remove_placeme
 
 from service.cluster.base import LossCause
 from workers.errors import StoreError
+from workers.memory import forget_peak
 
 if TYPE_CHECKING:
     from workers.parallel import Meeting, Seat
@@ -97,6 +98,7 @@ class Executor:
         is_near = not place.startswith("tcp:")
         host = self._parallel.LOOPBACK if is_near else ray.util.get_node_ip_address()
         seat = self._parallel.Seat.of(parsed.spec.resources, rank, place, host)
+        forget_peak()  # of earlier attempts
         self._attempt = threading.Thread(
             target=self._execute, args=(parsed, self._stop, seat), name="attempt"
         )

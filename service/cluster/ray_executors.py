@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import remove_placement_group
 
 from service.cluster import ray_gang
-from service.cluster.base import Capacity, ClusterDown, Node, Sighting
+from service.cluster.base import Capacity, ClusterDown, Node, Sighting, Unclaimed
 from service.cluster.ray_gang import Gang
 from service.cluster.ray_session import RaySession
 from workers.spec import Resources
@@ -70,6 +70,13 @@ class RayExecutors:
                 for each in having
             )
         )
+
+    def unclaimed(self) -> Unclaimed:
+        """See :meth:`service.cluster.base.Cluster.unclaimed`; idle executors are held as well."""
+        self._check()
+        with _vendor_errors():
+            left = ray.available_resources()
+        return Unclaimed(cpus=left.get("CPU", 0.0), gpus=left.get("GPU", 0.0))
 
     def reserve(self, resources: Resources) -> str:
         """See :meth:`service.cluster.base.Cluster.reserve`."""

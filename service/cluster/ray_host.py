@@ -43,6 +43,8 @@ def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
     match question:
         case {"call": "capacity"}:
             return asdict(executors.capacity())
+        case {"call": "unclaimed"}:
+            return asdict(executors.unclaimed())
         case {"call": "reserve", "resources": resources}:
             return executors.reserve(Resources.model_validate(resources))
         case {"call": "launch", "executor_id": name, "run": run, "resources": resources}:

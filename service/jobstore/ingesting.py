@@ -58,7 +58,10 @@ def ingest(
     for record in records:
         moved.update(_of_attempt(record))
         progress = _progress(record, {**stored._mapping, **moved}) or progress
+        moved["heard_us"] = to_us(record.at)
         _store_file(connection, job_id, attempt, record)
+    if progress:
+        moved["last_step"] = progress["step"]
     connection.execute(update(ATTEMPTS).where(is_attempt).values(moved))
     if progress and job.attempt == attempt and job.state == JobState.RUNNING.value:
         connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(progress))
@@ -105,6 +108,8 @@ def _of_attempt(record: Record) -> dict[str, Any]:
                 "rate_from_step": record.step,
                 "rate_from_us": to_us(record.at),
             }
+        case ProgressRecord(peak_rss_bytes=int(peak)):
+            return {"peak_rss_bytes": peak}
         case _:
             return {}
 

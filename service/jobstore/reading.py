@@ -89,14 +89,15 @@ def startable(connection: Connection, limit: int | None, now_us: int) -> list[Jo
     their back-off hold up nobody."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.QUEUED.value, _is_due(now_us))
+        .where(JOBS.c.state == JobState.QUEUED.value, is_due(now_us))
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
         .limit(limit)
     )
     return [to_job(row) for row in rows]
 
 
-def _is_due(now_us: int) -> ColumnElement[bool]:
+def is_due(now_us: int) -> ColumnElement[bool]:
+    """Whether a queued job waits for no back-off."""
     return or_(JOBS.c.not_before_us.is_(None), JOBS.c.not_before_us <= now_us)
 
 
@@ -128,14 +129,18 @@ def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetim
 
 def ahead_of(connection: Connection, job: Job, now_us: int) -> int:
     """How many queued jobs start before this one; those in their back-off do not."""
-    created_us = to_us(job.created_at)
-    older = or_(
-        JOBS.c.created_us < created_us, and_(JOBS.c.created_us == created_us, JOBS.c.id < job.id)
-    )
-    sooner = or_(JOBS.c.priority > job.priority, and_(JOBS.c.priority == job.priority, older))
     queued = JOBS.c.state == JobState.QUEUED.value
-    counted = select(func.count()).select_from(JOBS).where(queued, sooner, _is_due(now_us))
+    sooner = is_sooner(job.priority, to_us(job.created_at), job.id)
+    counted = select(func.count()).select_from(JOBS).where(queued, sooner, is_due(now_us))
     return connection.execute(counted).scalar_one()
+
+
+def is_sooner(priority: int, created_us: int, job_id: str) -> ColumnElement[bool]:
+    """Whether a job's turn comes before that of a job with these: priority, then age."""
+    older = or_(
+        JOBS.c.created_us < created_us, and_(JOBS.c.created_us == created_us, JOBS.c.id < job_id)
+    )
+    return or_(JOBS.c.priority > priority, and_(JOBS.c.priority == priority, older))
 
 
 def forks_of(connection: Connection, job_id: str, limit: int | None) -> list[str]:

@@ -22,6 +22,7 @@ from service.jobs import (
     Reason,
     Retention,
 )
+from workers.events import Exit
 from workers.spec import NamedDataset, TrainSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -166,6 +167,10 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "ended_us": _us_or_none(attempt.ended_at),
         "reason": attempt.reason and attempt.reason.value,
         "message": attempt.message,
+        "heard_us": _us_or_none(attempt.heard_at),
+        "last_step": attempt.last_step,
+        "peak_rss_bytes": attempt.peak_rss_bytes,
+        "exit": attempt.exit and attempt.exit.model_dump_json(),
     }
 
 
@@ -187,6 +192,10 @@ def to_attempt(row: Row[Any]) -> Attempt:
         ended_at=_time_or_none(row.ended_us),
         reason=None if row.reason is None else Reason(row.reason),
         message=row.message,
+        heard_at=_time_or_none(row.heard_us),
+        last_step=row.last_step,
+        peak_rss_bytes=row.peak_rss_bytes,
+        exit=None if row.exit is None else Exit.model_validate_json(row.exit),
     )
 
 

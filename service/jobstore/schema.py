@@ -158,7 +158,13 @@ ATTEMPTS = Table(
     Column("total_steps", BigInteger),
     Column("rate_from_step", BigInteger),
     Column("rate_from_us", BigInteger),
+    # What explains it: its last word, how far it came, its memory, the end of its process.
+    Column("heard_us", BigInteger),
+    Column("last_step", BigInteger),
+    Column("peak_rss_bytes", BigInteger),
+    Column("exit", Text),
 )
+Index("attempts_by_time", ATTEMPTS.c.created_us)
 
 EVENTS = Table(
     "events",

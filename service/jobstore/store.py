@@ -30,19 +30,22 @@ from service.jobstore import (
 )
 from service.jobstore.database import Database
 from service.jobstore.submitting import Idempotency
+from service.jobstore.turns import Turns
 from service.jobstore.writing import now_us
 from service.uploads import Change, Condition, Upload
-from workers.events import Record
+from workers.events import Exit, Record
 
 
 class JobStore:
     """Jobs, attempts, events and results, for many threads at once.
 
-    Every method raises NotReady when the database does not answer.
+    Every method raises NotReady when the database does not answer. ``turns`` answers questions
+    about the queue and what explains a job.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.turns = Turns(database)
 
     @classmethod
     def open(cls, url: str) -> "JobStore":
@@ -194,6 +197,7 @@ class JobStore:
         message: str,
         attempt_reason: Reason | None = None,
         attempt_message: str | None = None,
+        attempt_exit: Exit | None = None,
         not_before: datetime | None = None,
     ) -> Job:
         """Leave the job's state for ``to``; a running job's attempt ends with it.
@@ -204,7 +208,15 @@ class JobStore:
         """
         with self._database.write() as connection:
             return watching.settle(
-                connection, job, to, reason, message, attempt_reason, attempt_message, not_before
+                connection,
+                job,
+                to,
+                reason,
+                message,
+                attempt_reason,
+                attempt_message,
+                attempt_exit,
+                not_before,
             )
 
     def ingest(

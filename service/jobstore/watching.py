@@ -15,6 +15,7 @@ from service.jobs import FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reas
 from service.jobstore.rows import attempt_row, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, JOBS
 from service.jobstore.writing import append_state_event, locked_job, now_us
+from workers.events import Exit
 
 
 def start_attempt(
@@ -73,6 +74,7 @@ def settle(
     message: str,
     attempt_reason: Reason | None,
     attempt_message: str | None,
+    attempt_exit: Exit | None,
     not_before: datetime | None,
 ) -> Job:
     """Leave the job's state for another; a running job's attempt ends with it.
@@ -105,6 +107,7 @@ def settle(
                 ended_us=at_us,
                 reason=(attempt_reason or reason).value,
                 message=message if attempt_message is None else attempt_message,
+                exit=None if attempt_exit is None else attempt_exit.model_dump_json(),
             )
         )
     append_state_event(connection, job.id, at_us, job.attempt, to, reason, message)

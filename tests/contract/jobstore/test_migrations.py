@@ -49,6 +49,7 @@ def first_revision(path: Path) -> list[Job]:
             event = {"seq": 1, "at_us": 0, "attempt": 0, "kind": "state", "data": "{}"}
             connection.execute(tables.tables["events"].insert().values(job_id=job.id, **event))
         row = attempt_row(making.attempt(jobs[0]))
+        row = {c.name: row[c.name] for c in tables.tables["attempts"].columns if c.name in row}
         connection.execute(tables.tables["attempts"].insert().values(row))
     engine.dispose()
     return jobs

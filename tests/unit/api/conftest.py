@@ -16,6 +16,7 @@ from api.main import running_services
 from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.inline import InlineCluster
+from service.explaining import Explaining
 from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
@@ -148,6 +149,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         rules = KeepingRules(settings.retention)
         deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
         sweeper = Sweeper(deletions, Sweep(jobs, artifacts, datasets, tmp_path, 60), 0)
+        health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
         services = Services(
             training=training,
             forks=Forks(jobs, artifacts, training, results),
@@ -157,7 +159,8 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             datasets=datasets,
             catalogue=Catalogue(),
             feed=feed,
-            health=Health(jobs, artifacts, cluster, watcher, feed, sweeper),
+            health=health,
+            explaining=Explaining(jobs, cluster, health.report),
             deletions=deletions,
             sweeper=sweeper,
         )

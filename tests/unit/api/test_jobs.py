@@ -11,6 +11,13 @@ from tests.unit.api.test_problems import problem
 BODY = request(name="first light", labels={"team": "a"}).model_dump(mode="json")
 
 
+def without_estimate(answer: Any) -> Any:
+    """A job without the time at which it starts, which is counted from now."""
+    body = answer.json()
+    body["queue"].pop("starts_at")
+    return body
+
+
 def cancelled(quiet: Quiet, job_id: str) -> None:
     message = "Cancelled before it started."
     quiet.change(
@@ -25,11 +32,12 @@ def test_a_submission_is_created_with_its_address_and_version(quiet: Quiet) -> N
     assert answer.headers["location"] == f"/v1/jobs/{body['id']}" == body["links"]["self"]
     assert answer.headers["etag"] == '"1"'
     assert (body["state"], body["reason"]) == ("queued", "submitted")
-    assert body["queue"] == {"ahead": 0, "not_before": None}
+    queue = body["queue"]
+    assert (queue["ahead"], queue["not_before"]) == (0, None)
     assert body["attempts"] == []
     assert body["spec"]["dataset"]["digest"].startswith("sha256:")
     assert body["spec"]["trainer"]["network"]["output"] == "identity"
-    assert quiet.http.get(answer.headers["location"]).json() == body
+    assert without_estimate(quiet.http.get(answer.headers["location"])) == without_estimate(answer)
 
 
 def test_the_queue_says_how_many_are_ahead(quiet: Quiet) -> None:
@@ -47,7 +55,7 @@ def test_the_same_key_and_body_answer_with_the_same_job(quiet: Quiet) -> None:
     first = quiet.http.post("/v1/jobs", json=BODY, headers=headers)
     again = quiet.http.post("/v1/jobs", json=BODY, headers=headers)
     assert again.status_code == 201
-    assert again.json() == first.json()
+    assert without_estimate(again) == without_estimate(first)
     assert again.headers["location"] == first.headers["location"]
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"

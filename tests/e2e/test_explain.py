@@ -1,0 +1,45 @@
+"""A killed attempt is explained by what the kernel and Ray said of it."""
+
+import os
+import signal
+
+from tests.e2e.conftest import Start
+from tests.e2e.processes import pid_of_attempt, spec, wait_for
+from tests.e2e.test_lifecycle import begun
+from tests.unit.service.test_exits import NAMED
+
+
+def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(start: Start) -> None:
+    service = start(SPREADTRAIN_CPUS="1")
+    job = service.client.submit(spec(10_000), limits={"max_attempts": 2})
+    wait_for(job, begun, "two checkpoints")
+    waits = service.client.submit(spec(1))
+    wait_for(waits, lambda now: bool(now.body.queue and now.body.queue.starts_at), "an estimate")
+    waiting = waits.explain()
+    assert waiting.rule.name == "capacity"
+    assert waiting.resources is not None
+    assert [held.job for held in waiting.resources.held] == [job.id]
+    waits.cancel()
+    os.kill(pid_of_attempt(job), signal.SIGKILL)
+    wait_for(
+        job,
+        lambda now: len(now.body.attempts) == 2 and now.body.reason == "training",
+        "a second attempt",
+    )
+    os.kill(pid_of_attempt(job), signal.SIGKILL)
+    wait_for(job, lambda now: now.state == "failed", "the job to fail")
+    service.kill()  # all of this stands in the database
+    service = start(SPREADTRAIN_CPUS="1")
+    said = service.client.job(job.id).explain()
+    assert said.rule.name == "max_attempts"
+    assert [link.reason for link in said.attempts] == ["worker_lost", "worker_lost"]
+    for link in said.attempts:
+        assert link.exit is not None
+        assert link.exit.signal == NAMED
+        assert link.exit.detail is not None
+        assert "Ray: SYSTEM_ERROR" in link.exit.detail
+        assert link.memory.oom_kills == 0
+    first, second = said.attempts
+    assert (first.memory.peak_rss_bytes or 0) > 50 << 20
+    assert f"Attempt 2 went on from step {second.resumed_from_step}" in first.followed_by
+    assert f"limits.max_attempts ({2})" in said.rule.sentence

@@ -1,0 +1,29 @@
+"""How much memory this process has had at most, as the kernel counts it."""
+
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+def peak_rss_bytes() -> int | None:
+    """The most resident memory since the process began, or since the last reset; None where the
+    kernel does not say."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, amount = line.partition(":")
+        if name == "VmHWM":
+            return int(amount.split()[0]) * 1024
+    return None
+
+
+def forget_peak() -> None:
+    """Count from now on. Where the kernel refuses, the peak is that of the process's whole life."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return
