@@ -58,15 +58,15 @@ class _App(FastAPI):
             problem = bodies.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs")
             schemas["Problem"] = problem
-            _drop_null_parameters(schema)
+            _sharpen_parameters(schema)
             add_examples(schema)
             add_links(schema)
         assert self.openapi_schema is not None
         return self.openapi_schema
 
 
-def _drop_null_parameters(document: dict[str, Any]) -> None:
-    """Say of an optional parameter what it is where it is given: in a URL nothing can be null."""
+def _sharpen_parameters(document: dict[str, Any]) -> None:
+    """Say of parameters what FastAPI does not: in a URL nothing is null, and no text holds NUL."""
     for operations in document["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
@@ -74,7 +74,11 @@ def _drop_null_parameters(document: dict[str, Any]) -> None:
                 kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
                 if len(kinds) == 1:
                     del schema["anyOf"]
-                    parameter["schema"] = kinds[0] | schema
+                    schema = parameter["schema"] = kinds[0] | schema
+                if parameter["in"] == "query":
+                    for part in (schema, schema.get("items", {})):
+                        if part.get("type") == "string" and "enum" not in part:
+                            part.setdefault("pattern", r"^[^\u0000]*$")
 
 
 def _application(settings: Settings) -> _App:

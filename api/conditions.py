@@ -15,7 +15,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
 IfVersion = Annotated[
     str | None,
     Header(
-        description="Change only the version with this ETag; * for any.",
+        description="Only the version with this ETag; * for any.",
         examples=['"3"', "*"],
         json_schema_extra={"pattern": r'^(\*|(W/)?"[!#-~]*")$'},
     ),

@@ -35,7 +35,12 @@ Seed = Annotated[
     int, Query(ge=0, le=SEED_MAX, description="Seed of the draw; row i depends on it and i.")
 ]
 Choice = Annotated[
-    str, Query(max_length=200, description="Id of a checkpoint, or latest, or best.")
+    str,
+    Query(
+        max_length=200,
+        description="Id of a checkpoint, or latest, or best.",
+        examples=["latest", "best"],
+    ),
 ]
 AskedForm = Annotated[Form | None, Query(description="Overrides Accept.")]
 

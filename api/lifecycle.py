@@ -25,7 +25,7 @@ from api.pointers import field_errors
 from api.routes import StrictRoute
 from service import errors
 from service.errors import FieldError
-from service.jobs import ForkStart, Job, JobRequest, Label, LabelValue, Limits
+from service.jobs import ForkStart, Job, JobRequest, Labels, Limits
 
 router = APIRouter(prefix="/v1/jobs", tags=["lifecycle"], route_class=StrictRoute)
 
@@ -65,7 +65,7 @@ class ForkBody(_Body):
     object is merged, null resets to the default."""
     name: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """Name of the fork."""
-    labels: dict[Label, LabelValue] | None = Field(default=None, max_length=32)
+    labels: Labels | None = None
     """Labels of the fork, instead of the parent's."""
     priority: int | None = Field(default=None, ge=-100, le=100)
     """Priority of the fork."""

@@ -5,9 +5,12 @@ from typing import Any
 _THIS_JOB = {"job_id": "$request.path.job_id"}
 _NEW_JOB = {"job_id": "$response.body#/id"}
 _JOB_OPERATIONS = (
-    *("get_job", "cancel_job", "get_job_spec", "get_job_events", "get_metrics"),
+    *("get_job", "get_job_spec", "get_job_events", "get_logs", "get_metrics"),
     *("list_checkpoints", "list_grids", "list_artifacts", "get_samples", "get_filmstrip"),
+    *("get_reconstructions", "get_interpolations"),
+    *("cancel_job", "pause_job", "resume_job", "retry_job", "fork_job", "delete_job"),
 )
+_FORKED = {"job_id": "$response.body#/job/id"}
 _THIS_DATASET = {"name": "$request.path.name"}
 
 
@@ -36,16 +39,21 @@ LINKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
             "description": "The answer can be submitted again as it is.",
         }
     },
-    ("cancel_job", "202"): {
-        "get_job": _link("get_job", _THIS_JOB, "The job says when it has ended.")
+    **{
+        (verb, "202"): {
+            "get_job": _link("get_job", _THIS_JOB, "The job says when it is as intended.")
+        }
+        for verb in ("cancel_job", "pause_job", "resume_job", "retry_job")
     },
+    ("fork_job", "202"): {"get_job": _link("get_job", _FORKED, "The new job.")},
+    ("delete_job", "204"): {"get_job": _link("get_job", _THIS_JOB, "404 from now on.")},
     ("list_checkpoints", "200"): {
         name: _link(
             name,
             {**_THIS_JOB, "checkpoint": "$response.body#/checkpoints/0/id"},
             "Of the first checkpoint.",
         )
-        for name in ("get_weights", "get_samples")
+        for name in ("get_weights", "get_samples", "get_reconstructions", "get_interpolations")
     },
     ("list_grids", "200"): {
         "get_artifact": _link(

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api import bodies, render
-from api.conditions import expected_version
+from api.conditions import IfVersion, expected_version
 from api.dependencies import Given, JobId
 from api.errors import INVALID_HEADER, INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.jobs import json_answer
@@ -39,9 +39,7 @@ def delete_job(
     job_id: JobId,
     request: Request,
     services: Given,
-    if_match: Annotated[
-        str | None, Header(description="Delete only the version with this ETag.")
-    ] = None,
+    if_match: IfVersion = None,
 ) -> Response:
     """Delete a job with all that it has: events, metrics, checkpoints, files.
 

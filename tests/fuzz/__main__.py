@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from tests.fuzz.fuzzing import PHASES, Report, fuzz
+from tests.fuzz.fuzzing import PHASES, fuzz
+from tests.fuzz.report import Report
 from tests.fuzz.service import fuzzed_service
 
 

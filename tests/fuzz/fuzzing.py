@@ -9,9 +9,7 @@ follows the document may be refused all the same.
 import contextlib
 import copy
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis
@@ -24,6 +22,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fuzz.refusals import ANSWERS, REFUSALS, is_right
+from tests.fuzz.report import Report
 from tests.fuzz.service import LOCAL, PICTURES, VECTORS, Fuzzed
 from tests.unit.workers.uploading import GOOD
 
@@ -32,22 +31,6 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 STREAM_S = 0.05
 _NO_ANSWERS = {"extra-data-sources": {"responses": False}}
 KNOWN_SHARE = 0.8  # of path parameters that lead to something
-
-
-@dataclass
-class Report:
-    """What was asked, and what is wrong."""
-
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By phase and operation."""
-    statuses: dict[str, Counter[int]] = field(default_factory=dict)
-    """By operation."""
-    forms: dict[str, set[str]] = field(default_factory=dict)
-    """Media types of the answers with status 200, by operation."""
-    problems: list[str] = field(default_factory=list)
-    """Failed checks and errors, with the request that shows them."""
-    disk_bytes: int = 0
-    """The most that was kept on disk."""
 
 
 def fuzz(
@@ -72,7 +55,7 @@ def fuzz(
         if isinstance(event, events.NonFatalError):
             report.problems.append(f"{event.label}: {event.info.title}: {event.value}")
         elif isinstance(event, events.ScenarioFinished):
-            _take_in(report, event)
+            report.take_in(event)
             report.disk_bytes = max(report.disk_bytes, fuzzed.disk_bytes())
             if event.is_final or event.phase.value != "stateful":
                 tell(f"{event.phase.value:9} {event.elapsed_time:6.1f} s  {event.label}")
@@ -286,28 +269,3 @@ def _query_names(case: Case) -> set[str]:
         for parameter in case.operation.definition.raw.get("parameters", [])
         if parameter["in"] == "query"
     }
-
-
-def _take_in(report: Report, event: events.ScenarioFinished) -> None:
-    recorder = event.recorder
-    for case_id, node in recorder.cases.items():
-        label = node.value.operation.label
-        interaction = recorder.interactions.get(case_id)
-        answer = None if interaction is None else interaction.response
-        if answer is not None:
-            report.requests[event.phase.value, label] += 1
-            report.statuses.setdefault(label, Counter())[answer.status_code] += 1
-            if answer.status_code == 200:
-                form = answer.headers.get("content-type", [""])[0].partition(";")[0]
-                report.forms.setdefault(label, set()).add(form)
-    for case_id, checks in recorder.checks.items():
-        for check in checks:
-            if check.failure_info is not None:
-                failure = check.failure_info.failure
-                shown = recorder.interactions[case_id].response
-                text = shown.content[:500] if shown and shown.content else b""
-                report.problems.append(
-                    f"{event.phase.value} {event.label}: {check.name}: {failure.title}\n"
-                    f"{failure.message}\n{check.failure_info.code_sample[:1000]}\n"
-                    f"{shown.status_code if shown else ''} {text!r}"
-                )

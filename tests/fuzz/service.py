@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,12 +55,11 @@ ON_AN_UPLOAD: dict[str, Any] = {
     "name": "on an upload",
     "spec": {"dataset": {"name": "used"}, "trainer": _SMALL},
 }
-TOO_LONG: dict[str, Any] = {
-    **VECTORS,
-    "name": "too long",
-    "limits": {"max_wall_s": 0.1},
+LONG: dict[str, Any] = {
+    "name": "long",
     "spec": {**VECTORS["spec"], "trainer": {**_SMALL, "epochs": 100_000}},
 }
+TOO_LONG: dict[str, Any] = {**LONG, "name": "too long", "limits": {"max_wall_s": 0.1}}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def upload(seed: int = 0) -> bytes:
 
 @contextlib.contextmanager
 def fuzzed_service(folder: Path) -> Iterator[Fuzzed]:
-    """A service in ``folder`` with jobs that have succeeded and failed, and data sets."""
+    """A service in ``folder`` with jobs in every lasting state, and data sets."""
     settings = Settings(data_dir=folder, max_upload_bytes=4 << 20)
     jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
     with (
@@ -144,7 +144,7 @@ def _things(http: TestClient) -> dict[str, list[str]]:
     job = f"/v1/jobs/{succeeded[0]}"
     checkpoints = http.get(f"{job}/checkpoints").json()["checkpoints"]
     return {
-        "/v1/jobs/{job_id}": [*succeeded, _ended(http, TOO_LONG, "failed")],
+        "/v1/jobs/{job_id}": [*succeeded, _ended(http, TOO_LONG, "failed"), _paused(http)],
         "/v1/jobs/{job_id}/checkpoints/{checkpoint}": [
             "latest",
             "best",
@@ -168,3 +168,14 @@ def _ended(http: TestClient, body: Mapping[str, Any], state: str) -> str:
     http.get(f"{path}/events", headers={"Accept": "text/event-stream"})  # to the end
     assert http.get(path).json()["state"] == state
     return str(answer.json()["id"])
+
+
+def _paused(http: TestClient) -> str:
+    """The id of a new job, once it is paused."""
+    path = http.post("/v1/jobs", json=LONG).headers["Location"]
+    assert http.post(f"{path}/pause").status_code == 202
+    give_up_at = time.monotonic() + 60
+    while (job := http.get(path).json())["state"] != "paused":
+        assert time.monotonic() < give_up_at, job["message"]
+        time.sleep(0.05)
+    return str(job["id"])

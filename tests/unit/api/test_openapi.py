@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,9 +76,15 @@ def test_every_link_leads_from_an_answer_to_an_operation_and_its_parameters() ->
             assert "requestBody" not in link or "requestBody" in target
 
 
-def test_no_parameter_is_said_to_be_null() -> None:
-    for _, operation in OPERATIONS:
-        assert '"null"' not in json.dumps(operation.get("parameters", []))
+def test_no_parameter_is_said_to_be_null_or_to_hold_nul() -> None:
+    for name, operation in OPERATIONS:
+        parameters = operation.get("parameters", [])
+        assert '"null"' not in json.dumps(parameters)
+        for parameter in parameters:
+            schema = parameter["schema"].get("items", parameter["schema"])
+            if parameter["in"] == "query" and schema.get("type") == "string":
+                allowed = schema.get("enum") or schema["pattern"]
+                assert isinstance(allowed, list) or not re.search(allowed, "\0"), name
 
 
 def test_the_service_shows_the_same_document(quiet: Any) -> None:
