@@ -127,7 +127,7 @@ _EXPLANATION = {
         }
     ],
     "last_lines": [],
-    "links": {"self": f"{_JOB}/explain", "job": _JOB, "events": f"{_JOB}/events"},
+    "links": {"self": f"{_JOB}/explain", "job": _JOB, "logs": f"{_JOB}/logs"},
 }
 _GRID = {
     "name": "grids/00000540.png",

@@ -58,7 +58,7 @@ def explanation_body(said: Explanation) -> bodies.ExplanationBody:
         limits=bodies.LimitsBody(max_wall_s=limits.max_wall_s, max_attempts=limits.max_attempts),
         attempts=[_link(link) for link in said.chain],
         last_lines=list(said.last_lines),
-        links={"self": f"{path}/explain", "job": path, "events": f"{path}/events"},
+        links={"self": f"{path}/explain", "job": path, "logs": f"{path}/logs"},
     )
 
 
@@ -136,8 +136,8 @@ def _change(change: Change) -> bodies.ChangeBody:
         case "spec":
             return _asking(change, None, "GET", f"{path}/spec", None)
         case "logs":
-            command = f"spreadtrain watch {change.job_id}"
-            return _asking(change, command, "GET", f"{path}/events", None)
+            command = f"spreadtrain logs {change.job_id}"
+            return _asking(change, command, "GET", f"{path}/logs", None)
         case "fork":
             return _asking(change, _fork(change), "POST", f"{path}/fork", body or {})
         case "retry":

@@ -74,18 +74,19 @@ def running_services(
     deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
     sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
     sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s)
+    logs = Logs(jobs, artifacts)
     health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
     services = Services(
         training=training,
         forks=Forks(jobs, artifacts, training, results),
         results=results,
-        logs=Logs(jobs, artifacts),
+        logs=logs,
         sampling=sampling,
         datasets=datasets,
         catalogue=Catalogue(),
         feed=feed,
         health=health,
-        explaining=Explaining(jobs, cluster, health.report),
+        explaining=Explaining(jobs, cluster, logs, health.report),
         deletions=deletions,
         sweeper=sweeper,
     )

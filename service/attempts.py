@@ -13,9 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.cluster.base import Cluster, Sighting
-from service.cluster.exits import ExitWatch, signal_name
-from service.cluster.memory import oom_kills
 from service.errors import StateConflict
+from service.evidence import Evidence
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
@@ -35,12 +34,11 @@ OUTCOME_PATIENCE_S = 5.0  # an executor that is idle for longer without an outco
 class _Watch:
     """What is held of a running attempt between two rounds; a restart may forget it."""
 
+    evidence: Evidence
     since: float = field(default_factory=time.monotonic)
     asked_to_stop_at: float | None = None
     asked: StopReason | None = None
     idle_since: float | None = None
-    oom_kills: int | None = field(default_factory=oom_kills)
-    process: ExitWatch | None = None
 
 
 class Attempts:
@@ -93,7 +91,7 @@ class Attempts:
     def follow(self, job: Job) -> None:
         """Bring a running job up to date: its events, its wishes, its end."""
         attempt = self._jobs.attempts(job.id)[-1]
-        watch = self._watched.setdefault((job.id, attempt.number), _Watch())
+        watch = self._watch(job, attempt)
         outcome = self._reports.outcome(attempt)
         readable = self._reports.ingest(attempt)
         if outcome is None and not readable:
@@ -112,13 +110,19 @@ class Attempts:
         elif attempt.first_step_at is not None:
             self.explain(job, Reason.TRAINING, "Training.")
 
+    def _watch(self, job: Job, attempt: Attempt) -> _Watch:
+        key = (job.id, attempt.number)
+        if key not in self._watched:
+            self._watched[key] = _Watch(Evidence(is_here=self._cluster.own))
+        return self._watched[key]
+
     def stop_all(self, grace_s: float) -> None:
         """The service stops: let every attempt publish a checkpoint and end, then end the rest."""
         self._service_stops = True
         while running := self._jobs.running():
             for job in running:
                 attempt = self._jobs.attempts(job.id)[-1]
-                watch = self._watched.setdefault((job.id, attempt.number), _Watch())
+                watch = self._watch(job, attempt)
                 with contextlib.suppress(StateConflict):  # another wish: the next look sees it
                     self._press(job, attempt, watch, "service_stopped", grace_s)
                     self.follow(job)
@@ -170,8 +174,7 @@ class Attempts:
                 "last checkpoint.",
             )
         sighting = self._cluster.look(attempt.executor_id)
-        if self._cluster.own and sighting.pid is not None and watch.process is None:
-            watch.process = ExitWatch(sighting.pid)
+        watch.evidence.see(sighting)
         if sighting.pid is not None and attempt.pid is None:
             self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         match sighting.state:
@@ -184,7 +187,7 @@ class Attempts:
                 if time.monotonic() - watch.idle_since > OUTCOME_PATIENCE_S:
                     cause = sighting.detail or "nothing is known of the cause"
                     message = f"It ended without an outcome: {cause}"
-                    exit = _exit(watch, sighting, is_here=self._cluster.own)
+                    exit = watch.evidence.of(sighting)
                     return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
             case "running":
                 watch.idle_since = None
@@ -193,7 +196,7 @@ class Attempts:
     def _write_gone(self, job: Job, attempt: Attempt, watch: _Watch, sighting: Sighting) -> Outcome:
         """The kernel ends a process for want of memory without a word; its count is evidence."""
         cause = sighting.detail or "its process ended without a word"
-        exit = _exit(watch, sighting, is_here=self._cluster.own)
+        exit = watch.evidence.of(sighting)
         message = f"The attempt was lost: {cause}"
         if exit.signal is not None:
             message += f"; the kernel says that {exit.signal} ended it"
@@ -276,19 +279,5 @@ class Attempts:
         if same_session:
             self._cluster.release(attempt.executor_id, reusable=clean)
         watch = self._watched.pop((job.id, attempt.number), None)
-        if watch is not None and watch.process is not None:
-            watch.process.close()
-
-
-def _exit(watch: _Watch, sighting: Sighting, *, is_here: bool) -> Exit:
-    """What is known of the end of a lost process; the kernel's word is of this machine alone."""
-    status = None if watch.process is None else watch.process.status()
-    before, now = watch.oom_kills, oom_kills()
-    counted = is_here and before is not None and now is not None
-    return Exit(
-        signal=signal_name(-status) if status is not None and status < 0 else None,
-        code=status if status is not None and status >= 0 else None,
-        detail=sighting.detail,
-        oom_kills=(now or 0) - (before or 0) if counted else None,
-        by_memory_monitor=sighting.cause == "out_of_memory",
-    )
+        if watch is not None:
+            watch.evidence.close()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from service.cluster.base import Capacity, Cluster, ClusterDown, Unclaimed
+from service.errors import NotReady
 from service.explaining.ended import chain, explain_ended
 from service.explaining.values import Claims, Explanation, Facts, Finding
 from service.explaining.waiting import NAMED, explain_paused, explain_queued
@@ -12,18 +13,12 @@ from service.explaining.working import explain_running
 from service.health import Readiness
 from service.jobs import FINAL_STATES, Attempt, Job, JobState
 from service.jobstore import JobStore
+from service.logs import Logs
 from service.queueing import Holder, Queueing
 
 LAST_LINES = 20
 CHANGES_READ = 100  # of states and reasons, to find since when
-
-LastLines = Callable[[str, int, int], Sequence[str]]
-"""The last lines of an attempt's log: job, attempt, how many."""
-
-
-def no_lines(job_id: str, attempt: int, lines: int) -> Sequence[str]:
-    """For where no log is kept."""
-    return ()
+READ_LINES = 200  # so that a traceback among the last lines is seen whole
 
 
 class Explaining:
@@ -33,13 +28,13 @@ class Explaining:
         self,
         jobs: JobStore,
         cluster: Cluster,
+        logs: Logs,
         readiness: Callable[[], Readiness],
-        last_lines: LastLines = no_lines,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._readiness = readiness
-        self._last_lines = last_lines
+        self._logs = logs
         self._queueing = Queueing(jobs, cluster)
 
     def explain(self, job_id: str) -> Explanation:
@@ -131,11 +126,17 @@ class Explaining:
         return since
 
     def _said(self, job: Job, attempts: Sequence[Attempt]) -> tuple[str, ...]:
+        """The last lines of the last attempt's log, where they may tell why."""
         if not attempts or job.state is JobState.SUCCEEDED:
             return ()
-        return without_tracebacks(self._last_lines(job.id, attempts[-1].number, LAST_LINES))
+        try:
+            page = self._logs.tail(job.id, attempts[-1].number, READ_LINES)
+        except NotReady as error:
+            return (f"({error})",)
+        return without_tracebacks([said.line.text for said in page.lines])[-LAST_LINES:]
 
 
+_STACK = re.compile(r"Traceback \(most recent call last\):|\s+File \".*\", line \d+")
 _FRAME = re.compile(
     r"\s|$|Traceback |During handling |The above exception |\w[\w.]*(?:Error|Exception|Interrupt)\b"
 )
@@ -146,7 +147,7 @@ def without_tracebacks(lines: Sequence[str]) -> tuple[str, ...]:
     kept: list[str] = []
     inside = False
     for line in lines:
-        if line.startswith("Traceback (most recent call last):"):
+        if not inside and _STACK.match(line):
             inside = True
             kept.append("(a traceback; the log has it)")
         elif inside and _FRAME.match(line):

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 from tests.e2e.conftest import Start
 from tests.e2e.processes import pid_of_attempt, spec, wait_for
+from tests.e2e.test_external_ray import ray_cluster
 from tests.e2e.test_lifecycle import begun
 from tests.unit.service.test_exits import NAMED
+
+__all__ = ["ray_cluster"]  # the fixture
 
 
 def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(start: Start) -> None:
@@ -43,3 +48,45 @@ def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(star
     assert (first.memory.peak_rss_bytes or 0) > 50 << 20
     assert f"Attempt 2 went on from step {second.resumed_from_step}" in first.followed_by
     assert f"limits.max_attempts ({2})" in said.rule.sentence
+
+
+OTHERS = """\
+import ray, sys
+ray.init(address="auto", log_to_driver=False, configure_logging=False)
+@ray.remote(num_cpus=2)
+class Holds:
+    def ready(self):
+        return True
+held = Holds.remote()
+ray.get(held.ready.remote())
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_job_on_a_joined_cluster_that_others_fill_says_so_and_runs_when_they_are_gone(
+    start: Start,
+    ray_cluster: dict[str, str],
+) -> None:
+    others = subprocess.Popen(
+        [sys.executable, "-c", OTHERS],
+        env={**os.environ, **ray_cluster},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with others:
+        assert others.stdout is not None
+        assert others.stdin is not None
+        assert others.stdout.readline() == "holds\n"
+        service = start(**ray_cluster)
+        job = service.client.submit(spec(1))
+        wait_for(job, lambda now: now.explain().rule.name == "cluster_placement", "its reason")
+        said = job.explain()
+        assert said.resources is not None
+        assert said.resources.others is not None
+        assert said.resources.others.cpus == 2
+        assert "Others hold 2 core(s)" in said.headline
+        others.stdin.close()
+        others.wait()
+    assert job.wait(90).state == "succeeded"

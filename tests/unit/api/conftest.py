@@ -149,18 +149,19 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         rules = KeepingRules(settings.retention)
         deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
         sweeper = Sweeper(deletions, Sweep(jobs, artifacts, datasets, tmp_path, 60), 0)
+        logs = Logs(jobs, artifacts)
         health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
         services = Services(
             training=training,
             forks=Forks(jobs, artifacts, training, results),
             results=results,
-            logs=Logs(jobs, artifacts),
+            logs=logs,
             sampling=sampling,
             datasets=datasets,
             catalogue=Catalogue(),
             feed=feed,
             health=health,
-            explaining=Explaining(jobs, cluster, health.report),
+            explaining=Explaining(jobs, cluster, logs, health.report),
             deletions=deletions,
             sweeper=sweeper,
         )

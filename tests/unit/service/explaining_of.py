@@ -8,6 +8,7 @@ from service.explaining import Explaining
 from service.feed import Feed
 from service.generators import GeneratorCache
 from service.health import Health
+from service.logs import Logs
 from service.retention import Deletions, KeepingRules
 from service.settings import Settings
 from service.sweep import Sweep
@@ -35,7 +36,8 @@ def explaining_of(service: Service) -> Explaining:
         Sweeper(deletions, sweep, 0),
     )
     service.watcher.last_round_at = time.monotonic()
-    return Explaining(service.jobs, service.cluster, health.report)
+    logs = Logs(service.jobs, service.artifacts)
+    return Explaining(service.jobs, service.cluster, logs, health.report)
 
 
 class Slow(InlineCluster):

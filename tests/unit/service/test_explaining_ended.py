@@ -17,7 +17,7 @@ from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from tests.unit.service.explaining_of import Elsewhere, explaining_of
 from tests.unit.service.test_exits import NAMED
-from workers.artifacts import LocalStore, attempt_prefix, outcome_key
+from workers.artifacts import LocalStore, attempt_prefix, log_key, outcome_key
 from workers.events import Outcome
 
 
@@ -106,6 +106,22 @@ def test_a_job_out_of_time_is_offered_more(service: Service) -> None:
     assert "(0.4)" in said.rule.sentence
     (change,) = said.changes
     assert (change.action, change.body) == ("retry", {"limits": {"max_wall_s": 0.8}})
+    assert any("ended: time_limit" in line for line in said.last_lines)
+
+
+def test_an_explanation_does_without_a_log_that_the_store_does_not_give(
+    service: Service, artifacts: LocalStore
+) -> None:
+    job = service.submit(request(long_spec(), limits={"max_wall_s": 0.4}))
+    service.run_to_end(job)
+    chunk = artifacts.root / log_key(attempt_prefix(job.id, 1), 0, 0)
+    chunk.unlink()
+    chunk.mkdir()  # which no read gets through
+    said = explain(service, job)
+    assert said.rule.name == "time_limit"
+    (line,) = said.last_lines
+    assert "artifact store" in line
+    assert str(artifacts.root) not in line
 
 
 def test_a_process_that_was_killed_is_told_with_its_signal_after_a_restart_too(
@@ -181,3 +197,5 @@ def test_tracebacks_are_left_to_the_log() -> None:
         "(a traceback; the log has it)",
         "ended: internal_error",
     )
+    # One that began before the lines that were read.
+    assert without_tracebacks(lines[2:]) == without_tracebacks(lines[1:])
