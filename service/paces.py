@@ -25,6 +25,8 @@ _NO_WORK = frozenset(
     }
 )
 
+_Work = tuple[object, ...]  # what makes two jobs alike
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -51,7 +53,7 @@ class Paces:
         self._jobs = jobs
         self._lock = threading.Lock()
         self._seen_at = float("-inf")
-        self._seen: list[tuple[Job, Attempt]] = []
+        self._seen: list[tuple[_Work, Job, Attempt]] = []
 
     def of_its_like(self, spec: TrainSpec, but: str | None = None) -> Pace | None:
         """The pace of jobs like this, the job ``but`` left out; None where none was measured."""
@@ -83,7 +85,7 @@ class Paces:
         """Median seconds from an attempt's beginning to its first step, and of how many."""
         starts = [
             (attempt.first_step_at - attempt.created_at).total_seconds()
-            for _, attempt in self._lately()
+            for _, _, attempt in self._lately()
             if attempt.first_step_at is not None
         ]
         return (statistics.median(starts), len(starts)) if starts else None
@@ -93,14 +95,17 @@ class Paces:
         work = _work(spec)
         return [
             (job, attempt)
-            for job, attempt in self._lately()
-            if job.id != but and job.progress is not None and _work(job.spec) == work
+            for its_work, job, attempt in self._lately()
+            if job.id != but and job.progress is not None and its_work == work
         ]
 
-    def _lately(self) -> list[tuple[Job, Attempt]]:
+    def _lately(self) -> list[tuple["_Work", Job, Attempt]]:
         with self._lock:
             if time.monotonic() - self._seen_at > KEPT_S:
-                self._seen = self._jobs.turns.lately_trained(LOOKED_AT)
+                self._seen = [
+                    (_work(job.spec), job, attempt)
+                    for job, attempt in self._jobs.turns.lately_trained(LOOKED_AT)
+                ]
                 self._seen_at = time.monotonic()
             return self._seen
 
@@ -128,7 +133,7 @@ def remaining_s(job: Job, attempt: Attempt) -> float | None:
     return max(left / rate - silence_s, 0.0)
 
 
-def _work(spec: TrainSpec) -> tuple[object, ...]:
+def _work(spec: TrainSpec) -> _Work:
     return (
         spec.dataset,
         spec.resources,

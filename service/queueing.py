@@ -18,6 +18,7 @@ from workers.spec import Resources, TrainSpec
 
 PLAYED = 50  # queued jobs that are played through; behind more of them nothing is said
 _NOBODY = "~"  # behind every id
+_TOO_MANY = f"More than {PLAYED} queued jobs may start before it: too many to tell."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +78,23 @@ class Queueing:
         due_s = 0.0
         if job.not_before is not None and job.not_before > now:
             due_s = (job.not_before - now).total_seconds()
+        not_before = job.not_before if due_s else None
+        if ahead > PLAYED:
+            return Standing(ahead, not_before, None, _TOO_MANY)
+        if due_s:
             # Those behind it, that need not wait, start before it.
             others = self._jobs.turns.first(PLAYED + 1)
         else:
             others = self._jobs.turns.sooner(job.priority, job.created_at, job.id, PLAYED + 1)
         asks = Waiter(job.id, job.spec.resources, due_s)
         starts_at, basis = self._start(asks, others, now)
-        return Standing(ahead, job.not_before if due_s else None, starts_at, basis)
+        return Standing(ahead, not_before, starts_at, basis)
 
     def standing_of_a_new_one(self, spec: TrainSpec, priority: int) -> Standing:
         """Where a job would stand that was submitted now."""
         ahead, now = self._jobs.turns.ahead_of_a_new_one(priority), datetime.now(UTC)
+        if ahead > PLAYED:
+            return Standing(ahead, None, None, _TOO_MANY)
         others = self._jobs.turns.sooner(priority, now, _NOBODY, PLAYED + 1)
         starts_at, basis = self._start(Waiter("", spec.resources), others, now)
         return Standing(ahead, None, starts_at, basis)
@@ -119,7 +126,7 @@ class Queueing:
         self, asks: Waiter, others: Sequence[Job], now: datetime
     ) -> tuple[datetime | None, str]:
         if len(others) > PLAYED:
-            return None, f"More than {PLAYED} queued jobs may start before it: too many to tell."
+            return None, _TOO_MANY
         try:
             ceiling = self._cluster.capacity()
         except ClusterDown:
