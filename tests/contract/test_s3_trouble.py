@@ -220,7 +220,7 @@ def test_a_job_whose_node_has_the_wrong_credentials_ends_and_says_so(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-another-node")
     with contextlib.closing(InlineCluster()) as cluster:
         service = make_service(jobs, store, tmp_path, cluster)
-        job = service.run_to_end(service.submit(factories.request()))
+        job = service.run_to_end(service.submit(factories.request(limits={"max_attempts": 1})))
     assert job.state == "failed"
     assert "does not accept this node's credentials" in job.message
     assert "of-another-node" not in job.message
