@@ -23,7 +23,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from service.cluster.base import Sighting
+from service.cluster.base import LossCause, Sighting
 from service.cluster.ray_executor import Executor
 from service.cluster.ray_member import Member
 from workers.spec import Resources
@@ -48,7 +48,7 @@ class Gang:
         self._members = tuple(members)
         self._group = group
         self._meeting = None if folder is None else folder / f"{name}.meeting"
-        self._lost: tuple[float, str] | None = None
+        self._lost: tuple[float, str, LossCause] | None = None
         self._has_ended = False
 
     @property
@@ -84,16 +84,14 @@ class Gang:
         for member in self._members:
             member.look()
         first = self._members[0]
-        if (cause := self._loss()) is None:
-            return first.sighting
+        self._note_loss()
         if self._lost is None:
-            self._lost = (time.monotonic(), cause)
-        since, cause = self._lost
+            return first.sighting
+        since, story, cause = self._lost
         if first.failure is not None or time.monotonic() - since > LOST_GRACE_S:
             self.end()
         state = "gone" if all(member.is_gone for member in self._members) else first.sighting.state
-        lost = next((each for each in self._members if each.failure is not None), first)
-        return replace(first.sighting, state=state, detail=cause, cause=lost.cause)
+        return replace(first.sighting, state=state, detail=story, cause=cause)
 
     def end(self) -> None:
         """End all processes, and give back what the group holds."""
@@ -107,13 +105,12 @@ class Gang:
         if self._meeting is not None:
             self._meeting.unlink(missing_ok=True)
 
-    def _loss(self) -> str | None:
-        """Why the first of those that are lost is, or None."""
+    def _note_loss(self) -> None:
+        """Keep why the first that is lost was: the others are ended after it."""
         for rank, member in enumerate(self._members):
-            if member.failure is not None:
-                several = len(self._members) > 1
-                return f"worker {rank}: {member.failure}" if several else member.failure
-        return None
+            if member.failure is not None and self._lost is None:
+                several = f"worker {rank}: " if len(self._members) > 1 else ""
+                self._lost = (time.monotonic(), f"{several}{member.failure}", member.cause)
 
 
 def create(name: str, shape: Resources, namespace: str, folder: Path | None) -> Gang:
