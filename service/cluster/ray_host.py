@@ -10,6 +10,7 @@ as executors are found again by name.
 ``python -m service.cluster.ray_host FD``: the first line on the socket is the configuration.
 """
 
+import faulthandler
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from service.cluster.ray_session import RaySession
 from workers.spec import Resources
 
 WATCH_INTERVAL_S = 0.2
+HELD_UP_S = 15.0  # the service has given up an answer by then
 
 
 class HostConfiguration(BaseModel):
@@ -63,11 +65,16 @@ def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
 
 
 def _die_with_service() -> None:
-    """End this process when the service does, even while Ray holds up the main thread."""
+    """End this process when the service does, even while Ray holds up the main thread.
+
+    A call into Ray that keeps the interpreter to itself holds up the watching thread too. So that
+    thread winds up a clock that runs without the interpreter, and ends the process if it runs down.
+    """
     service = os.getppid()
 
     def watch() -> None:
         while os.getppid() == service:
+            faulthandler.dump_traceback_later(HELD_UP_S, exit=True)
             time.sleep(WATCH_INTERVAL_S)
         os._exit(1)
 
