@@ -54,7 +54,9 @@ class RetryBody(_Body):
 class ForkBody(_Body):
     """What a fork begins from, and what it changes; what is null is the parent's."""
 
-    checkpoint: str = Field(default="latest", min_length=1, max_length=64)
+    checkpoint: str = Field(
+        default="latest", min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$"
+    )
     """Id of a checkpoint of the parent, or ``latest``, or ``best``."""
     start: ForkStart = "train_state"
     """``train_state`` goes on with weights, optimiser and step; data, batch size and network must

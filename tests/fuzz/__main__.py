@@ -54,6 +54,7 @@ def show(report: Report, seconds: float) -> None:
         }
         if asked:
             print(f"\n{phase}: {sum(asked.values())} requests to {len(asked)} operations")
+    print(f"\n{report.chains} chains along the links")
     for problem in report.problems:
         print(f"\n{problem}")
     print(

@@ -43,24 +43,40 @@ def fuzz(
     only: Sequence[str] = (),
     tell: Callable[[str], object] = lambda line: None,
 ) -> Report:
-    """Ask with ``max_examples`` random requests an operation, those of the document besides."""
+    """Ask with ``max_examples`` random requests an operation, those of the document besides.
+
+    With the phase ``stateful`` also with as many chains of requests. A chain depends on how far a
+    job is, which Hypothesis takes as a reason to end: then another round begins, with other seeds.
+    """
     report = Report()
     described = _document(fuzzed)
-    config = _config(described, max_examples, seed, deterministic, phases, only)
-    schema = schemathesis.openapi.from_dict(described, config=config)
-    schema.app = _served(fuzzed)
-    _do_not_climb(schema.config)
-    _add_hooks(schema, fuzzed)
-    for event in from_schema(schema).execute():
-        if isinstance(event, events.NonFatalError):
-            report.problems.append(f"{event.label}: {event.info.title}: {event.value}")
-        elif isinstance(event, events.ScenarioFinished):
-            report.take_in(event)
-            report.disk_bytes = max(report.disk_bytes, fuzzed.disk_bytes())
-            if event.is_final or event.phase.value != "stateful":
-                tell(f"{event.phase.value:9} {event.elapsed_time:6.1f} s  {event.label}")
+
+    def ask(examples: int, seed: int, phases: Sequence[str]) -> Any:
+        config = _config(described, examples, seed, deterministic, phases, only)
+        schema = schemathesis.openapi.from_dict(described, config=config)
+        schema.app = _served(fuzzed)
+        _do_not_climb(schema.config)
+        _add_hooks(schema, fuzzed)
+        for event in from_schema(schema).execute():
+            if isinstance(event, events.NonFatalError):
+                report.problems.append(f"{event.label}: {event.info.title}: {event.value}")
+            elif isinstance(event, events.ScenarioFinished):
+                report.take_in(event)
+                report.disk_bytes = max(report.disk_bytes, fuzzed.disk_bytes())
+                if event.phase.value != "stateful":
+                    tell(f"{event.phase.value:9} {event.elapsed_time:6.1f} s  {event.label}")
+        return schema
+
+    schema = ask(max_examples, seed, phases)
     if "fuzzing" in phases:
         report.problems += _cut_short(schema, report, max_examples, only)
+    while "stateful" in phases and report.chains < max_examples:
+        seed, before = seed + 1, report.chains
+        ask(max_examples - before, seed, ["stateful"])
+        tell(f"stateful  {report.chains} chains")
+        if report.chains == before:
+            report.problems.append(f"only {before} of {max_examples} chains were made")
+            break
     return report
 
 
@@ -213,7 +229,7 @@ def _add_hooks(schema: Any, fuzzed: Fuzzed) -> None:
             case.headers["X-Accept"] = forms[turn % len(forms)]
         if "timeout_s" in _query_names(case) and _is_longer(case.query.get("timeout_s", 1)):
             case.query["timeout_s"] = STREAM_S
-        if case.method == "DELETE":
+        if case.method == "DELETE" or case.path.endswith("/cancel"):
             _spare(case, fuzzed)
         return case
 
@@ -239,7 +255,7 @@ def _add_hooks(schema: Any, fuzzed: Fuzzed) -> None:
 
 
 def _spare(case: Case, fuzzed: Fuzzed) -> None:
-    """Let a DELETE go to something else than what the other operations are asked about."""
+    """Let an end go to something else than what the other operations are asked about."""
     for name, value in (case.path_parameters or {}).items():
         if value in fuzzed.kept:
             case.path_parameters[name] = fuzzed.spare[_number(case.headers) % len(fuzzed.spare)]

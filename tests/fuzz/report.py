@@ -16,6 +16,8 @@ class Report:
     """By operation."""
     forms: dict[str, set[str]] = field(default_factory=dict)
     """Media types of the answers with status 200, by operation."""
+    chains: int = 0
+    """Chains of requests along the document's links."""
     problems: list[str] = field(default_factory=list)
     """Failed checks and errors, with the request that shows them."""
     disk_bytes: int = 0
@@ -24,6 +26,7 @@ class Report:
     def take_in(self, event: events.ScenarioFinished) -> None:
         """Count a scenario's requests, and note what is wrong with their answers."""
         recorder = event.recorder
+        self.chains += event.phase.value == "stateful" and bool(recorder.interactions)
         for case_id, node in recorder.cases.items():
             label = node.value.operation.label
             interaction = recorder.interactions.get(case_id)

@@ -87,7 +87,7 @@ class Fuzzed:
         return list(self.known[beginning])
 
     def restrain(self) -> None:
-        """Cancel all jobs that have not ended but a fresh one."""
+        """Stop all jobs that have not ended but a fresh one."""
         active = [
             job
             for state in (JobState.QUEUED, JobState.RUNNING)
@@ -98,7 +98,10 @@ class Fuzzed:
             active.pop()
         for job in active:
             with contextlib.suppress(StateConflict):  # it has ended meanwhile
-                self.services.training.cancel(job.id)
+                if job.id in self.kept:  # the paused one, resumed
+                    self.services.training.pause(job.id)
+                else:
+                    self.services.training.cancel(job.id)
 
     def disk_bytes(self) -> int:
         """What it keeps on disk; AssertionError beyond what a test may."""

@@ -12,6 +12,8 @@ from service.settings import Settings
 from tests.fuzz.fuzzing import PHASES, documented_forms, fuzz
 from tests.fuzz.service import Fuzzed, fuzzed_service
 
+EXAMPLES = 4
+
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
@@ -27,9 +29,10 @@ def with_route(fuzzed: Fuzzed, path: str, handler: Callable[..., Any]) -> Fuzzed
 
 
 def test_every_operation_keeps_to_the_openapi_document(fuzzed: Fuzzed) -> None:
-    report = fuzz(fuzzed, max_examples=4, deterministic=True)
+    report = fuzz(fuzzed, max_examples=EXAMPLES, deterministic=True)
     assert not report.problems, "\n\n".join(report.problems[:5])
     assert {phase for phase, _ in report.requests} == set(PHASES)
+    assert report.chains >= EXAMPLES
     described = {
         f"{method.upper()} {path}": operation
         for path, operations in fuzzed.app.openapi()["paths"].items()
