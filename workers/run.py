@@ -166,8 +166,10 @@ def _lead(
     data, resume = _prepare(run, store)
     step = None if resume is None else int(resume["step"]) or None
     said.say("info", loaded(data))
-    if resume is not None:
-        said.say("info", f"goes on from step {step or 0} of {run.resume_from or run.origin}")
+    if run.resume_from is not None:
+        said.say("info", f"resumed from {run.resume_from}")
+    elif run.origin is not None:
+        said.say("info", f"begins with the {run.origin.start} of {run.origin.prefix}")
 
     def look_for_failures() -> None:
         ledger.check()
