@@ -15,7 +15,7 @@ from service.cluster.inline import InlineCluster
 from service.cluster.processes import is_running
 from service.cluster.ray_cluster import RayCluster
 from service.settings import ray_environment
-from tests.e2e.processes import wait_until_gone
+from tests.e2e.processes import wait_until, wait_until_gone
 from tests.factories import long_spec, tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import Outcome
@@ -24,12 +24,18 @@ from workers.spec import Resources, TrainSpec
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     ray_environment(joining=False)
     made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "contract")
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture
+def ray_cluster(one_ray: RayCluster) -> Iterator[RayCluster]:
+    yield one_ray
+    one_ray.tend(frozenset())  # a test that failed half-way must not take the cores of the next
 
 
 @pytest.fixture(params=["inline", "ray"])
@@ -205,9 +211,11 @@ def test_a_stop_that_comes_before_the_beginning_is_not_forgotten(
     executor = ray_cluster.reserve(spec.resources)  # a fresh one, which takes seconds to begin
     ray_cluster.launch(executor, run)
     ray_cluster.request_stop(executor, "cancelled")
-    look_for(ray_cluster, executor, "running")
-    look_for(ray_cluster, executor, "idle")
+    wait_until(  # whoever launches looks after it: that is when a new process is told to begin
+        lambda: ray_cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 60, "end"
+    )
     assert outcome_of(artifacts, run).reason == "cancelled"
+    look_for(ray_cluster, executor, "idle")
     ray_cluster.release(executor, reusable=False)
 
 

@@ -1,5 +1,6 @@
 """Attempts with several workers: what every cluster must do, and what Ray must not leave behind."""
 
+import contextlib
 import os
 import signal
 import time
@@ -30,12 +31,18 @@ TOLERANCE = 24 * 2.0**-23
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     ray_environment(joining=False)
     made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture
+def ray_cluster(one_ray: RayCluster) -> Iterator[RayCluster]:
+    yield one_ray
+    one_ray.tend(frozenset())  # a test that failed half-way must not take the cores of the next
 
 
 @pytest.fixture(params=["inline", "ray"])
@@ -146,11 +153,13 @@ def test_a_stop_is_heard_while_a_gang_is_starting(cluster: Cluster, artifacts: L
 
 def worker_processes() -> set[int]:
     """Process ids of all executors, warm ones included."""
-    return {
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "ray::Executor" in " ".join(child.cmdline())
-    }
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since they were listed
+            is_ended = child.status() == psutil.STATUS_ZOMBIE
+            if not is_ended and "ray::Executor" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 def take_census() -> Census:
