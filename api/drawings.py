@@ -1,10 +1,11 @@
 """What is drawn from a checkpoint, as answers: its forms, its tag, and where it stays for ever."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlencode
 
 from fastapi import Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from api import render
@@ -77,6 +78,29 @@ def check_count(n: int, form: Form, most: Mapping[Form, int]) -> None:
         raise RefusedError(
             INVALID_QUERY, f"/query/n {message}.", errors=[FieldError("/query/n", message)]
         )
+
+
+class Drawn(Protocol):
+    """What was drawn, in the forms that are not JSON."""
+
+    def png(self) -> bytes:
+        """A picture."""
+        ...
+
+    def npz(self) -> bytes:
+        """A NumPy archive."""
+        ...
+
+
+def in_form(drawn: Drawn, form: Form, body: Callable[[], BaseModel]) -> bytes | str:
+    """What was drawn in the form that was asked for; ``body`` makes the JSON."""
+    match form:
+        case "png":
+            return drawn.png()
+        case "npz":
+            return drawn.npz()
+        case "json":
+            return body().model_dump_json()
 
 
 def send_drawing(

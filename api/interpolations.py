@@ -15,6 +15,7 @@ from api.drawings import (
     Seed,
     chosen_form,
     documented_drawing,
+    in_form,
     send_drawing,
 )
 from api.errors import INVALID_QUERY, SERVICE_PROBLEMS, RefusedError
@@ -85,7 +86,7 @@ def get_interpolations(
 
     def draw() -> bytes | str:
         drawn = services.sampling.interpolate(source, wanted, VALUES_MAX[form])
-        return _content(drawn, form, source.checkpoint, wanted)
+        return in_form(drawn, form, lambda: _body(drawn, source.checkpoint, wanted))
 
     data = source.data if between == "data" else None
     etag = services.sampling.etag(source.checkpoint, wanted, form, data)
@@ -110,13 +111,9 @@ def _check_frames(n: int, steps: int, form: Form) -> None:
         )
 
 
-def _content(
-    drawn: DrawnInterpolations, form: Form, source: CheckpointInfo, wanted: InterpolationRequest
-) -> bytes | str:
-    if form == "png":
-        return drawn.png()
-    if form == "npz":
-        return drawn.npz()
+def _body(
+    drawn: DrawnInterpolations, source: CheckpointInfo, wanted: InterpolationRequest
+) -> bodies.InterpolationsBody:
     found = drawn.found
     return bodies.InterpolationsBody(
         checkpoint=source.id,
@@ -130,4 +127,4 @@ def _content(
         z=found.z.tolist(),
         g=found.g.tolist(),
         x=None if found.x is None else found.x.tolist(),
-    ).model_dump_json()
+    )

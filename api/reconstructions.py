@@ -16,6 +16,7 @@ from api.drawings import (
     check_count,
     chosen_form,
     documented_drawing,
+    in_form,
     send_drawing,
 )
 from api.errors import SERVICE_PROBLEMS
@@ -66,7 +67,7 @@ def get_reconstructions(
 
     def draw() -> bytes | str:
         drawn = services.sampling.reconstruct(source, wanted, VALUES_MAX[form])
-        return _content(drawn, form, source.checkpoint, wanted)
+        return in_form(drawn, form, lambda: _body(drawn, source.checkpoint, wanted))
 
     etag = services.sampling.etag(source.checkpoint, wanted, form, source.data)
     return send_drawing(
@@ -81,13 +82,9 @@ def get_reconstructions(
     )
 
 
-def _content(
-    drawn: DrawnReconstructions, form: Form, source: CheckpointInfo, wanted: ReconstructionRequest
-) -> bytes | str:
-    if form == "png":
-        return drawn.png()
-    if form == "npz":
-        return drawn.npz()
+def _body(
+    drawn: DrawnReconstructions, source: CheckpointInfo, wanted: ReconstructionRequest
+) -> bodies.ReconstructionsBody:
     found = drawn.found
     return bodies.ReconstructionsBody(
         checkpoint=source.id,
@@ -100,4 +97,4 @@ def _content(
         y=found.y.tolist(),
         z=found.z.tolist(),
         g=found.g.tolist(),
-    ).model_dump_json()
+    )

@@ -21,7 +21,6 @@ from service.jobs import (
 )
 from service.logs import LogLine, LogPage
 from service.queueing import Standing
-from service.sweep import Report
 from service.training import Plan
 
 VERBS = ("cancel", "pause", "resume", "retry", "fork")
@@ -175,49 +174,6 @@ def plan_body(plan: Plan) -> bodies.PlanBody:
         duration_s=plan.duration_s,
         waits_for=plan.waits_for,
         queue=queue_body(plan.standing),
-    )
-
-
-def sweep_body(report: Report | None) -> bodies.SweepBody:
-    """The last sweep, as far as it is."""
-    if report is None:
-        return bodies.SweepBody(
-            number=0,
-            state="none",
-            dry_run=False,
-            started_at=None,
-            ended_at=None,
-            error=None,
-            count=0,
-            size_bytes=0,
-            totals=[],
-            findings=[],
-        )
-    # It may go on while it is rendered: every figure is read once.
-    counts, sizes = dict(report.counts), dict(report.sizes)
-    return bodies.SweepBody(
-        number=report.number,
-        state=report.state,
-        dry_run=report.dry_run,
-        started_at=report.started_at,
-        ended_at=report.ended_at,
-        error=report.error,
-        count=sum(counts.values()),
-        size_bytes=sum(sizes.values()),
-        totals=[
-            bodies.TotalBody(kind=kind, count=counts[kind], size_bytes=sizes[kind])
-            for kind in counts
-        ],
-        findings=[
-            bodies.FindingBody(
-                kind=finding.kind,
-                name=finding.name,
-                why=finding.why,
-                count=finding.count,
-                size_bytes=finding.size_bytes,
-            )
-            for finding in list(report.findings)
-        ],
     )
 
 

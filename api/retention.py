@@ -5,13 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from api import bodies, render
+from api import bodies
 from api.conditions import IfVersion, expected_version
 from api.dependencies import Given, JobId
 from api.errors import INVALID_HEADER, INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.jobs import json_answer
 from api.routes import StrictRoute
 from service import errors
+from service.sweep import Report
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -74,7 +75,7 @@ def start_sweep(
     What was changed within the grace time of the settings is left alone. Asking again while one
     of the same kind is under way answers with that one.
     """
-    body = render.sweep_body(services.sweeper.request(dry_run))
+    body = _sweep_body(services.sweeper.request(dry_run))
     return json_answer(body, 202, {"Location": "/v1/sweep"} | _NO_STORE)
 
 
@@ -88,4 +89,47 @@ def start_sweep(
 )
 def get_sweep(services: Given) -> Response:
     """Tell what the last sweep has found and removed, or how far it is."""
-    return json_answer(render.sweep_body(services.sweeper.last()), headers=_NO_STORE)
+    return json_answer(_sweep_body(services.sweeper.last()), headers=_NO_STORE)
+
+
+def _sweep_body(report: Report | None) -> bodies.SweepBody:
+    """The last sweep, as far as it is."""
+    if report is None:
+        return bodies.SweepBody(
+            number=0,
+            state="none",
+            dry_run=False,
+            started_at=None,
+            ended_at=None,
+            error=None,
+            count=0,
+            size_bytes=0,
+            totals=[],
+            findings=[],
+        )
+    # It may go on while it is rendered: every figure is read once.
+    counts, sizes = dict(report.counts), dict(report.sizes)
+    return bodies.SweepBody(
+        number=report.number,
+        state=report.state,
+        dry_run=report.dry_run,
+        started_at=report.started_at,
+        ended_at=report.ended_at,
+        error=report.error,
+        count=sum(counts.values()),
+        size_bytes=sum(sizes.values()),
+        totals=[
+            bodies.TotalBody(kind=kind, count=counts[kind], size_bytes=sizes[kind])
+            for kind in counts
+        ],
+        findings=[
+            bodies.FindingBody(
+                kind=finding.kind,
+                name=finding.name,
+                why=finding.why,
+                count=finding.count,
+                size_bytes=finding.size_bytes,
+            )
+            for finding in list(report.findings)
+        ],
+    )

@@ -18,6 +18,7 @@ from api.drawings import (
     check_count,
     chosen_form,
     documented_drawing,
+    in_form,
     send_drawing,
 )
 from api.errors import INVALID_QUERY, SERVICE_PROBLEMS, documented
@@ -68,22 +69,15 @@ def get_samples(
     wanted = SampleRequest(n=n, seed=seed, spread=spread)
 
     def draw() -> bytes | str:
-        return _content(
-            services.sampling.draw(source, wanted, VALUES_MAX[form]), form, source, wanted
-        )
+        samples = services.sampling.draw(source, wanted, VALUES_MAX[form])
+        return in_form(samples, form, lambda: _body(samples, source, wanted))
 
     query = {"n": n, "seed": seed} | ({"spread": "true"} if spread else {})
     etag = services.sampling.etag(source, wanted, form)
     return send_drawing(request, (job_id, "samples"), checkpoint, source, form, query, etag, draw)
 
 
-def _content(
-    samples: Samples, form: Form, source: CheckpointInfo, wanted: SampleRequest
-) -> bytes | str:
-    if form == "png":
-        return samples.png()
-    if form == "npz":
-        return samples.npz()
+def _body(samples: Samples, source: CheckpointInfo, wanted: SampleRequest) -> bodies.SamplesBody:
     return bodies.SamplesBody(
         checkpoint=source.id,
         step=source.step,
@@ -92,7 +86,7 @@ def _content(
         spread=wanted.spread,
         shape=list(samples.array.shape),
         samples=samples.rows(),
-    ).model_dump_json()
+    )
 
 
 @router.get(

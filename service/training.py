@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
+from service.ceiling import beyond
 from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.datasets import Datasets, is_upload
 from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, OutOfStorage
@@ -20,7 +20,7 @@ from workers.artifacts import ArtifactStore
 from workers.build import Estimate, estimate, resolve
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.spec import NamedDataset, Resources, TrainSpec
+from workers.spec import NamedDataset, TrainSpec
 
 FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
@@ -151,10 +151,6 @@ class Training:
         """A page of jobs, newest first."""
         return self._jobs.list(filter, cursor, limit)
 
-    def ahead_of(self, job: Job) -> int:
-        """How many queued jobs start before this one."""
-        return self._jobs.ahead_of(job)
-
     def standing(self, job: Job) -> Standing | None:
         """Where a job stands in the queue; None unless it is queued."""
         return self._queueing.standing(job) if job.state is JobState.QUEUED else None
@@ -230,7 +226,7 @@ class Training:
         return spec, info
 
     def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
-        if errors := _beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
+        if errors := beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
             raise ExceedsCapacity(
                 "The job asks for more than this installation has, so it would wait for ever.",
                 tuple(errors),
@@ -260,42 +256,6 @@ class Training:
         for job in self._jobs.running():
             free = free.minus(job.spec.resources)
         return free
-
-
-def _beyond(ceiling: Capacity, wanted: Resources, worker_memory_bytes: int) -> list[FieldError]:
-    """What no node, or all nodes together, can give."""
-    errors = []
-    for field, asked, most, unit in (
-        ("cpus_per_worker", wanted.cpus_per_worker, _most(ceiling, "cpus"), "cores"),
-        ("gpus_per_worker", wanted.gpus_per_worker, _most(ceiling, "gpus"), "GPUs"),
-    ):
-        if asked > most:
-            message = f"asks for {asked} {unit} of {most:g} on the largest node"
-            errors.append(FieldError(f"/spec/resources/{field}", message))
-    memory_bytes = _most(ceiling, "memory_bytes")
-    if worker_memory_bytes > memory_bytes:
-        errors.append(
-            FieldError(
-                "/spec/trainer",
-                f"needs about {worker_memory_bytes / 1e9:.1f} GB of memory, and the largest "
-                f"node has {memory_bytes / 1e9:.1f} GB; choose a smaller network, "
-                "batch_size, noise_samples or importance_samples",
-            )
-        )
-    places = ceiling.places(wanted, worker_memory_bytes)
-    if not errors and places < wanted.workers:
-        message = (
-            f"asks for {wanted.workers} workers with {wanted.cpus_per_worker} core(s), "
-            f"{wanted.gpus_per_worker} GPU(s) and about {worker_memory_bytes / 1e9:.1f} GB each; "
-            f"{places} of them fit at once"
-        )
-        errors.append(FieldError("/spec/resources/workers", message))
-    return errors
-
-
-def _most(ceiling: Capacity, what: Literal["cpus", "gpus", "memory_bytes"]) -> float:
-    """What the largest node has of it."""
-    return max((getattr(node, what) for node in ceiling.nodes), default=0.0)
 
 
 def request_digest(request: JobRequest, *circumstances: str) -> str:

@@ -1,20 +1,17 @@
 """One job, from the client's side."""
 
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import httpx2
-
 from api import bodies
 from api.client.arrays import Array, Interpolations, Reconstructions, arrays_in
 from api.client.connection import TIMEOUT_S, Connection, Event, job_path
-from api.client.errors import ApiError, JobFailed, Unreachable
+from api.client.errors import JobFailed
+from api.client.following import events_of
 
-RECONNECT_S = 0.5
 Form = Literal["png", "npz", "json"]
 Between = Literal["prior", "data"]
 PathKind = Literal["spherical", "linear"]
@@ -53,7 +50,7 @@ class JobHandle:
 
     def wait(self, timeout_s: float | None = None) -> "JobHandle":
         """Until it has succeeded; raises JobFailed, or TimeoutError."""
-        for _ in self._events(timeout_s, patience_s=TIMEOUT_S):
+        for _ in events_of(self._connection, self.id, timeout_s=timeout_s):
             pass
         self.refresh()
         if self.state not in _FINAL:
@@ -67,7 +64,7 @@ class JobHandle:
 
         Raises Unreachable when nothing answered for ``patience_s``.
         """
-        return self._events(None, patience_s)
+        return events_of(self._connection, self.id, patience_s=patience_s)
 
     def logs(
         self, *, attempt: int | None = None, tail: int | None = None, follow: bool = False
@@ -84,47 +81,12 @@ class JobHandle:
         if not follow or page.is_ended:
             return
         after = int(page.next_after.partition("-")[0])
-        for event in self._events(None, TIMEOUT_S, after, ("log",)):
+        for event in events_of(self._connection, self.id, after=after, kinds=("log",)):
             if event.kind == "log" and attempt in (None, event.attempt):
                 rank = event.data["rank"]
                 for entry in event.data["entries"]:
                     line = {**entry, "attempt": event.attempt, "rank": rank}
                     yield bodies.LogLineBody.model_validate(line)
-
-    def _events(
-        self,
-        timeout_s: float | None,
-        patience_s: float,
-        after: int = 0,
-        kinds: Sequence[str] | None = None,
-    ) -> Iterator[Event]:
-        now = time.monotonic()
-        deadline = None if timeout_s is None else now + timeout_s
-        heard_at = now
-        while deadline is None or now < deadline:
-            cause: Exception | None = None
-            try:
-                left = None if deadline is None else max(deadline - now, 0.001)
-                for event in self._connection.follow(self.id, after, left, kinds):
-                    heard_at = time.monotonic()
-                    if event.kind == "gap":
-                        after = int(event.data["resumed_after"])
-                    after = event.seq or after
-                    yield event
-                    if event.kind == "end":
-                        return
-            except httpx2.TransportError as error:
-                cause = error
-            except ApiError as error:
-                if not error.problem.retryable:
-                    raise
-                cause = error
-            now = time.monotonic()
-            if now - heard_at > patience_s and cause is not None:
-                raise Unreachable(self._connection.url, cause) from cause
-            if deadline is None or now < deadline:
-                time.sleep(RECONNECT_S)
-                now = time.monotonic()
 
     def cancel(self) -> "JobHandle":
         """Ask it to end; asking twice is safe."""

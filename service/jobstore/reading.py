@@ -73,13 +73,12 @@ def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     return [to_attempt(row) for row in rows]
 
 
-def in_turn(connection: Connection, state: JobState, limit: int | None) -> list[Job]:
-    """The jobs of a state: higher priority first, then older first."""
+def running(connection: Connection) -> list[Job]:
+    """The jobs that run, in the order in which they were to start."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == state.value)
+        .where(JOBS.c.state == JobState.RUNNING.value)
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
-        .limit(limit)
     )
     return [to_job(row) for row in rows]
 

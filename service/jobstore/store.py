@@ -246,11 +246,6 @@ class JobStore:
         with self._database.read() as connection:
             return listing.page(connection, filter, cursor, limit)
 
-    def queued(self, limit: int | None = None) -> builtins.list[Job]:
-        """The queued jobs (the first ``limit`` of them) in the order in which they start."""
-        with self._database.read() as connection:
-            return reading.in_turn(connection, JobState.QUEUED, limit)
-
     def startable(self, limit: int | None = None) -> builtins.list[Job]:
         """The queued jobs (the first ``limit``) that wait for no back-off, in their order."""
         with self._database.read() as connection:
@@ -269,7 +264,7 @@ class JobStore:
     def running(self) -> builtins.list[Job]:
         """The jobs that have an attempt at work."""
         with self._database.read() as connection:
-            return reading.in_turn(connection, JobState.RUNNING, None)
+            return reading.running(connection)
 
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""

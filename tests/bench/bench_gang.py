@@ -28,11 +28,11 @@ import psutil
 import torch
 
 from service.cluster.ray_cluster import RayCluster
-from service.cluster.reap import end_holders
 from service.settings import ray_environment
 from tests import ray_census
 from tests.bench.bench_step import CONV, MLP
-from tests.e2e.processes import ROOT, free_port, wait_until
+from tests.e2e.processes import ROOT, wait_until
+from tests.other_ray import OtherRay
 from workers.artifacts import LocalStore, chunk_key
 from workers.data import Dataset, load
 from workers.events import RECORD, FirstStepRecord, StartedRecord
@@ -304,39 +304,11 @@ def output(*command: str) -> str:
 @contextmanager
 def head() -> Iterator[str]:
     """The address of a Ray cluster of two cores that nobody owns, ended by its processes."""
-    folder = Path(tempfile.mkdtemp(prefix="st-bench-"))
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            str(Path(sys.executable).parent / "ray"),
-            "start",
-            "--head",
-            "--block",
-            f"--port={port}",
-            "--num-cpus=2",
-            "--include-dashboard=false",
-            f"--temp-dir={folder}",
-            "--object-store-memory=83886080",
-            "--disable-usage-stats",
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    sockets = folder / "session_latest" / "sockets" / "raylet"
-    wait_until(lambda: sockets.exists() or process.poll() is not None, 60, "Ray to start")
+    ray = OtherRay(token=os.environ["RAY_AUTH_TOKEN"])
     try:
-        yield f"127.0.0.1:{port}"
+        yield ray.settings["RAY_ADDRESS"]
     finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in children:
-            if child.is_running():
-                child.kill()
-        process.wait()
-        end_holders(folder)
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        ray.close()
 
 
 def start_ray_train(address: str) -> tuple[subprocess.Popen[bytes], dict[str, float]]:

@@ -96,7 +96,7 @@ def measure(store: JobStore, stored: list[Job], repetitions: int) -> None:
     for name, (filter, cursor) in lists.items():
         timed(name, lambda f=filter, c=cursor: store.list(f, c, PAGE), repetitions)  # type: ignore[misc]
     timed("get", lambda: store.get(stored[-1].id), repetitions)
-    timed("queued (20)", store.queued, repetitions)
+    timed("startable (20)", store.startable, repetitions)
     timed("ahead_of", lambda: store.ahead_of(stored[-1]), repetitions)
     timed("count_by_state", store.count_by_state, repetitions)
     _measure_writes(store, stored[-20:], repetitions)

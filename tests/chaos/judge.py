@@ -21,7 +21,6 @@ from workers.events import (
 
 # Between the moment that an attempt is fenced and its last word: what was on its way already.
 IN_FLIGHT_S = 1.5
-STEPS_PER_EPOCH = 90
 
 
 @dataclass
@@ -44,7 +43,6 @@ class Faults:
     false_states: list[str] = field(default_factory=list)
     two_at_once: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    debris: list[str] = field(default_factory=list)
     recomputed: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -131,7 +129,7 @@ def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults
     return recomputed
 
 
-def judge_keys(store: ArtifactStore, job: JobHandle, facts: Sequence[AttemptFacts]) -> list[str]:
+def judge_keys(store: ArtifactStore, job: JobHandle) -> list[str]:
     """Keys of the job that nothing speaks of: files of a checkpoint that a strike interrupted."""
     known = {checkpoint.id for checkpoint in job.checkpoints()}
     return [

@@ -1,12 +1,8 @@
 """An installation to be hit: a service, its Ray, its store, and who of them is which process."""
 
 import contextlib
-import os
-import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,67 +12,14 @@ import psutil
 
 from api.client import JobHandle
 from service.cluster.processes import is_running
-from service.cluster.reap import end_holders, holders
 from tests.chaos.cells import Setting, Victim
-from tests.e2e.processes import ROOT, ServiceProcess, wait_until
-from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed, free_ports
+from tests.e2e.processes import ServiceProcess
+from tests.other_ray import OtherRay
+from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed
 from workers.artifacts import ArtifactStore, open_store
 
 CORES: dict[Setting, int] = {"own": 1, "gang": 2, "s3": 1, "joined": 2}
 WORKERS: dict[Setting, int] = {"own": 1, "gang": 2, "s3": 1, "joined": 1}
-
-
-class OtherRay:
-    """A Ray cluster of one node that belongs to nobody here; it can be killed and started again."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="st-ray-"))
-        (self.port,) = free_ports(1)
-        self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.settings = {"RAY_ADDRESS": f"127.0.0.1:{self.port}", **self._token}
-        self.start()
-
-    def start(self) -> None:
-        """Start it, on the same address as before."""
-        temporary = self.folder / secrets.token_hex(2)
-        self._head = subprocess.Popen(
-            [
-                *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"),
-                *(f"--port={self.port}", f"--num-cpus={CORES['joined']}"),
-                *("--include-dashboard=false", f"--temp-dir={temporary}"),
-                *("--object-store-memory=83886080", "--disable-usage-stats"),
-            ],
-            env={**os.environ, **self._token, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        sockets = temporary / "session_latest" / "sockets" / "raylet"
-        wait_until(lambda: sockets.exists() or self._head.poll() is not None, 60, "Ray to start")
-        assert self._head.poll() is None
-
-    def pids(self) -> frozenset[int]:
-        """Its processes, the executors' included."""
-        found = {self._head.pid}
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self._head.pid).children(recursive=True)
-            found |= {child.pid for child in children}
-        return frozenset(found | {holder.pid for holder in holders(self.folder)})
-
-    def executors(self) -> frozenset[int]:
-        """Processes of executors, idle or at work."""
-        return frozenset(pid for pid in self.pids() if "Executor" in _title(pid))
-
-    def bury(self) -> None:
-        """End what is left of it."""
-        self._head.kill()
-        self._head.wait()
-        end_holders(self.folder)
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.bury()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Stage:
@@ -87,7 +30,7 @@ class Stage:
         self.folder = folder
         self.seaweed = Seaweed(folder / "seaweed") if setting == "s3" else None
         self.relay = Relay(self.seaweed.endpoint) if self.seaweed is not None else None
-        self.ray = OtherRay() if setting == "joined" else None
+        self.ray = OtherRay(CORES["joined"]) if setting == "joined" else None
         self.environment = {"SPREADTRAIN_CANCEL_GRACE_S": "4", "SPREADTRAIN_STOP_GRACE_S": "4"}
         if self.ray is None:
             self.environment["SPREADTRAIN_CPUS"] = str(CORES[setting])
@@ -116,7 +59,7 @@ class Stage:
     def census(self) -> frozenset[int]:
         """Every process that may run because of the service."""
         found = self.service.census() if self.service.process.poll() is None else frozenset()
-        return found | (self.ray.executors() if self.ray is not None else frozenset())
+        return found | (self._executors() if self.ray is not None else frozenset())
 
     def pids(self, victim: Victim, job: JobHandle) -> tuple[int, ...]:
         """The victim's processes; empty where it has none just now."""
@@ -142,6 +85,11 @@ class Stage:
     def _ours(self) -> tuple[int, ...]:
         """The service's own helpers, which are not Ray's."""
         return self._named("service.cluster.r")
+
+    def _executors(self) -> frozenset[int]:
+        """Processes of executors on the other Ray, idle or at work."""
+        assert self.ray is not None
+        return frozenset(pid for pid in self.ray.pids() if "Executor" in _title(pid))
 
     def _named(self, words: str) -> tuple[int, ...]:
         everything = self.service.census() | (self.ray.pids() if self.ray else frozenset())

@@ -161,7 +161,7 @@ def _judge(stage: Stage, job: JobHandle, result: Result, struck_at: datetime) ->
     judge_history(job, events, result.faults)
     result.recomputed_steps = judge_attempts(job, facts, result.faults)
     judge_weights(stage, job, result.faults)
-    result.debris = len(judge_keys(store, job, facts))
+    result.debris = len(judge_keys(store, job))
     result.recovery_s = _recovery_s(job, facts, struck_at)
 
 

@@ -1,23 +1,13 @@
 """A Ray cluster that somebody else started: the service joins it, and attempts outlive it."""
 
-import os
-import secrets
 import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from service.cluster.processes import is_running
-from service.cluster.reap import end_holders
 from tests.e2e.conftest import Start
 from tests.e2e.processes import (
-    ROOT,
-    free_port,
     pid_of_attempt,
     spec,
     wait_for,
@@ -25,44 +15,15 @@ from tests.e2e.processes import (
     wait_until_gone,
 )
 from tests.e2e.test_restarts import begun
+from tests.other_ray import OtherRay
 
 
 @pytest.fixture
 def ray_cluster() -> Iterator[dict[str, str]]:
-    """The settings that join a cluster of one node, which is ended by its process ids."""
-    folder = Path(tempfile.mkdtemp(prefix="st-ray-"))
-    port = free_port()
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    head = subprocess.Popen(
-        [
-            str(Path(sys.executable).parent / "ray"),
-            "start",
-            "--head",
-            "--block",
-            f"--port={port}",
-            "--num-cpus=2",
-            "--include-dashboard=false",
-            f"--temp-dir={folder}",
-            "--object-store-memory=83886080",
-            "--disable-usage-stats",
-        ],
-        env={**os.environ, **token, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    sockets = folder / "session_latest" / "sockets" / "raylet"
-    wait_until(lambda: sockets.exists() or head.poll() is not None, 60, "Ray to start")
-    assert head.poll() is None
-    yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **token}
-    children = psutil.Process(head.pid).children(recursive=True)
-    head.kill()
-    for child in children:
-        if is_running(child.pid):
-            child.kill()
-    head.wait()
-    end_holders(folder)
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    """The settings that join a cluster of one node."""
+    ray = OtherRay()
+    yield ray.settings
+    ray.close()
 
 
 def test_an_attempt_on_a_joined_cluster_is_not_interrupted_by_the_services_death(

@@ -31,9 +31,9 @@ def test_the_queue_is_in_the_order_of_priority_then_time_then_id(store: JobStore
     }
     running(store, at_s=0, priority=100)
     expected = [ids[name] for name in ("high", "a", "b", "late", "low")]
-    assert [job.id for job in store.queued()] == expected
-    assert [job.id for job in store.queued(limit=2)] == expected[:2]
-    assert [store.ahead_of(job) for job in store.queued()] == [0, 1, 2, 3, 4]
+    assert [job.id for job in store.startable()] == expected
+    assert [job.id for job in store.startable(limit=2)] == expected[:2]
+    assert [store.ahead_of(job) for job in store.startable()] == [0, 1, 2, 3, 4]
 
 
 def test_every_state_is_counted(store: JobStore) -> None:

@@ -51,7 +51,7 @@ def test_the_same_key_and_body_give_the_stored_job(store: JobStore) -> None:
     first, second = job(), job()
     assert store.add(first, Idempotency("k", "body")) == (first, True)
     assert store.add(second, Idempotency("k", "body")) == (first, False)
-    assert [kept.id for kept in store.queued()] == [first.id]
+    assert [kept.id for kept in store.startable()] == [first.id]
 
 
 def test_a_replay_shows_the_job_as_it_is_now(store: JobStore) -> None:
@@ -67,7 +67,7 @@ def test_the_same_key_with_another_body_is_refused_and_stores_nothing(store: Job
     store.add(first, Idempotency("k", "body"))
     with pytest.raises(IdempotencyConflict):
         store.add(job(), Idempotency("k", "another"))
-    assert [kept.id for kept in store.queued()] == [first.id]
+    assert [kept.id for kept in store.startable()] == [first.id]
 
 
 def test_one_key_at_the_same_moment_makes_one_job(store: JobStore) -> None:
@@ -75,7 +75,7 @@ def test_one_key_at_the_same_moment_makes_one_job(store: JobStore) -> None:
     outcomes = together(adds)
     assert sorted(created for _, created in outcomes) == [False] * 7 + [True]
     assert len({made.id for made, _ in outcomes}) == 1
-    assert len(store.queued()) == 1
+    assert len(store.startable()) == 1
 
 
 def test_a_job_that_cannot_be_stored_leaves_its_key_free(store: JobStore) -> None:

@@ -28,7 +28,7 @@ def test_starting_an_attempt_runs_the_job(store: JobStore) -> None:
     assert store.get(made.id) == changed
     assert store.attempts(made.id) == [first]
     assert store.running() == [changed]
-    assert store.queued() == []
+    assert store.startable() == []
     event = store.events(made.id)[-1]
     assert (event.kind, event.attempt, event.data["state"]) == ("state", 1, "running")
 

@@ -44,7 +44,7 @@ def test_a_queued_job_is_paused_and_resumed_at_once(store: JobStore) -> None:
     assert stopped.ended_at is None
     assert last_state(store, made) == (0, "paused", "paused")
     assert store.request_pause(made.id) == stopped
-    assert store.queued() == store.startable() == []
+    assert store.startable() == []
     again = store.resume(made.id)
     assert (again.state, again.reason, again.version) == (JobState.QUEUED, Reason.RESUMED, 3)
     assert last_state(store, made) == (0, "queued", "resumed")
@@ -192,7 +192,7 @@ def test_a_job_in_its_back_off_starts_later_and_holds_up_nobody(store: JobStore)
     assert waiting.not_before == SOON
     behind = queued(store)
     assert store.startable() == [behind]
-    assert [job.id for job in store.queued()] == [lost.id, behind.id]
+    assert store.get(lost.id).state is JobState.QUEUED
     assert store.ahead_of(behind) == 0
     # A pause and a resume end the back-off, and so does its time.
     store.request_pause(lost.id)

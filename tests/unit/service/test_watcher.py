@@ -47,7 +47,7 @@ def test_a_job_that_waits_says_for_what(service: Service) -> None:
     job = service.jobs.get(waiting.id)
     assert job.reason is Reason.WAITING_FOR_RESOURCES
     assert "1 core" in job.message
-    assert service.training.ahead_of(job) == 0
+    assert service.jobs.ahead_of(job) == 0
     service.training.cancel(running.id)
     assert service.run_to_end(waiting).state is JobState.SUCCEEDED
 

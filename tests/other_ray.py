@@ -1,0 +1,73 @@
+"""A Ray cluster of one node that somebody else started, as far as the service knows."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from service.cluster.reap import end_holders, holders
+from tests.e2e.processes import ROOT, wait_until
+from tests.s3_servers import free_ports
+
+
+class OtherRay:
+    """It can be killed and started again on its address; ``settings`` join it.
+
+    ``token`` is for a process that has joined another Ray with it already.
+    """
+
+    def __init__(self, cpus: int = 2, token: str | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="st-ray-"))
+        (self.port,) = free_ports(1)
+        self._cpus = cpus
+        self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or secrets.token_hex(32)}
+        self.settings = {"RAY_ADDRESS": f"127.0.0.1:{self.port}", **self._token}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, on the same address as before."""
+        temporary = self.folder / secrets.token_hex(2)
+        self._head = subprocess.Popen(
+            [
+                *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"),
+                *(f"--port={self.port}", f"--num-cpus={self._cpus}"),
+                *("--include-dashboard=false", f"--temp-dir={temporary}"),
+                *("--object-store-memory=83886080", "--disable-usage-stats"),
+            ],
+            env={**os.environ, **self._token, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        sockets = temporary / "session_latest" / "sockets" / "raylet"
+        wait_until(lambda: sockets.exists() or self._head.poll() is not None, 60, "Ray to start")
+        assert self._head.poll() is None
+
+    def pids(self) -> frozenset[int]:
+        """Its processes, the executors' included."""
+        found = {self._head.pid}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self._head.pid).children(recursive=True)
+            found |= {child.pid for child in children}
+        return frozenset(found | {holder.pid for holder in holders(self.folder)})
+
+    def bury(self) -> None:
+        """End it by its process ids, or what is left of it."""
+        pids = self.pids()
+        self._head.kill()
+        for pid in pids - {self._head.pid}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+        self._head.wait()
+        end_holders(self.folder)
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.bury()
+        shutil.rmtree(self.folder, ignore_errors=True)
