@@ -1,5 +1,6 @@
-"""How much memory this process has had at most, as the kernel counts it."""
+"""The memory of this process: the most that it has had, and what it no longer needs."""
 
+import ctypes
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -27,3 +28,10 @@ def forget_peak() -> None:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:
         return
+
+
+def give_back() -> None:
+    """Return memory that is free to the kernel, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

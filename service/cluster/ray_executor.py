@@ -21,7 +21,7 @@ from ray.util.placement_group import get_current_placement_group, remove_placeme
 
 from service.cluster.base import LossCause
 from workers.errors import StoreError
-from workers.memory import forget_peak
+from workers.memory import forget_peak, give_back
 
 if TYPE_CHECKING:
     from workers.parallel import Meeting, Seat
@@ -131,6 +131,8 @@ class Executor:
             self._detail = f"its outcome could not be written: {error}"
             self._cause = "store_unreachable"
             raise
+        finally:
+            give_back()  # for as long as this process is a spare
 
     def _watch(self) -> None:
         while True:

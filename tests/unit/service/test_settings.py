@@ -56,6 +56,15 @@ def test_an_own_ray_gets_a_token_of_its_own_and_a_joined_one_the_users() -> None
     assert joined["RAY_AUTH_TOKEN"] == "the cluster's"
 
 
+def test_memory_for_the_next_step_is_kept_unless_the_user_says_otherwise() -> None:
+    unset: dict[str, str] = {}
+    prepare_ray_environment(False, unset)
+    assert unset["MALLOC_ARENA_MAX"] == "1"
+    chosen = {"MALLOC_ARENA_MAX": "8"}
+    prepare_ray_environment(False, chosen)
+    assert chosen["MALLOC_ARENA_MAX"] == "8"
+
+
 def test_a_store_in_s3_crosses_to_other_nodes_with_its_options_and_no_secret() -> None:
     settings = Settings.from_environment(
         {

@@ -1,0 +1,40 @@
+"""What a process keeps and gives back; in a process of its own, whose allocator is set up so."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from service.settings import ALLOCATION
+
+ROOT = Path(__file__).parents[3]
+
+PROGRAM = """
+from pathlib import Path
+from workers.memory import give_back
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+blocks = [bytearray(b"x") * (1 << 20) for _ in range(200)]
+pin = bytearray(100)
+held = resident_mib()
+del blocks
+kept = resident_mib()
+give_back()
+print(held - kept, kept - resident_mib())
+"""
+
+
+def test_memory_is_kept_for_the_next_step_and_given_back_at_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env={**os.environ, **ALLOCATION},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    freed_at_once, given_back = map(int, done.stdout.split())
+    assert freed_at_once < 10
+    assert given_back > 150
