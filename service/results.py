@@ -10,6 +10,7 @@ from service.errors import (
     FieldError,
     InvalidQuery,
     NotReady,
+    OtherTrainer,
     ResultNotFound,
 )
 from service.jobs import (
@@ -24,6 +25,7 @@ from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactNotFound, StoreError
 from workers.kinds import AnySpec, first_checkpoint
+from workers.spec import IcaSpec
 
 GRIDS = "grids/"
 PRESIGNED_S = 600
@@ -147,7 +149,12 @@ class Results:
         )
 
     def grids(self, job_id: str) -> list[ArtifactInfo]:
-        """The sample grids that were written during training, by step."""
+        """The sample grids that were written during training, by step; raises OtherTrainer."""
+        if isinstance(self._jobs.get(job_id).spec, IcaSpec):
+            raise OtherTrainer(
+                "the job's trainer is ica, which draws no grids; GET the job's artifacts for its "
+                "plots"
+            )
         grids = [
             a for a in self.artifacts(job_id) if a.name.startswith(GRIDS) and a.step is not None
         ]

@@ -116,6 +116,23 @@ class IcaModel:
         """Posterior means and variances of the sources behind data (n, X)."""
         return infer(rows, self)
 
+    def arrays(self) -> dict[str, Matrix]:
+        """The matrices and the mean as NumPy arrays."""
+        found = {
+            "mixing": self.mixing,
+            "unmixing": self.unmixing,
+            "mean": self.mean,
+            "fastica_mixing": self.fastica_mixing,
+        }
+        if self.true_mixing is not None:
+            found["true_mixing"] = self.true_mixing
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    def posterior(self, rows: Matrix) -> tuple[Matrix, Matrix]:
+        """Means and variances of the sources behind data (n, X), (n, Z) each."""
+        found = self.sources(torch.from_numpy(rows))
+        return found.mean.numpy(), found.variance.numpy()
+
     def noise(self, n: int, seed: int) -> Array:
         """γ·N(0, I), (n, X)."""
         x, scale = self.mixing.shape[0], math.sqrt(self.noise_variance)
