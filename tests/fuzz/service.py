@@ -75,8 +75,9 @@ class Fuzzed:
     """A service at work, and what there is to ask for.
 
     ``known`` maps the beginning of a path of the OpenAPI document, up to a parameter, to values of
-    that parameter that lead to something. ``kept`` are those that no request may delete, as others
-    ask for them; ``spare`` may be deleted in their place.
+    that parameter that lead to something; a whole path goes before its beginning. ``kept`` are
+    those that no request may delete, as others ask for them; ``spare`` may be deleted in their
+    place.
     """
 
     app: FastAPI
@@ -89,6 +90,8 @@ class Fuzzed:
     def values(self, path: str, parameter: str) -> list[str]:
         """Values of a path's parameter; AssertionError where there are none."""
         beginning = path[: path.index(f"{{{parameter}}}") + len(parameter) + 2]
+        if path in self.known and path.count("{") == 1:
+            beginning = path
         assert beginning in self.known, (
             f"nothing is known for {beginning}: make something that it leads to in {__name__}"
         )
@@ -155,7 +158,12 @@ def _things(http: TestClient) -> dict[str, list[str]]:
     succeeded = [_ended(http, spec, "succeeded") for spec in specs]
     job = f"/v1/jobs/{succeeded[0]}"
     checkpoints = http.get(f"{job}/checkpoints").json()["checkpoints"]
+    of_a_mixture = {
+        f"/v1/jobs/{{job_id}}/{what}": [succeeded[-1], succeeded[0]]
+        for what in ("mixing", "unmixing", "sources")
+    }
     return {
+        **of_a_mixture,
         "/v1/jobs/{job_id}": [*succeeded, _ended(http, TOO_LONG, "failed"), _paused(http)],
         "/v1/jobs/{job_id}/checkpoints/{checkpoint}": [
             "latest",
