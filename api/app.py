@@ -15,6 +15,7 @@ from api import (
     jobs,
     lifecycle,
     logs,
+    mixing,
     reconstructions,
     results,
     retention,
@@ -115,6 +116,7 @@ def _application(settings: Settings) -> _App:
         samples,
         reconstructions,
         interpolations,
+        mixing,
         trainers,
         health,
     ):

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from api import (
     dataset_commands,
     explain_command,
+    ica_commands,
     lifecycle_commands,
     picture_commands,
     retention_commands,
@@ -39,6 +40,7 @@ app.add_typer(explain_command.app)
 app.add_typer(lifecycle_commands.app)
 app.add_typer(dataset_commands.app)
 app.add_typer(picture_commands.app)
+app.add_typer(ica_commands.app)
 app.add_typer(retention_commands.app)
 ID_WIDTH = len("job-0123456789abcdef")
 

@@ -12,6 +12,7 @@ from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
 from service.logs import Logs
+from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions
 from service.sampling import Sampling
@@ -28,6 +29,7 @@ class Services:
     results: Results
     logs: Logs
     sampling: Sampling
+    mixing: Mixing
     datasets: Datasets
     catalogue: Catalogue
     feed: Feed

@@ -27,7 +27,8 @@ SEED_MAX = 2**53 - 1
 PNG, NPZ, JSON = "image/png", "application/x-npz", "application/json"
 Form = Literal["png", "npz", "json"]
 _FORMS: Mapping[str, Form] = {PNG: "png", NPZ: "npz", JSON: "json"}
-_TYPES = {form: media_type for media_type, form in _FORMS.items()}
+CSV = "text/csv"
+_TYPES: Mapping[str, str] = {form: media_type for media_type, form in _FORMS.items()} | {"csv": CSV}
 # Numbers in all arrays of an answer; as text each takes ten times the room.
 VALUES_MAX: Mapping[Form, int] = {"png": 1 << 25, "npz": 1 << 25, "json": 1 << 21}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -108,7 +109,7 @@ def send_drawing(
     address: tuple[str, str],
     choice: str,
     source: CheckpointInfo,
-    form: Form,
+    form: Form | Literal["csv"],
     query: Mapping[str, str | int],
     etag: str,
     draw: Callable[[], bytes | str],

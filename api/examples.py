@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from api.ica_examples import ICA_EXAMPLES
+
 _AT = "2026-01-02T03:04:05Z"
 _JOB = "/v1/jobs/job-5f0c2b9e6f5a4d7c"
 _DIGEST = "sha256:" + "3a" * 32
@@ -273,6 +275,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "y": [[1.06, 0.21]],
         "z": [[-0.61]],
         "g": [[0.97, 0.19]],
+        "rmse": 0.0158,
     },
     "InterpolationsBody": {
         "checkpoint": "00000540",
@@ -287,6 +290,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "g": [[[0.98, 0.17], [-0.34, 0.94]]],
         "x": None,
     },
+    **ICA_EXAMPLES,
     "SweepBody": _SWEEP,
     "DatasetList": {"datasets": [_DATASET, _UPLOAD]},
     "DatasetBody": _UPLOAD,

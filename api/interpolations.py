@@ -41,6 +41,7 @@ STEPS_MAX = 64
         "lines in a plot); arrays ``z`` and ``g``, between data also ``x``, in an npz file; or "
         "numbers.",
         SERVICE_PROBLEMS[errors.ResultNotFound],
+        SERVICE_PROBLEMS[errors.OtherTrainer],
     ),
 )
 def get_interpolations(
@@ -81,7 +82,7 @@ def get_interpolations(
     """Decode the latents along paths; path i depends on the seed and i alone."""
     form = chosen_form(request, format)
     _check_frames(n, steps, form)
-    source = services.sampling.source(job_id, checkpoint)
+    source = services.sampling.path_source(job_id, checkpoint)
     wanted = InterpolationRequest(n=n, seed=seed, steps=steps, between=between, path=path)
 
     def draw() -> bytes | str:

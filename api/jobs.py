@@ -21,6 +21,7 @@ from api.errors import (
     documented,
 )
 from api.examples import REQUEST
+from api.ica_examples import ICA_REQUEST
 from api.routes import StrictRoute
 from service import errors
 from service.jobs import Job, JobFilter, JobRequest, JobState, Labels
@@ -106,7 +107,16 @@ def etag_of(job: Job) -> dict[str, str]:
         ),
     },
     openapi_extra={
-        "requestBody": {"content": {"application/json": {"example": REQUEST}}},
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "examples": {
+                        "delta_vae": {"value": REQUEST},
+                        "ica": {"value": ICA_REQUEST},
+                    }
+                }
+            }
+        },
     },
 )
 def submit_job(

@@ -7,7 +7,7 @@ _NEW_JOB = {"job_id": "$response.body#/id"}
 _JOB_OPERATIONS = (
     *("get_job", "get_job_spec", "get_job_events", "get_logs", "get_metrics"),
     *("list_checkpoints", "list_grids", "list_artifacts", "get_samples", "get_filmstrip"),
-    *("get_reconstructions", "get_interpolations"),
+    *("get_reconstructions", "get_interpolations", "get_mixing", "get_unmixing"),
     *("cancel_job", "pause_job", "resume_job", "retry_job", "fork_job", "delete_job"),
 )
 _FORKED = {"job_id": "$response.body#/job/id"}

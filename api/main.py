@@ -24,6 +24,7 @@ from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
 from service.logs import Logs
+from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
@@ -82,6 +83,7 @@ def running_services(
         results=results,
         logs=logs,
         sampling=sampling,
+        mixing=Mixing(results, sampling),
         datasets=datasets,
         catalogue=Catalogue(),
         feed=feed,

@@ -14,6 +14,7 @@ from service.errors import FieldError
 
 Schema = Mapping[str, Any]
 ERRORS_MAX = 20  # what a person can read; the rest shows when these are mended
+_TRAINER_KIND = "trainer_kind"  # the specs of trainers are told apart by what is within
 _UNION_KINDS = ("union_tag_invalid", "union_tag_not_found", "dataset_kind")
 
 
@@ -76,21 +77,29 @@ def _explain(problem: Mapping[str, Any], place: _Place, root: Schema) -> FieldEr
         allowed = sorted(_resolve(place.parent, root).get("properties", {}))
         message = f"unknown key {_shown(place.keys[-1])}; {nearest(place.keys[-1], allowed)}"
         return FieldError(pointer(place.keys), message)
+    if kind == _TRAINER_KIND:
+        return _explain_trainer(place, root)
     if kind in _UNION_KINDS:
-        return _explain_union(place, root)
+        return _explain_union(place.keys, place.value, _kinds_of(place.schema, root))
     return FieldError(pointer(place.keys), plain_message(problem))
 
 
-def _explain_union(place: _Place, root: Schema) -> FieldError:
-    kinds = [kind for branch in _branches(place.schema, root) for kind in _kinds(branch)]
-    if not isinstance(place.value, dict):
-        return FieldError(pointer(place.keys), f"must be an object with a kind: {', '.join(kinds)}")
+def _explain_trainer(place: _Place, root: Schema) -> FieldError:
+    """The branches of a spec are known by their trainers, each of which may be a union too."""
+    trainers = [branch["properties"]["trainer"] for branch in _branches(place.schema, root)]
+    kinds = [kind for trainer in trainers for kind in _kinds_of(_resolve(trainer, root), root)]
+    return _explain_union((*place.keys, "trainer"), _child(place.value, "trainer"), kinds)
+
+
+def _explain_union(keys: tuple[str | int, ...], value: Any, kinds: Sequence[str]) -> FieldError:
+    if not isinstance(value, dict):
+        return FieldError(pointer(keys), f"must be an object with a kind: {', '.join(kinds)}")
     message = f"must be one of: {', '.join(kinds)}"
-    if "kind" not in place.value:
+    if "kind" not in value:
         message = f"is required; {message}"
-    elif difflib.get_close_matches(str(place.value["kind"]), kinds, n=1):
-        message += f"; {nearest(place.value['kind'], kinds)}"
-    return FieldError(pointer((*place.keys, "kind")), message)
+    elif difflib.get_close_matches(str(value["kind"]), kinds, n=1):
+        message += f"; {nearest(value['kind'], kinds)}"
+    return FieldError(pointer((*keys, "kind")), message)
 
 
 def _shown(key: object) -> str:
@@ -141,6 +150,12 @@ def _branches(schema: Schema, root: Schema) -> list[Schema]:
     return [_resolve(branch, root) for branch in schema.get("oneOf", ())]
 
 
+def _kinds_of(schema: Schema, root: Schema) -> list[str]:
+    """The kinds of a union, or the one of a model that stands alone."""
+    branches = _branches(schema, root) or [schema]
+    return [kind for branch in branches for kind in _kinds(branch)]
+
+
 def _kinds(branch: Schema) -> list[str]:
     kind = branch["properties"]["kind"]
     return list(kind.get("enum", (kind.get("const"),)))
@@ -151,6 +166,8 @@ def _branch(schema: Schema, tag: object, value: object, root: Schema) -> Schema:
     mapping = schema.get("discriminator", {}).get("mapping", {})
     if tag in mapping:
         return _resolve({"$ref": mapping[tag]}, root)
+    if any(branch.get("$ref") == f"#/$defs/{tag}" for branch in schema["oneOf"]):
+        return _resolve({"$ref": f"#/$defs/{tag}"}, root)
     named = value.get("kind") if isinstance(value, dict) else None
     branches = _branches(schema, root)
     return next((b for b in branches if named in _kinds(b)), branches[0])

@@ -97,4 +97,5 @@ def _body(
         y=found.y.tolist(),
         z=found.z.tolist(),
         g=found.g.tolist(),
+        rmse=drawn.rmse,
     )

@@ -31,12 +31,17 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
-def job_links(job_id: str) -> dict[str, str]:
-    """The paths of what belongs to a job."""
+_OF_NETWORKS = ("interpolations", "grids", "filmstrip")
+_OF_ICA = ("mixing", "unmixing", "sources")
+
+
+def job_links(job_id: str, trainer: str) -> dict[str, str]:
+    """The paths of what belongs to a job of that kind of trainer."""
     path = job_path(job_id)
     names = (
         *("spec", "explain", "logs", "events", "metrics", "checkpoints"),
-        *("samples", "reconstructions", "interpolations", "grids", "filmstrip", "artifacts"),
+        *("samples", "reconstructions", "artifacts"),
+        *(_OF_ICA if trainer == "ica" else _OF_NETWORKS),
     )
     return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
 
@@ -91,7 +96,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "ended_at": job.ended_at,
-        "links": job_links(job.id) | _parent_link(job.parent),
+        "links": job_links(job.id, job.spec.trainer.kind) | _parent_link(job.parent),
     }
 
 

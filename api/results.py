@@ -132,7 +132,7 @@ def get_weights(
     operation_id="list_grids",
     summary="Sample grids written during training",
     response_model=bodies.GridList,
-    responses=documented(_MISSING_JOB, INVALID_QUERY),
+    responses=documented(_MISSING_JOB, SERVICE_PROBLEMS[errors.OtherTrainer], INVALID_QUERY),
 )
 def list_grids(job_id: JobId, services: Given) -> Response:
     """List the grids by step; all show the same latents."""

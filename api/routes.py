@@ -72,11 +72,12 @@ class StrictRoute(APIRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         if not hasattr(self, "_strict_json"):
-            self._strict_json = _parse(await self.body())
+            self._strict_json = plain_json(await self.body())
         return self._strict_json
 
 
-def _parse(content: bytes) -> Any:
+def plain_json(content: bytes) -> Any:
+    """The value of a body of plain JSON; raises RefusedError."""
     try:
         value = json.loads(
             content.decode(), object_pairs_hook=_once_each, parse_float=_integer_where_it_is_one
@@ -155,6 +156,13 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
     ]
     if found:
         raise RefusedError(INVALID_QUERY, f"{found[0].pointer}: {found[0].message}", errors=found)
+
+
+def content_type(request: Request) -> str:
+    """The media type of the body, without parameters; empty where none is given."""
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    return message.get_content_type() if request.headers.get("content-type") else ""
 
 
 def _check_content_type(request: Request) -> None:

@@ -102,6 +102,7 @@ def _body(samples: Samples, source: CheckpointInfo, wanted: SampleRequest) -> bo
         **documented(
             SERVICE_PROBLEMS[errors.JobNotFound],
             SERVICE_PROBLEMS[errors.CheckpointNotFound],
+            SERVICE_PROBLEMS[errors.OtherTrainer],
             INVALID_QUERY,
         ),
     },

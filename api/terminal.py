@@ -13,6 +13,7 @@ from api.bodies import LogLineBody
 
 PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
+DRAWN = (*TOYS, "laplace-ica")
 
 
 def terminal() -> Console:
@@ -44,7 +45,7 @@ def dataset_ref(name: str | None) -> dict[str, str] | None:
     """A spec's data set from its name."""
     if name is None:
         return None
-    return {"kind": name} if name in TOYS else {"name": name}
+    return {"kind": name} if name in DRAWN else {"name": name}
 
 
 def integers(flag: str, text: str | None) -> list[int] | None:

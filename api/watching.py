@@ -1,5 +1,7 @@
 """A job's events as a progress bar: loss, epoch, time to the end."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -48,7 +50,7 @@ def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> N
                 left=_time_left(data["eta_s"]),
             )
         case "metrics":
-            loss = data["values"].get("loss_nats")
+            loss = _loss(data["values"])
             if loss is not None:
                 progress.update(task, loss=f"{loss:.2f}")
         case "notice":
@@ -62,3 +64,9 @@ def _time_left(eta_s: float | None) -> str:
         return ""
     minutes, seconds = divmod(round(eta_s), 60)
     return f"{minutes}:{seconds:02d} left"
+
+
+def _loss(values: Mapping[str, float | None]) -> float | None:
+    """The loss in nats a datum; of a fit it is the evidence's negative."""
+    evidence = values.get("log_evidence_nats")
+    return values.get("loss_nats") if evidence is None else -evidence

@@ -20,7 +20,7 @@ from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
 from service.reports import Reports
 from service.starting import Starter
-from service.verdicts import judge
+from service.verdicts import ENDS, judge
 from workers.artifacts import ArtifactStore
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
@@ -267,7 +267,7 @@ class Attempts:
         if outcome.detail is not None:
             log.error("%s attempt %d:\n%s", job.id, attempt.number, outcome.detail)
         same_session = attempt.session == self._cluster.session
-        clean = outcome.reason in ("completed", "stopped_early")
+        clean = ENDS[outcome.reason] is JobState.SUCCEEDED
         if same_session and not clean:
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from service.errors import UnknownTrainer
-from workers.spec import GradientTrainer, TrainerSpec, TrainSpec
+from workers.spec import GradientTrainer, Ica, IcaSpec, TrainerSpec, TrainSpec
 
-_TITLES = {"delta_vae": "δ-VAE, trained by spread divergence", "vae": "VAE, the baseline"}
+_TITLES = {
+    "delta_vae": "δ-VAE, trained by spread divergence",
+    "vae": "VAE, the baseline",
+    "ica": "Linear ICA, fitted by spread EM",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Catalogue:
         if model is None:
             known = ", ".join(_models())
             raise UnknownTrainer(f"there is no trainer {trainer!r}; the trainers are {known}")
-        schema = TrainSpec.model_json_schema()
+        schema = (IcaSpec if model is Ica else TrainSpec).model_json_schema()
         schema["properties"]["trainer"] = {"$ref": f"#/$defs/{model.__name__}"}
         schema["title"] = f"TrainSpec of {trainer}"
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -48,8 +52,8 @@ class Catalogue:
         return schema
 
 
-def _models() -> dict[str, type[GradientTrainer]]:
-    models = get_args(get_args(TrainerSpec)[0])
+def _models() -> dict[str, type[GradientTrainer | Ica]]:
+    models = (*get_args(get_args(TrainerSpec)[0]), Ica)
     return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
 
 

@@ -24,7 +24,7 @@ def beyond(ceiling: Capacity, wanted: Resources, worker_memory_bytes: int) -> li
                 "/spec/trainer",
                 f"needs about {worker_memory_bytes / 1e9:.1f} GB of memory, and the largest "
                 f"node has {memory_bytes / 1e9:.1f} GB; choose a smaller network, "
-                "batch_size, noise_samples or importance_samples",
+                "batch_size, noise_samples or importance_samples, or less data",
             )
         )
     places = ceiling.places(wanted, worker_memory_bytes)

@@ -42,7 +42,7 @@ from workers.errors import (
 )
 from workers.intake import Limits
 from workers.intake.process import take_in_apart
-from workers.spec import NamedDataset, ToyDataset
+from workers.spec import AnyDataset, NamedDataset
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVE_BYTES = 256 << 20  # left free on the disk that uploads come to
@@ -162,12 +162,13 @@ class Datasets:
             raise DatasetNotFound(f"there is no data set {name!r}; GET /v1/datasets lists them")
         return _entry(upload)
 
-    def describe(self, ref: NamedDataset | ToyDataset) -> DatasetInfo:
+    def describe(self, ref: AnyDataset) -> DatasetInfo:
         """What a spec refers to: a name's content now, or the content that it pins.
 
-        Raises UnknownDataset, DatasetUnavailable, NotReady.
+        Raises UnknownDataset, DatasetUnavailable, NotReady, and SpecMismatch for data that cannot
+        be drawn.
         """
-        if isinstance(ref, ToyDataset) or ref.name in built_in_names():
+        if not isinstance(ref, NamedDataset) or ref.name in built_in_names():
             return describe(ref, self._cache_dir)
         upload = self._jobs.upload(ref.name)
         if upload is not None and ref.digest in (None, upload.facts.digest):
@@ -278,7 +279,7 @@ class Datasets:
             self._artifacts.delete(data_key(digest))
 
 
-def is_upload(ref: NamedDataset | ToyDataset) -> bool:
+def is_upload(ref: AnyDataset) -> bool:
     """Whether a reference is to an upload."""
     return isinstance(ref, NamedDataset) and ref.name not in built_in_names()
 

@@ -44,7 +44,14 @@ class InterpolationRequest:
     path: PathKind
 
 
-Request = SampleRequest | ReconstructionRequest | InterpolationRequest
+@dataclass(frozen=True, slots=True)
+class MatrixRequest:
+    """Which matrix of an ``ica`` job's checkpoint."""
+
+    what: Literal["mixing", "unmixing"]
+
+
+Request = SampleRequest | ReconstructionRequest | InterpolationRequest | MatrixRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class Samples:
 
     def npz(self) -> bytes:
         """A NumPy archive with the one array ``samples``."""
-        return _archive({"samples": self.array})
+        return archive({"samples": self.array})
 
     def rows(self) -> list[Any]:
         """The samples as nested lists of numbers."""
@@ -76,6 +83,11 @@ class DrawnReconstructions:
     is_image: bool
     noise_scale: float
 
+    @property
+    def rmse(self) -> float:
+        """Root of the mean square of g − x."""
+        return float(np.sqrt(np.square(self.found.g - self.found.x).mean()))
+
     def png(self) -> bytes:
         """Data, what the encoder saw, and reconstructions, in rows or panels with these words."""
         noise = f" + noise, std {self.noise_scale:.3g}" if self.noise_scale else ", without noise"
@@ -89,7 +101,7 @@ class DrawnReconstructions:
     def npz(self) -> bytes:
         """A NumPy archive with the arrays ``x``, ``y``, ``z`` and ``g``."""
         found = self.found
-        return _archive({"x": found.x, "y": found.y, "z": found.z, "g": found.g})
+        return archive({"x": found.x, "y": found.y, "z": found.z, "g": found.g})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +118,11 @@ class DrawnInterpolations:
     def npz(self) -> bytes:
         """A NumPy archive with the arrays ``z`` and ``g``, and ``x`` between data."""
         arrays = {"z": self.found.z, "g": self.found.g}
-        return _archive(arrays if self.found.x is None else {**arrays, "x": self.found.x})
+        return archive(arrays if self.found.x is None else {**arrays, "x": self.found.x})
 
 
-def _archive(arrays: Mapping[str, Array]) -> bytes:
+def archive(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The arrays as the bytes of an npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

@@ -3,11 +3,11 @@
 ::
 
     ServiceError
-    ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, UnknownTrainer,
-    │                         DatasetNotFound
+    ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, OtherTrainer,
+    │                         UnknownTrainer, DatasetNotFound
     ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
     │                         DatasetExists, DatasetChanged, DatasetInUse, SweepRunning
-    ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset
+    ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset, InvalidData
     ├── ExceedsCapacity       more than this installation will ever have
     ├── OutOfStorage          the run or the upload would not fit into the free space
     ├── UploadTooLarge        more bytes than an upload may have
@@ -41,6 +41,10 @@ class CheckpointNotFound(NotFound):
 
 class ResultNotFound(NotFound):
     """The job has no such result; GET /v1/jobs/{id}/artifacts lists what it has."""
+
+
+class OtherTrainer(NotFound):
+    """Jobs of this trainer have no such result; GET /v1/jobs/{id} links to what there is."""
 
 
 class UnknownTrainer(NotFound):
@@ -130,6 +134,10 @@ class InvalidQuery(Invalid):
 
 class InvalidDataset(Invalid):
     """The upload is no data set; send npz, idx, csv, or a zip of PNG or JPEG pictures."""
+
+
+class InvalidData(Invalid):
+    """The posted data cannot be used; send N×X finite numbers, X being those of the job's data."""
 
 
 class ExceedsCapacity(Invalid):

@@ -28,8 +28,8 @@ from service.training import Training, request_digest
 from workers.artifacts import ArtifactStore, parent_prefix
 from workers.checkpoint import Manifest, parse_manifest
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
-from workers.fork import obstacles
-from workers.spec import Start, TrainSpec
+from workers.kinds import AnySpec, obstacles
+from workers.spec import Start
 
 
 class Forks:
@@ -101,7 +101,7 @@ class Forks:
             self._forget(parent)
         return job, is_new
 
-    def _checked(self, start: Start, manifest: Manifest, request: JobRequest) -> TrainSpec:
+    def _checked(self, start: Start, manifest: Manifest, request: JobRequest) -> AnySpec:
         """The resolved spec, or InvalidSpec with everything that keeps it from beginning so."""
         spec, info = self._training.checked(request)
         found = tuple(
@@ -132,7 +132,7 @@ class Forks:
             raise NotReady("the artifact store does not answer; try again soon") from error
 
 
-def fork_digest(spec: TrainSpec, start: Start, taken: str) -> str:
+def fork_digest(spec: AnySpec, start: Start, taken: str) -> str:
     """Identity of a fork's computation: its spec, what it takes over and the digest of that."""
     content = json.dumps({"spec": spec.digest(), "start": start, "taken": taken})
     return "sha256:" + hashlib.sha256(content.encode()).hexdigest()

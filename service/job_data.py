@@ -8,13 +8,13 @@ from service.errors import NotReady, ResultNotFound
 from workers.artifacts import ArtifactStore
 from workers.data import Dataset, load
 from workers.errors import DataError, StoreError
-from workers.spec import NamedDataset, ToyDataset
+from workers.spec import AnyDataset
 
 KEPT = 4  # large ones are mapped files; those in memory have some megabytes each
 LOADS_AT_ONCE = 2
 PATIENCE_S = 5.0  # the first load of a large data set takes minutes, and threads are few
 
-DatasetRef = NamedDataset | ToyDataset
+DatasetRef = AnyDataset
 
 
 class JobData:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers.events import Exit
-from workers.spec import Start, TrainSpec
+from workers.kinds import AnySpec
+from workers.spec import JobSpec, Start
 
 
 class JobState(StrEnum):
@@ -59,10 +60,18 @@ class Reason(StrEnum):
     # ended; the words of workers.events.OutcomeReason
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
+    CONVERGED = "converged"
+    ITERATION_LIMIT = "iteration_limit"
     INTERRUPTED = "interrupted"
     CANCELLED = "cancelled"
     DIVERGED = "diverged"
     INVALID = "invalid"
+    TOO_FEW_ROWS = "too_few_rows"
+    TOO_MANY_COMPONENTS = "too_many_components"
+    CONSTANT_COLUMNS = "constant_columns"
+    RANK_DEFICIENT = "rank_deficient"
+    COLLAPSED_COMPONENT = "collapsed_component"
+    NOT_A_NUMBER = "not_a_number"
     DATA_UNAVAILABLE = "data_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     STORE_UNREACHABLE = "store_unreachable"
@@ -142,7 +151,7 @@ class JobRequest(_Request):
     """Bounds on the job."""
     retention: Retention = Retention()
     """How long it is kept after its end."""
-    spec: TrainSpec
+    spec: JobSpec
     """What is computed."""
 
 
@@ -221,7 +230,7 @@ class Job:
     labels: Mapping[str, str]
     priority: int
     limits: Limits
-    spec: TrainSpec
+    spec: AnySpec
     spec_digest: str
     state: JobState
     reason: Reason

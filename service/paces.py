@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from service.jobs import Attempt, Job, JobState
 from service.jobstore import JobStore
-from workers.spec import TrainSpec
+from workers.kinds import AnySpec, epochs, is_open_ended
 
 LOOKED_AT = 50  # attempts, the latest
 TAKEN = 5  # of those that are alike
@@ -32,7 +32,8 @@ _Work = tuple[object, ...]  # what makes two jobs alike
 class Pace:
     """What attempts of like jobs took: medians over ``attempts`` of them.
 
-    ``start_s`` is from the attempt's beginning to its first step.
+    ``start_s`` is from the attempt's beginning to its first step. A run that ends when it has
+    converged counts as one epoch.
     """
 
     attempts: int
@@ -40,9 +41,13 @@ class Pace:
     start_s: float
     steps_per_epoch: float
 
-    def duration_s(self, epochs: int, done: int = 0) -> float:
+    def trained_s(self, spec: AnySpec) -> float:
+        """Seconds that all steps of a run take."""
+        return epochs(spec) * self.steps_per_epoch / self.steps_per_s
+
+    def duration_s(self, spec: AnySpec, done: int = 0) -> float:
         """Seconds from the start to the end of a run of which ``done`` steps are done."""
-        left = max(epochs * self.steps_per_epoch - done, 0.0)
+        left = max(epochs(spec) * self.steps_per_epoch - done, 0.0)
         return self.start_s + left / self.steps_per_s
 
 
@@ -55,7 +60,7 @@ class Paces:
         self._seen_at = float("-inf")
         self._seen: list[tuple[_Work, Job, Attempt]] = []
 
-    def of_its_like(self, spec: TrainSpec, but: str | None = None) -> Pace | None:
+    def of_its_like(self, spec: AnySpec, but: str | None = None) -> Pace | None:
         """The pace of jobs like this, the job ``but`` left out; None where none was measured."""
         found = [
             (job, attempt, rate)
@@ -70,10 +75,13 @@ class Paces:
             if attempt.first_step_at is not None
         ]
         of_epoch = [
-            job.progress.total_steps / job.spec.trainer.epochs
+            job.progress.total_steps / epochs(job.spec)
             for job, _, _ in found
             if job.progress is not None
+            and (job.state is JobState.SUCCEEDED or not is_open_ended(job.spec))
         ]
+        if not of_epoch:
+            return None
         return Pace(
             attempts=len(found),
             steps_per_s=statistics.median(rate for _, _, rate in found),
@@ -90,7 +98,7 @@ class Paces:
         ]
         return (statistics.median(starts), len(starts)) if starts else None
 
-    def like(self, spec: TrainSpec, but: str | None = None) -> list[tuple[Job, Attempt]]:
+    def like(self, spec: AnySpec, but: str | None = None) -> list[tuple[Job, Attempt]]:
         """The latest attempts of jobs like this."""
         work = _work(spec)
         return [
@@ -123,6 +131,8 @@ def remaining_s(job: Job, attempt: Attempt) -> float | None:
     """Seconds to the end of a running job at its own pace; None where that cannot be told."""
     if job.state is not JobState.RUNNING or job.cancel_requested or job.pause_requested:
         return None
+    if is_open_ended(job.spec):
+        return None
     rate = steps_per_s(attempt)
     if rate is None or job.progress is None or attempt.heard_at is None:
         return None
@@ -133,7 +143,7 @@ def remaining_s(job: Job, attempt: Attempt) -> float | None:
     return max(left / rate - silence_s, 0.0)
 
 
-def _work(spec: TrainSpec) -> _Work:
+def _work(spec: AnySpec) -> _Work:
     return (
         spec.dataset,
         spec.resources,

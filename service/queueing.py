@@ -14,7 +14,8 @@ from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.jobs import Job
 from service.jobstore import JobStore
 from service.paces import Paces, remaining_s
-from workers.spec import Resources, TrainSpec
+from workers.kinds import AnySpec
+from workers.spec import Resources
 
 PLAYED = 50  # queued jobs that are played through; behind more of them nothing is said
 _NOBODY = "~"  # behind every id
@@ -90,7 +91,7 @@ class Queueing:
         starts_at, basis = self._start(asks, others, now)
         return Standing(ahead, not_before, starts_at, basis)
 
-    def standing_of_a_new_one(self, spec: TrainSpec, priority: int) -> Standing:
+    def standing_of_a_new_one(self, spec: AnySpec, priority: int) -> Standing:
         """Where a job would stand that was submitted now."""
         ahead, now = self._jobs.turns.ahead_of_a_new_one(priority), datetime.now(UTC)
         if ahead > PLAYED:
@@ -112,7 +113,7 @@ class Queueing:
         if like is not None:
             done = job.progress.step if job.progress is not None else 0
             waited_s = (datetime.now(UTC) - attempt.created_at).total_seconds()
-            left_s = max(like.duration_s(job.spec.trainer.epochs, done) - waited_s, 0.0)
+            left_s = max(like.duration_s(job.spec, done) - waited_s, 0.0)
         return Holder(
             job_id=job.id,
             resources=job.spec.resources,
@@ -145,7 +146,7 @@ class Queueing:
     def _waiter(self, job: Job, now: datetime) -> Waiter:
         like = self.paces.of_its_like(job.spec, None)
         done = job.progress.step if job.progress is not None else 0
-        runs_s = None if like is None else like.duration_s(job.spec.trainer.epochs, done)
+        runs_s = None if like is None else like.duration_s(job.spec, done)
         due_s = 0.0
         if job.not_before is not None:
             due_s = max((job.not_before - now).total_seconds(), 0.0)

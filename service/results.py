@@ -10,6 +10,7 @@ from service.errors import (
     FieldError,
     InvalidQuery,
     NotReady,
+    OtherTrainer,
     ResultNotFound,
 )
 from service.jobs import (
@@ -23,7 +24,8 @@ from service.jobs import (
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactNotFound, StoreError
-from workers.spec import TrainSpec
+from workers.kinds import AnySpec, first_checkpoint
+from workers.spec import IcaSpec
 
 GRIDS = "grids/"
 PRESIGNED_S = 600
@@ -85,7 +87,7 @@ class Results:
         curves = self._jobs.metrics(job_id, names, at_most=CANDIDATES * max_points)
         return {name: downsample(curves.get(name, []), max_points) for name in names or known}
 
-    def spec(self, job_id: str) -> TrainSpec:
+    def spec(self, job_id: str) -> AnySpec:
         """The job's spec, with its data pinned."""
         return self._jobs.get(job_id).spec
 
@@ -147,7 +149,12 @@ class Results:
         )
 
     def grids(self, job_id: str) -> list[ArtifactInfo]:
-        """The sample grids that were written during training, by step."""
+        """The sample grids that were written during training, by step; raises OtherTrainer."""
+        if isinstance(self._jobs.get(job_id).spec, IcaSpec):
+            raise OtherTrainer(
+                "the job's trainer is ica, which draws no grids; GET the job's artifacts for its "
+                "plots"
+            )
         grids = [
             a for a in self.artifacts(job_id) if a.name.startswith(GRIDS) and a.step is not None
         ]
@@ -186,9 +193,5 @@ def _explained(name: str) -> Iterator[None]:
 def _none_yet(job: Job) -> str:
     if job.state in FINAL_STATES:
         return f"the job has ended ({job.state}) before its first checkpoint; submit it again"
-    spec = job.spec
-    due = min(spec.checkpoint_every_epochs, spec.trainer.epochs, *spec.checkpoint_at_epochs)
-    return (
-        f"the job has no checkpoint yet; the first one is due after epoch {due}"
-        f" (the job is {job.state})"
-    )
+    due = first_checkpoint(job.spec)
+    return f"the job has no checkpoint yet; the first one is due {due} (the job is {job.state})"

@@ -24,6 +24,7 @@ from service.errors import (
     FieldError,
     InvalidQuery,
     NotReady,
+    OtherTrainer,
     ServiceError,
 )
 from service.generators import GeneratorCache
@@ -37,6 +38,7 @@ from workers.generate import GENERATOR_VERSION, Generator
 from workers.images import filmstrip_png
 from workers.interpolate import between_data, between_latents
 from workers.reconstruct import reconstruct
+from workers.spec import IcaSpec
 
 CACHE_BYTES = 512 << 20
 VALUES_MAX = 1 << 25  # numbers in one answer
@@ -78,6 +80,12 @@ class Sampling:
         checkpoint = self._results.checkpoint(job_id, choice)
         return Source(checkpoint, self._results.spec(job_id).dataset)
 
+    def path_source(self, job_id: str, choice: str) -> Source:
+        """As :meth:`source`, for paths between latents; raises OtherTrainer where those say
+        nothing."""
+        self._require_networks(job_id, "paths between latents", "mixing")
+        return self.source(job_id, choice)
+
     def etag(
         self,
         checkpoint: CheckpointInfo,
@@ -103,7 +111,7 @@ class Sampling:
         Raises InvalidQuery where they would be more, CheckpointNotFound, NotReady, and
         ServiceError for a damaged checkpoint.
         """
-        generator = self._generator(checkpoint)
+        generator = self.generator(checkpoint)
         _check_values(generator, request.n, 1, values_max)
         array = generator.sample(request.n, request.seed, request.spread)
         return Samples(array, generator.is_image)
@@ -116,7 +124,7 @@ class Sampling:
         Raises InvalidQuery where they would be more, ResultNotFound where the job's data cannot be
         had here, and as :meth:`draw`.
         """
-        generator = self._generator(source.checkpoint)
+        generator = self.generator(source.checkpoint)
         _check_values(generator, request.n, 3, values_max)
         held_out = self._data.get(source.data).held_out
         found = reconstruct(generator, held_out, request.n, request.seed)
@@ -126,7 +134,7 @@ class Sampling:
         self, source: Source, request: InterpolationRequest, values_max: int
     ) -> DrawnInterpolations:
         """The interpolations; raises as :meth:`reconstruct`."""
-        generator = self._generator(source.checkpoint)
+        generator = self.generator(source.checkpoint)
         n, steps, path, seed = request.n, request.steps, request.path, request.seed
         if request.between == "prior":
             _check_values(generator, n, steps, values_max)
@@ -148,15 +156,24 @@ class Sampling:
         Raises InvalidQuery for an epoch that has no checkpoint, CheckpointNotFound where the job
         has none at all.
         """
+        self._require_networks(job_id, "film strip", "artifacts/plots/convergence.png")
         latest = self._results.checkpoint(job_id, "latest")  # says why there is none
         chosen = _chosen(self._results.checkpoints(job_id), epochs)
         rows = [
-            (f"epoch {round(checkpoint.epoch, 2):g}", self._generator(checkpoint).sample(n, seed))
+            (f"epoch {round(checkpoint.epoch, 2):g}", self.generator(checkpoint).sample(n, seed))
             for checkpoint in chosen
         ]
         return filmstrip_png([*rows, ("data", self._first_data(latest, n))])
 
-    def _generator(self, checkpoint: CheckpointInfo) -> Generator:
+    def _require_networks(self, job_id: str, what: str, instead: str) -> None:
+        if isinstance(self._results.spec(job_id), IcaSpec):
+            raise OtherTrainer(
+                f"the job's trainer is ica, a linear model, of which there is no {what}; GET the "
+                f"job's {instead} instead"
+            )
+
+    def generator(self, checkpoint: CheckpointInfo) -> Generator:
+        """The checkpoint's generator, kept ready; raises as :meth:`draw`."""
         return self._generators.get(
             checkpoint.prefix, checkpoint.size_bytes, lambda: self._load(checkpoint)
         )
@@ -185,7 +202,7 @@ class Sampling:
 
     def _first_data(self, checkpoint: CheckpointInfo, n: int) -> NDArray[np.float32]:
         """The first n data that the checkpoint's model was trained on, as it saw them."""
-        data = self._data.get(self._generator(checkpoint).description.spec.dataset)
+        data = self._data.get(self.generator(checkpoint).description.spec.dataset)
         rows = data.train[:n].numpy().reshape(-1, *data.info.shape).astype(np.float32)
         return rows / np.float32(255) if data.info.is_image else rows
 

@@ -8,6 +8,7 @@ from service.jobs import Attempt, Job, Reason
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.beginning import Origin
+from workers.kinds import is_named
 from workers.publish import KeptCheckpoint
 from workers.run import Run
 
@@ -68,7 +69,7 @@ class Starter:
                 prefix=checkpoint.prefix,
                 step=checkpoint.step,
                 is_best=checkpoint.is_best,
-                is_named=checkpoint.epoch in job.spec.checkpoint_at_epochs,
+                is_named=is_named(job.spec, checkpoint.epoch),
                 has_train_state=checkpoint.has_train_state,
             )
             for checkpoint in self._jobs.checkpoints(job.id)

@@ -17,10 +17,11 @@ from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, 
 from service.jobstore import Idempotency, JobStore
 from service.queueing import Queueing, Standing
 from workers.artifacts import ArtifactStore
-from workers.build import Estimate, estimate, resolve
+from workers.build import Estimate
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.spec import NamedDataset, TrainSpec
+from workers.kinds import AnySpec, estimate, resolve
+from workers.spec import NamedDataset
 
 FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
@@ -34,7 +35,7 @@ class Plan:
     run here lately; ``standing`` is its place in the queue.
     """
 
-    spec: TrainSpec
+    spec: AnySpec
     parameters: int
     memory_bytes: int
     steps: int
@@ -134,7 +135,7 @@ class Training:
             memory_bytes=costs.worker_memory_bytes * spec.resources.workers,
             steps=costs.steps,
             storage_bytes=costs.storage_bytes,
-            duration_s=None if like is None else costs.steps / like.steps_per_s,
+            duration_s=None if like is None else like.trained_s(spec),
             waits_for=waits_for,
             standing=standing,
         )
@@ -197,7 +198,7 @@ class Training:
         """Replace the labels; raises VersionConflict if the job is no longer at that version."""
         return self._jobs.set_labels(job_id, labels, expected_version)
 
-    def checked(self, request: JobRequest) -> tuple[TrainSpec, DatasetInfo]:
+    def checked(self, request: JobRequest) -> tuple[AnySpec, DatasetInfo]:
         """The resolved spec and its data, or the error that says why it cannot be carried out.
 
         Raises InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady.
@@ -225,7 +226,7 @@ class Training:
         self._check_storage(costs)
         return spec, info
 
-    def _check_capacity(self, spec: TrainSpec, costs: Estimate) -> None:
+    def _check_capacity(self, spec: AnySpec, costs: Estimate) -> None:
         if errors := beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
             raise ExceedsCapacity(
                 "The job asks for more than this installation has, so it would wait for ever.",

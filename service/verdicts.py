@@ -9,6 +9,8 @@ from workers.events import Outcome, OutcomeReason
 ENDS: Mapping[OutcomeReason, JobState] = {
     "completed": JobState.SUCCEEDED,
     "stopped_early": JobState.SUCCEEDED,
+    "converged": JobState.SUCCEEDED,
+    "iteration_limit": JobState.SUCCEEDED,
     "cancelled": JobState.CANCELLED,
     "paused": JobState.QUEUED,  # unless the wish still stands
     "interrupted": JobState.QUEUED,
@@ -19,6 +21,12 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "store_unreachable": JobState.QUEUED,
     "diverged": JobState.FAILED,
     "invalid": JobState.FAILED,
+    "too_few_rows": JobState.FAILED,
+    "too_many_components": JobState.FAILED,
+    "constant_columns": JobState.FAILED,
+    "rank_deficient": JobState.FAILED,
+    "collapsed_component": JobState.FAILED,
+    "not_a_number": JobState.FAILED,
     "data_unavailable": JobState.FAILED,
     "time_limit": JobState.FAILED,
     "version_mismatch": JobState.FAILED,

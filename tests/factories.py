@@ -3,7 +3,8 @@
 from typing import Any
 
 from service.jobs import JobRequest
-from workers.spec import TrainSpec
+from workers.kinds import AnySpec
+from workers.spec import IcaSpec, TrainSpec
 
 
 def tiny_spec(**trainer: Any) -> TrainSpec:
@@ -28,6 +29,23 @@ def long_spec(epochs: int = 100_000) -> TrainSpec:
     return spec.model_copy(update={"checkpoint_every_epochs": 100})
 
 
-def request(spec: TrainSpec | None = None, **fields: Any) -> JobRequest:
+def ica_spec(samples: int = 1000, noise_std: float = 0.2, **trainer: Any) -> IcaSpec:
+    """A fit that takes a fraction of a second: 5 dimensions, 2 components."""
+    return IcaSpec.model_validate(
+        {
+            "dataset": {
+                "kind": "laplace-ica",
+                "dimensions": 5,
+                "components": 2,
+                "samples": samples,
+                "noise_std": noise_std,
+                "seed": 1,
+            },
+            "trainer": {"kind": "ica", "components": 2, **trainer},
+        }
+    )
+
+
+def request(spec: AnySpec | None = None, **fields: Any) -> JobRequest:
     """A job request around a spec."""
     return JobRequest.model_validate({"spec": (spec or tiny_spec()).model_dump(), **fields})

@@ -4,8 +4,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from workers.artifacts import ArtifactStore
-from workers.checkpoint import decode_tensors, parse_manifest, verify
-from workers.fork import first_state, without_record
+from workers.checkpoint import Manifest, decode_tensors, parse_manifest, verify
+from workers.kinds import taken_over
 from workers.spec import Start
 
 Tensors = dict[str, Tensor]
@@ -29,16 +29,16 @@ def beginning(
     Raises CheckpointError, StoreError.
     """
     if resume_from is not None:
-        return _file(store, resume_from, "train_state")
+        return _file(store, resume_from, "train_state")[1]
     if origin is None:
         return None
-    tensors = _file(store, origin.prefix, origin.start)
-    return first_state(tensors) if origin.start == "weights" else without_record(tensors)
+    manifest, tensors = _file(store, origin.prefix, origin.start)
+    return taken_over(manifest.spec, origin.start, tensors)
 
 
-def _file(store: ArtifactStore, prefix: str, what: Start) -> Tensors:
+def _file(store: ArtifactStore, prefix: str, what: Start) -> tuple[Manifest, Tensors]:
     """A checkpoint's train state or weights, checked against its manifest."""
     manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
     with store.open_file(f"{prefix}/{what}.safetensors") as path:
         verify(path, manifest.train_state if what == "train_state" else manifest.weights)
-        return decode_tensors(path)
+        return manifest, decode_tensors(path)

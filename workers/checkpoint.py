@@ -27,7 +27,7 @@ import workers
 from workers.data import DatasetInfo
 from workers.errors import CheckpointError, StoreError
 from workers.events import Checkpoint
-from workers.spec import TrainSpec
+from workers.spec import IcaSpec, JobSpec, TrainSpec
 
 MAX_FILE_BYTES = 16 * 2**30
 _MAX_HEADER_BYTES = 16 * 2**20
@@ -58,7 +58,7 @@ class Description(_Stored):
     """What a weights file says of itself."""
 
     format_version: Literal[1] = 1
-    spec: TrainSpec
+    spec: JobSpec
     dataset: DatasetFacts
     step: int
     epoch: float
@@ -96,7 +96,7 @@ class Manifest(Description):
 
 
 def encode_weights(
-    checkpoint: Checkpoint, spec: TrainSpec, info: DatasetInfo, path: Path
+    checkpoint: Checkpoint, spec: TrainSpec | IcaSpec, info: DatasetInfo, path: Path
 ) -> FileFacts:
     """Write the weights as safetensors, which ``safetensors.torch.load_file`` reads.
 
@@ -125,7 +125,7 @@ def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None, path:
 
 def encode_manifest(
     checkpoint: Checkpoint,
-    spec: TrainSpec,
+    spec: TrainSpec | IcaSpec,
     info: DatasetInfo,
     weights: FileFacts,
     train_state: FileFacts,

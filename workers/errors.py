@@ -13,6 +13,7 @@
     │   └── Interrupted       the service stopped before an upload was checked
     ├── SpecMismatch          a spec that is well formed but does not fit its data
     ├── Diverged              the numbers left the reals
+    ├── Unfit                 data without such a decomposition (workers.ica.failures)
     ├── CheckpointError       a checkpoint that cannot be read
     ├── ClaimLost             another writer has ended this attempt
     ├── PeerLost              another worker of the same run is gone

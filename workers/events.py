@@ -61,6 +61,17 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of the run, such as a plot; its name is its path below the job's artifacts."""
+
+    step: int
+    epoch: float
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A sentence the user should read, with a stable code."""
 
@@ -74,11 +85,11 @@ class Finished:
 
     step: int
     epoch: float
-    reason: Literal["completed", "stopped_early", "interrupted"]
+    reason: Literal["completed", "stopped_early", "converged", "iteration_limit", "interrupted"]
     message: str
 
 
-Event = Tick | Metrics | Checkpoint | Grid | Notice | Finished
+Event = Tick | Metrics | Checkpoint | Grid | Artifact | Notice | Finished
 
 
 # --- on the wire and in the database ---------------------------------------------------------
@@ -203,11 +214,19 @@ RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator=
 OutcomeReason = Literal[
     "completed",
     "stopped_early",
+    "converged",
+    "iteration_limit",
     "interrupted",
     "cancelled",
     "paused",
     "diverged",
     "invalid",
+    "too_few_rows",
+    "too_many_components",
+    "constant_columns",
+    "rank_deficient",
+    "collapsed_component",
+    "not_a_number",
     "data_unavailable",
     "out_of_memory",
     "store_unreachable",

@@ -18,6 +18,7 @@ from workers.errors import (
     WorkerError,
 )
 from workers.events import Finished, OutcomeReason
+from workers.ica.failures import Unfit
 
 STOPPED: Mapping[OutcomeReason, str] = {
     "cancelled": "Cancelled by request; the last checkpoint is kept.",
@@ -73,6 +74,8 @@ def _reason(error: WorkerError) -> OutcomeReason:
     match error:
         case Diverged():
             return "diverged"
+        case Unfit(reason=reason):
+            return reason
         case SpecMismatch():
             return "invalid"
         case VersionMismatch():

@@ -27,7 +27,7 @@ def obstacles(
     start: Start, checkpoint: Description, spec: TrainSpec, info: DatasetInfo
 ) -> Iterator[SpecMismatch]:
     """Why a resolved spec for these data cannot begin so; pointers are relative to the spec."""
-    old = checkpoint.spec
+    old = _spec_of(checkpoint)
     before, after = old.trainer.network.model_dump(), spec.trainer.network.model_dump()
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
@@ -49,7 +49,7 @@ def obstacles(
 def _obstacles_to_going_on(
     checkpoint: Description, spec: TrainSpec, info: DatasetInfo
 ) -> Iterator[SpecMismatch]:
-    old, otherwise = checkpoint.spec, 'or begin with start "weights"'
+    old, otherwise = _spec_of(checkpoint), 'or begin with start "weights"'
     if spec.trainer.kind != old.trainer.kind:
         yield SpecMismatch("/trainer/kind", f"must stay {old.trainer.kind!r}, {otherwise}")
     if info.digest != checkpoint.dataset.digest:
@@ -76,6 +76,11 @@ def _obstacles_to_going_on(
             "/trainer/epochs",
             f"must be more than {checkpoint.epoch:g}, where the checkpoint stands, {otherwise}",
         )
+
+
+def _spec_of(checkpoint: Description) -> TrainSpec:
+    assert isinstance(checkpoint.spec, TrainSpec)  # workers.kinds has seen to that
+    return checkpoint.spec
 
 
 def without_record(train_state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,16 @@
 """Samples from a checkpoint: x = g(z), z ~ N(0, I), the same bytes in every process.
 
+The generator of linear ICA is x = Az + mean with z from the fitted priors, see workers.ica.model.
+
 Row i depends on (seed, i) alone. Latents and noise come from streams in row order, and encoding and
 decoding always run on blocks of ``BLOCK`` rows, because the rounding of a matrix product depends on
 its shape.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, assert_never
 
 import numpy as np
 import torch
@@ -28,8 +31,9 @@ from workers.checkpoint import (
 )
 from workers.delta_vae import objective_at
 from workers.errors import CheckpointError, SpecMismatch
+from workers.ica.model import IcaModel
 from workers.networks import Autoencoder, value_count
-from workers.spec import GaussianSpread, TrainSpec
+from workers.spec import GaussianSpread, IcaSpec, TrainSpec
 from workers.spread import scale_at
 
 GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
@@ -79,6 +83,82 @@ def _in_blocks(
     return np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
 
 
+class Model(Protocol):
+    """What draws, decodes and encodes; rows are flat, D values each."""
+
+    @property
+    def encoder_noise(self) -> float:
+        """See :attr:`Generator.encoder_noise`."""
+        ...
+
+    def latents(self, n: int, seed: int) -> Array:
+        """n draws from the prior, shape (n, Z)."""
+        ...
+
+    def decode(self, latents: Array) -> Array:
+        """g(z), shape (n, D)."""
+        ...
+
+    def encode(self, rows: Array) -> Array:
+        """The posterior's means, shape (n, Z)."""
+        ...
+
+    def noise(self, n: int, seed: int) -> Array:
+        """The noise around g(z), shape (n, D)."""
+        ...
+
+    def data_noise(self, n: int, seed: int) -> Array:
+        """The noise in what the encoder sees of data, shape (n, D)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Decoder and encoder after ``epoch`` epochs of a training by gradients."""
+
+    spec: TrainSpec
+    epoch: float
+    autoencoder: Autoencoder
+
+    @property
+    def encoder_noise(self) -> float:
+        """See :attr:`Generator.encoder_noise`."""
+        if objective_at(self.spec.trainer, self.epoch).estimator == "plain":
+            return 0.0
+        return scale_at(spread_spec(self.spec), self.epoch)
+
+    def latents(self, n: int, seed: int) -> Array:
+        """See :class:`Model`."""
+        return draw_latents(n, self.autoencoder.latent_dim, seed)
+
+    def decode(self, latents: Array) -> Array:
+        """See :class:`Model`."""
+        return decode(self.autoencoder, latents)
+
+    def encode(self, rows: Array) -> Array:
+        """See :class:`Model`."""
+        return encode(self.autoencoder, rows)
+
+    def noise(self, n: int, seed: int) -> Array:
+        """See :class:`Model`."""
+        return self._noise(n, seed, _NOISE)
+
+    def data_noise(self, n: int, seed: int) -> Array:
+        """See :class:`Model`."""
+        return self._noise(n, seed, _DATA_NOISE)
+
+    def _noise(self, n: int, seed: int, stream: int) -> Array:
+        spec = spread_spec(self.spec)
+        scale = scale_at(spec, self.epoch)
+        generator = _stream(seed, stream)
+        size: Sequence[int] = (n, self.autoencoder.dimensions)
+        if isinstance(spec, GaussianSpread):
+            noise = generator.normal(0.0, scale, size)
+        else:
+            noise = generator.laplace(0.0, scale / np.sqrt(2), size)
+        return noise.astype(np.float32)
+
+
 class Generator:
     """Decoder and encoder of one checkpoint.
 
@@ -87,7 +167,7 @@ class Generator:
 
     version = GENERATOR_VERSION
 
-    def __init__(self, description: Description, model: Autoencoder) -> None:
+    def __init__(self, description: Description, model: Model) -> None:
         self.description = description
         self._model = model
 
@@ -95,7 +175,7 @@ class Generator:
     def from_parts(cls, manifest: Manifest, weights: Path) -> Self:
         """From a checkpoint's manifest and its weights file; raises CheckpointError."""
         verify(weights, manifest.weights)
-        return cls(manifest, _load_model(manifest.spec, manifest.dataset, weights))
+        return cls(manifest, _load(manifest, weights))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -105,7 +185,12 @@ class Generator:
             manifest = parse_manifest(_read(path / "manifest.json"))
             return cls.from_parts(manifest, path / "weights.safetensors")
         description = parse_description(path)
-        return cls(description, _load_model(description.spec, description.dataset, path))
+        return cls(description, _load(description, path))
+
+    @property
+    def ica(self) -> IcaModel | None:
+        """The fitted mixing matrix and what belongs to it; None for other trainers."""
+        return self._model if isinstance(self._model, IcaModel) else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,7 +204,7 @@ class Generator:
 
     def latents(self, n: int, seed: int = 0) -> Array:
         """The latents of ``sample(n, seed)``, shape (n, Z)."""
-        return draw_latents(n, self.description.spec.trainer.network.latent_dim, seed)
+        return self._model.latents(n, seed)
 
     def sample(self, n: int, seed: int = 0, spread: bool = False) -> Array:
         """Samples of shape (n, *shape); pictures are in [0, 1].
@@ -127,51 +212,55 @@ class Generator:
         ``spread=True`` adds the noise that the model was trained with, which leaves [0, 1].
         """
         samples = self.decode(self.latents(n, seed))
-        return samples + self._noise(n, seed, _NOISE) if spread else samples
+        return samples + self._shaped(self._model.noise(n, seed)) if spread else samples
 
     def decode(self, latents: Array) -> Array:
         """g(z) for latents of shape (n, Z): shape (n, *shape)."""
-        return decode(self._model, latents).reshape(-1, *self.shape)
+        return self._shaped(self._model.decode(latents))
 
     def encode(self, y: Array) -> Array:
         """μ(y), the mean of q(z|y), for y of shape (n, *shape): shape (n, Z)."""
-        return encode(self._model, y.reshape(len(y), -1))
+        return self._model.encode(y.reshape(len(y), -1))
 
     @property
     def encoder_noise(self) -> float:
         """Standard deviation of the noise in what the encoder sees at this point of the training.
 
-        0 where it sees clean data: for the trainer ``vae``, and in the warm-up of ``delta_vae``.
+        0 where it sees clean data: for ``vae`` and ``ica``, and in the warm-up of ``delta_vae``.
         """
-        spec, epoch = self.description.spec, self.description.epoch
-        if objective_at(spec.trainer, epoch).estimator == "plain":
-            return 0.0
-        return scale_at(spread_spec(spec), epoch)
+        return self._model.encoder_noise
 
     def spread(self, x: Array, seed: int = 0) -> Array:
         """y = x + k for data of shape (n, *shape), as the encoder sees them: y = x without noise.
 
         Row i of k depends on (seed, i) alone. Never clipped to the range of pixels.
         """
-        return x + self._noise(len(x), seed, _DATA_NOISE) if self.encoder_noise else x
+        if not self.encoder_noise:
+            return x
+        return x + self._shaped(self._model.data_noise(len(x), seed))
 
-    def _noise(self, n: int, seed: int, stream: int) -> Array:
-        spec = spread_spec(self.description.spec)
-        scale = scale_at(spec, self.description.epoch)
-        generator = _stream(seed, stream)
-        size: Sequence[int] = (n, *self.shape)
-        if isinstance(spec, GaussianSpread):
-            noise = generator.normal(0.0, scale, size)
-        else:
-            noise = generator.laplace(0.0, scale / np.sqrt(2), size)
-        return noise.astype(np.float32)
+    def _shaped(self, rows: Array) -> Array:
+        return rows.reshape(-1, *self.shape)
 
 
 def _stream(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
 
 
-def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: Path) -> Autoencoder:
+def _load(description: Description, weights: Path) -> Model:
+    spec, dataset = description.spec, description.dataset
+    match spec:
+        case TrainSpec():
+            return Networks(spec, description.epoch, _load_networks(spec, dataset, weights))
+        case IcaSpec():
+            if len(dataset.shape) != 1:
+                raise CheckpointError("ICA decomposes vectors, and its data are none")
+            return IcaModel.of(decode_tensors(weights), dataset.shape[0])
+        case _:
+            assert_never(spec)
+
+
+def _load_networks(spec: TrainSpec, dataset: DatasetFacts, weights: Path) -> Autoencoder:
     """The model of a spec with the weights of a file, both of which may be hostile."""
     tensors = decode_tensors(weights)
     try:

@@ -23,7 +23,7 @@ from workers.events import (
     CheckpointRemovedRecord,
 )
 from workers.ledger import Ledger, put_patiently
-from workers.spec import TrainSpec
+from workers.spec import IcaSpec, TrainSpec
 
 TRAIN_STATES_KEPT = 2
 
@@ -76,7 +76,7 @@ class Publisher:
         self,
         store: ArtifactStore,
         prefix: str,
-        spec: TrainSpec,
+        spec: TrainSpec | IcaSpec,
         info: DatasetInfo,
         ledger: Ledger,
         earlier: Sequence[KeptCheckpoint] = (),

@@ -23,6 +23,7 @@ from workers.checkpoint import Versions
 from workers.data import Dataset, load
 from workers.errors import ArtifactExists, ClaimLost, PeerLost, VersionMismatch
 from workers.events import (
+    Artifact,
     Checkpoint,
     Finished,
     FirstStepRecord,
@@ -39,13 +40,13 @@ from workers.events import (
     read_outcome,
 )
 from workers.failures import STOPPED, Ending, failed, finished
+from workers.kinds import length, train
 from workers.ledger import Ledger
 from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
-from workers.spec import TrainSpec
-from workers.train import train
+from workers.spec import JobSpec
 
 StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped"]
 MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
@@ -63,7 +64,7 @@ class Run(BaseModel):
 
     job_id: str
     attempt: int
-    spec: TrainSpec
+    spec: JobSpec
     artifacts_uri: str
     cache_dir: Path
     resume_from: str | None = None
@@ -196,7 +197,7 @@ def _lead(
             if isinstance(event, Finished):
                 return event
             _publish(event, ledger, publisher)
-            if first and not isinstance(event, Notice):
+            if first and not isinstance(event, Notice) and event.step > (step or 0):
                 ledger.append(FirstStepRecord(at=datetime.now(UTC), step=event.step))
                 first = False
     raise AssertionError("train() ended without Finished")
@@ -249,7 +250,9 @@ def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: Exi
 
 
 def _publish(
-    event: Tick | Metrics | Checkpoint | Grid | Notice, ledger: Ledger, publisher: Publisher
+    event: Tick | Metrics | Checkpoint | Grid | Artifact | Notice,
+    ledger: Ledger,
+    publisher: Publisher,
 ) -> None:
     """Publish one event of the training, and note how far it is."""
     now = datetime.now(UTC)
@@ -267,19 +270,20 @@ def _publish(
         case Grid():
             name = f"grids/{event.step:08d}.png"
             publisher.file(name, event.png, "image/png", event.step, event.epoch)
+        case Artifact():
+            publisher.file(event.name, event.content, event.media_type, event.step, event.epoch)
         case Notice():
             ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
 
 
 def _started(run: Run, data: Dataset, step: int | None) -> StartedRecord:
-    trainer = run.spec.trainer
-    steps_per_epoch = -(-data.train.shape[0] // trainer.batch_size)
+    planned = length(run.spec, len(data.train))
     return StartedRecord(
         at=datetime.now(UTC),
         pid=os.getpid(),
         host=socket.gethostname(),
-        total_steps=trainer.epochs * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
+        total_steps=planned.steps,
+        steps_per_epoch=planned.steps_per_epoch,
         resumed_from_step=step,
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workers.build import checkpoint_epochs, grid_epochs, resolve, spread_spec
 from workers.data import Dataset
-from workers.errors import SpecMismatch
+from workers.device import device_of
 from workers.evaluate import Evaluation, Work
 from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
 from workers.generate import decode, draw_latents
@@ -75,7 +75,7 @@ class _Training:
         resume: Mapping[str, Tensor] | None,
         peers: Peers,
     ) -> None:
-        device = _device(spec)
+        device = device_of(spec.resources)
         self._device, self._peers = device, peers
         rows = data.train.to(device)
         self._spec, self._info, self._trainer = spec, data.info, spec.trainer
@@ -292,13 +292,3 @@ def _cost(values: Mapping[str, float], metric: MetricName) -> float:
     """A held-out metric as something to be lowered."""
     value = values[f"held_out_{metric}"]
     return -value if metric == "elbo_nats" else value
-
-
-def _device(spec: TrainSpec) -> torch.device:
-    if not spec.resources.gpus_per_worker:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise SpecMismatch(
-            "/resources/gpus_per_worker", "this worker has no GPU that torch can use; ask for 0"
-        )
-    return torch.device("cuda")

@@ -41,6 +41,13 @@ from api.bodies.jobs import (
     RetentionBody,
     State,
 )
+from api.bodies.mixing import (
+    ErrorsBody,
+    MixingBody,
+    PriorBody,
+    SourcesBody,
+    UnmixingBody,
+)
 from api.bodies.problems import (
     Problem,
     ProblemField,
@@ -82,6 +89,7 @@ __all__ = [
     "DatasetBody",
     "DatasetList",
     "EndBody",
+    "ErrorsBody",
     "EventBody",
     "EventPage",
     "ExitBody",
@@ -104,9 +112,11 @@ __all__ = [
     "MemoryBody",
     "MetricPointBody",
     "MetricsBody",
+    "MixingBody",
     "ParentBody",
     "PartBody",
     "PlanBody",
+    "PriorBody",
     "Problem",
     "ProblemField",
     "ProgressBody",
@@ -117,10 +127,12 @@ __all__ = [
     "RetentionBody",
     "RuleBody",
     "SamplesBody",
+    "SourcesBody",
     "SpeedBody",
     "State",
     "SweepBody",
     "TotalBody",
     "TrainerBody",
     "TrainerList",
+    "UnmixingBody",
 ]

@@ -180,6 +180,8 @@ class ReconstructionsBody(Body):
     """The means of the posterior at y."""
     g: list[Any]
     """The reconstructions: z decoded."""
+    rmse: float
+    """Root of the mean square of g − x."""
 
 
 class InterpolationsBody(Body):

@@ -56,9 +56,10 @@ class Connection:
         params: Params | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> httpx2.Response:
         """The answer to a request; raises ApiError, Unreachable."""
-        answer = self.ask(method, path, params, json, headers)
+        answer = self.ask(method, path, params, json, headers, content)
         if answer.is_error:
             raise ApiError(problem_of(answer))
         return answer
@@ -70,11 +71,17 @@ class Connection:
         params: Params | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> httpx2.Response:
         """The answer to a request, whatever its status; raises Unreachable."""
         try:
             return self._http.request(
-                method, path, params=_given(params), json=json, headers=dict(headers or {})
+                method,
+                path,
+                params=_given(params),
+                json=json,
+                content=content,
+                headers=dict(headers or {}),
             )
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error

@@ -11,6 +11,7 @@ from api.client.arrays import Array, Interpolations, Reconstructions, arrays_in
 from api.client.connection import TIMEOUT_S, Connection, Event, job_path
 from api.client.errors import JobFailed
 from api.client.following import events_of
+from api.client.ica import IcaResults
 
 Form = Literal["png", "npz", "json"]
 Between = Literal["prior", "data"]
@@ -133,8 +134,7 @@ class JobHandle:
         return JobHandle(self._connection, forked)
 
     def _ask(self, verb: str, body: Mapping[str, Any] | None = None) -> "JobHandle":
-        given = {} if body is None else {"json": body}
-        answer = self._connection.request("POST", self._path(verb), **given)
+        answer = self._connection.request("POST", self._path(verb), json=body)
         self.body = bodies.IntentBody.model_validate_json(answer.content).job
         return self
 
@@ -152,6 +152,11 @@ class JobHandle:
         )
         self.body = bodies.JobBody.model_validate_json(answer.content)
         return self
+
+    @property
+    def ica(self) -> IcaResults:
+        """The mixing matrix and sources of a job of the trainer ``ica``."""
+        return IcaResults(self._connection, self._path())
 
     # --- results ----------------------------------------------------------------------------------
 

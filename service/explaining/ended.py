@@ -6,6 +6,7 @@ from service.explaining.values import Change, Finding, Link, Rule
 from service.jobs import Attempt, Job, JobState, Reason
 from service.verdicts import REPEATS
 from workers.events import Exit
+from workers.spec import Ica, IcaSpec, TrainSpec
 
 _COUNTED = frozenset(Reason(reason) for reason in REPEATS)
 _NOT_REPEATED: Mapping[Reason, str] = {
@@ -13,6 +14,13 @@ _NOT_REPEATED: Mapping[Reason, str] = {
     Reason.INVALID: "A spec that does not fit is not repeated: it would not fit again.",
     Reason.DATA_UNAVAILABLE: "Data that cannot be had are not asked for again by themselves.",
     Reason.VERSION_MISMATCH: "A node with other versions of the software refuses every attempt.",
+    **dict.fromkeys(
+        (
+            *(Reason.TOO_FEW_ROWS, Reason.TOO_MANY_COMPONENTS, Reason.CONSTANT_COLUMNS),
+            *(Reason.RANK_DEFICIENT, Reason.COLLAPSED_COMPONENT, Reason.NOT_A_NUMBER),
+        ),
+        "Data without such a decomposition have none the next time either.",
+    ),
     Reason.INTERNAL_ERROR: "A defect of the software is not repeated: it would come again.",
 }
 _GIB = 1 << 30
@@ -67,10 +75,34 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
             Rule("early_stopping", "spec.trainer.early_stopping ends a run that improves no more."),
             (Change("Train on from its last checkpoint, as a new job.", "fork", job.id),),
         )
+    if isinstance(job.spec, IcaSpec):
+        return _fitted(job, job.spec.trainer, step)
     attempt = "" if last is None or last.number == 1 else f", in attempt {last.number}"
     return Finding(
         f"It has succeeded{step}{attempt}: all epochs are done.",
         Rule("completed", "A run ends when its epochs (spec.trainer.epochs) are done."),
+    )
+
+
+def _fitted(job: Job, trainer: Ica, step: str) -> Finding:
+    """How a fit has ended, which no number of epochs bounds."""
+    if job.reason is Reason.ITERATION_LIMIT:
+        most = min(2 * (trainer.max_iterations or 300), 100_000)
+        body = {"spec": {"trainer": {"max_iterations": most}}}
+        on = Change("Let it go on from its last checkpoint, as a new job.", "fork", job.id, body)
+        return Finding(
+            f"It has succeeded{step}, and has not converged. {job.message}",
+            Rule("iteration_limit", "spec.trainer.max_iterations bounds each stage of a fit."),
+            () if trainer.method == "fastica" else (on,),
+        )
+    return Finding(
+        f"It has succeeded{step}. {job.message}",
+        Rule(
+            job.reason.value,
+            "A fit ends when its residual is at most spec.trainer.tolerance."
+            if job.reason is Reason.CONVERGED
+            else "The published recipe ends after its iterations (spec.trainer.max_iterations).",
+        ),
     )
 
 
@@ -118,12 +150,12 @@ def _evidence(exit: Exit | None, peak_rss_bytes: int | None) -> str:
 
 def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Change]:
     """What to do now, the best first."""
-    trainer = job.spec.trainer
+    spec = job.spec
     retry = Change("Retry it from its last checkpoint.", "retry", job.id)
     logs = Change("Read what it said.", "logs", job.id)
     match job.reason:
-        case Reason.DIVERGED:
-            rate = trainer.optimizer.learning_rate / 10
+        case Reason.DIVERGED if isinstance(spec, TrainSpec):
+            rate = spec.trainer.optimizer.learning_rate / 10
             body = {"checkpoint": "best", "spec": {"trainer": {"optimizer": {}}}}
             body["spec"] = {"trainer": {"optimizer": {"learning_rate": rate}}}
             lower = Change(
@@ -135,8 +167,8 @@ def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Chang
             limit = 2 * (job.limits.max_wall_s or 3600.0)
             body = {"limits": {"max_wall_s": limit}}
             return [Change("Give it more time; it goes on where it was.", "retry", job.id, body)]
-        case Reason.OUT_OF_MEMORY:
-            half = max(trainer.batch_size // 2, 1)
+        case Reason.OUT_OF_MEMORY if isinstance(spec, TrainSpec):
+            half = max(spec.trainer.batch_size // 2, 1)
             body = {"start": "weights", "spec": {"trainer": {"batch_size": half}}}
             smaller = Change("Fork it with a smaller batch.", "fork", job.id, body)
             anew = Change(
@@ -144,6 +176,14 @@ def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Chang
             )
             free = Change("Or retry it when other programs leave more memory.", "retry", job.id)
             return [smaller if has_checkpoint else anew, free, logs]
+        case Reason.TOO_MANY_COMPONENTS | Reason.RANK_DEFICIENT | Reason.COLLAPSED_COMPONENT:
+            fewer = "Submit its spec again with fewer components, as the message says."
+            return [Change(fewer, "spec", job.id)]
+        case Reason.TOO_FEW_ROWS | Reason.CONSTANT_COLUMNS | Reason.NOT_A_NUMBER:
+            return [
+                Change("Upload the data again, mended as the message says."),
+                Change("Then submit its spec again.", "spec", job.id),
+            ]
         case Reason.INVALID:
             return [Change("Submit its spec again, corrected.", "spec", job.id)]
         case Reason.DATA_UNAVAILABLE:

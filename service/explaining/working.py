@@ -208,7 +208,10 @@ def _training(facts: Facts, attempt: Attempt, speed: Speed | None) -> Finding:
         f"It trains at its usual pace: {where}."
         if speed is not None and (speed.before or speed.like)
         else f"It trains: {where}.",
-        Rule("training", "It runs to its last epoch, to early stopping or to a limit."),
+        Rule(
+            "training",
+            "It runs to its last epoch, to early stopping, until it has converged, or to a limit.",
+        ),
         speed=speed,
     )
 

@@ -23,7 +23,8 @@ from service.jobs import (
     Retention,
 )
 from workers.events import Exit
-from workers.spec import NamedDataset, TrainSpec
+from workers.kinds import AnySpec, is_open_ended
+from workers.spec import JOB_SPEC, NamedDataset
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -58,7 +59,7 @@ def _from_json(text: str) -> dict[str, Any]:
     return content
 
 
-def dataset_of(spec: TrainSpec) -> str:
+def dataset_of(spec: AnySpec) -> str:
     """What a list filters on: the data set's name, or the kind of toy."""
     return spec.dataset.name if isinstance(spec.dataset, NamedDataset) else spec.dataset.kind
 
@@ -105,11 +106,19 @@ def job_row(job: Job) -> dict[str, Any]:
     }
 
 
+def _progress(row: Row[Any], spec: AnySpec) -> Progress | None:
+    """How far the job of a row is; where a run ends when it has converged nobody knows when."""
+    if row.step is None:
+        return None
+    if not is_open_ended(spec):
+        return Progress(row.step, row.total_steps, row.epoch, row.eta_s)
+    has_succeeded = row.state == JobState.SUCCEEDED
+    return Progress(row.step, row.step if has_succeeded else row.total_steps, row.epoch, None)
+
+
 def to_job(row: Row[Any]) -> Job:
     """The job of a row of ``jobs``."""
-    progress = None
-    if row.step is not None:
-        progress = Progress(row.step, row.total_steps, row.epoch, row.eta_s)
+    spec = JOB_SPEC.validate_json(row.spec)
     parent = None
     if row.parent_job_id is not None:
         parent = Parent(
@@ -125,7 +134,7 @@ def to_job(row: Row[Any]) -> Job:
         labels=json.loads(row.labels),
         priority=row.priority,
         limits=Limits.model_validate_json(row.limits),
-        spec=TrainSpec.model_validate_json(row.spec),
+        spec=spec,
         spec_digest=row.spec_digest,
         state=JobState(row.state),
         reason=Reason(row.reason),
@@ -138,7 +147,7 @@ def to_job(row: Row[Any]) -> Job:
         attempt=row.attempt,
         counts_from=row.counts_from,
         not_before=_time_or_none(row.not_before_us),
-        progress=progress,
+        progress=_progress(row, spec),
         ended_at=_time_or_none(row.ended_us),
         parent=parent,
         retention=Retention(

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fuzz.refusals import ANSWERS, REFUSALS, is_right
 from tests.fuzz.report import Report
-from tests.fuzz.service import LOCAL, PICTURES, VECTORS, Fuzzed
+from tests.fuzz.service import LOCAL, MIXED, PICTURES, VECTORS, Fuzzed, upload
 from tests.unit.workers.uploading import GOOD
 
 Case = schemathesis.Case[Any]
@@ -106,9 +106,8 @@ def _document(fuzzed: Fuzzed) -> dict[str, Any]:
                     parameter["schema"]["examples"] = fuzzed.values(path, parameter["name"])
             if operation["operationId"] == "submit_job":
                 content = operation["requestBody"]["content"]["application/json"]
-                content.pop("example")
                 content["examples"] = {
-                    body["name"]: {"value": body} for body in (PICTURES, VECTORS)
+                    body["name"]: {"value": body} for body in (PICTURES, VECTORS, MIXED)
                 }
     return described
 
@@ -211,9 +210,12 @@ def _add_hooks(schema: Any, fuzzed: Fuzzed) -> None:
     turns: dict[str, dict[str, int]] = {}
 
     def map_body(context: HookContext, body: Any) -> Any:
-        """Every other upload is a file that is a data set."""
+        """Every other upload is a file that is a data set, and posted archives hold data."""
         assert context.operation is not None
-        if context.operation.definition.raw["operationId"] != "put_dataset":
+        operation = context.operation.definition.raw["operationId"]
+        if operation == "find_sources" and isinstance(body, bytes):
+            return upload() if _number(body) % 2 else body
+        if operation != "put_dataset":
             return body
         number = _number(body)
         files = list(GOOD.values())

@@ -38,11 +38,15 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The two splits, each N×D: uint8 for pictures, float32 for vectors."""
+    """The two splits, each N×D: uint8 for pictures, float32 for vectors.
+
+    ``mixing`` (X, Z) is the true A of data that were drawn from one, in float64.
+    """
 
     info: DatasetInfo
     train: torch.Tensor
     held_out: torch.Tensor
+    mixing: torch.Tensor | None = None
 
 
 def held_out_count(count: int, fraction: float) -> int:

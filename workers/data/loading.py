@@ -1,6 +1,7 @@
 """From a reference to a data set: built in, drawn, or uploaded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -16,29 +17,32 @@ from workers.data import celeba, named
 from workers.data.idx_files import PublicIdx, read_idx_pictures
 from workers.data.info import Dataset, DatasetInfo, held_out_count, split
 from workers.data.kept import in_split_order
+from workers.data.mixtures import describe_mixture, draw_mixture
 from workers.data.uploads import describe_upload, facts_of, read_upload, upload_info
 from workers.errors import DatasetChanged, DatasetUnavailable, UnknownDataset
-from workers.spec import NamedDataset, ToyDataset
+from workers.spec import AnyDataset, IcaDataset, NamedDataset, ToyDataset
 
 _TOY_KINDS: tuple[str, ...] = get_args(ToyDataset.model_fields["kind"].annotation)
+_DRAWN_KINDS = (*_TOY_KINDS, *get_args(IcaDataset.model_fields["kind"].annotation))
 
 
 def built_in_names() -> tuple[str, ...]:
     """The names that no upload may take."""
-    return (*named.SHIPPED, *named.PUBLIC, celeba.NAME, *_TOY_KINDS)
+    return (*named.SHIPPED, *named.PUBLIC, celeba.NAME, *_DRAWN_KINDS)
 
 
-def describe(
-    ref: NamedDataset | ToyDataset, cache_dir: Path, store: ArtifactStore | None = None
-) -> DatasetInfo:
+def describe(ref: AnyDataset, cache_dir: Path, store: ArtifactStore | None = None) -> DatasetInfo:
     """What is known of a data set; cheap after the first call, and never downloads.
 
     A name that is not built in is an upload, found in ``store`` by the digest that the reference
-    pins. Raises UnknownDataset, DatasetUnavailable, StoreError.
+    pins. Raises UnknownDataset, DatasetUnavailable, StoreError, and SpecMismatch for data that
+    cannot be drawn.
     """
     match ref:
         case ToyDataset():
             return _describe_toy(ref)
+        case IcaDataset():
+            return describe_mixture(ref)
         case NamedDataset(name=name) if name in named.SHIPPED:
             return _describe_shipped(name)
         case NamedDataset(name=name) if name in named.PUBLIC:
@@ -53,9 +57,7 @@ def describe(
     raise UnknownDataset(f"there is no data set {ref.name!r}; the built-in ones are {names}")
 
 
-def load(
-    ref: NamedDataset | ToyDataset, cache_dir: Path, store: ArtifactStore | None = None
-) -> Dataset:
+def load(ref: AnyDataset, cache_dir: Path, store: ArtifactStore | None = None) -> Dataset:
     """The data set, split by a permutation of ``split_seed``; downloads and fetches what it needs.
 
     Raises UnknownDataset, DatasetUnavailable, StoreError, and DatasetChanged where the content is
@@ -63,6 +65,10 @@ def load(
     """
     if isinstance(ref, ToyDataset):
         return _in_memory(ref, _describe_toy(ref), toys.draw(ref))
+    if isinstance(ref, IcaDataset):
+        info, drawn = describe_mixture(ref), draw_mixture(ref)
+        data = _in_memory(ref, info, drawn.rows)
+        return replace(data, mixing=torch.from_numpy(drawn.mixing))
     if ref.name in named.SHIPPED:
         return _in_memory(ref, _describe_shipped(ref.name), named.SHIPPED[ref.name].read())
     if ref.name in named.PUBLIC:
@@ -90,15 +96,16 @@ def catalogue(cache_dir: Path) -> list[DatasetInfo]:
             title = celeba.TITLE if is_celeba else named.TITLES[name]
             shape = (celeba.SIDE, celeba.SIDE, 3) if is_celeba else (28, 28)
             infos.append(DatasetInfo(name, title, shape, 0, True, "", False, str(error)))
-    return infos + [_describe_toy(ToyDataset.model_validate({"kind": kind})) for kind in _TOY_KINDS]
+    drawn = [_describe_toy(ToyDataset.model_validate({"kind": kind})) for kind in _TOY_KINDS]
+    return [*infos, *drawn, describe_mixture(IcaDataset(kind="laplace-ica"))]
 
 
 def _refuse_toy(name: str) -> None:
-    if name in _TOY_KINDS:
+    if name in _DRAWN_KINDS:
         raise UnknownDataset(f'{name} is drawn, not named: refer to it as {{"kind": "{name}"}}')
 
 
-def _require_pinned(ref: NamedDataset | ToyDataset, info: DatasetInfo) -> None:
+def _require_pinned(ref: AnyDataset, info: DatasetInfo) -> None:
     if ref.digest is not None and ref.digest != info.digest:
         raise DatasetChanged(
             f"the content of {info.name} is {info.digest} here, the job is pinned to {ref.digest}; "
@@ -106,7 +113,7 @@ def _require_pinned(ref: NamedDataset | ToyDataset, info: DatasetInfo) -> None:
         )
 
 
-def _in_memory(ref: NamedDataset | ToyDataset, info: DatasetInfo, data: NDArray[Any]) -> Dataset:
+def _in_memory(ref: AnyDataset, info: DatasetInfo, data: NDArray[Any]) -> Dataset:
     _require_pinned(ref, info)
     rows = data.reshape(info.count, -1)
     train, held_out = split(info.count, ref.held_out_fraction, ref.split_seed)

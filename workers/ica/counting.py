@@ -4,6 +4,7 @@ More must raise it by more than chance, as one that fits nothing costs almost no
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,7 @@ from workers.ica.failures import Unfit
 from workers.ica.fit import run
 from workers.ica.options import Options
 from workers.ica.priors import Priors
-from workers.ica.results import Fitted
+from workers.ica.results import Solution
 from workers.ica.shard import Shard
 from workers.ica.sums import Model
 from workers.parallel import ALONE, Peers
@@ -24,7 +25,7 @@ _HELD_OUT_EVERY = 5
 _ERRORS = 3.0  # standard errors of the paired gain that one more component needs
 _PATIENCE = 2  # numbers in a row that were no better, before no more are tried
 _TOLERANCE = 1e-4
-_MOST = 64
+MOST = 64
 _SWEEPS = 10
 
 
@@ -36,10 +37,21 @@ class Count:
     held_out: dict[int, float]
 
 
+def _nothing() -> None:
+    pass
+
+
 def count_components(
-    rows: Tensor, options: Options, *, peers: Peers = ALONE, most: int = _MOST
+    rows: Tensor,
+    options: Options,
+    *,
+    peers: Peers = ALONE,
+    most: int = MOST,
+    attend: Callable[[], None] = _nothing,
 ) -> Count:
     """Try 1, 2, … components on a fixed part of the data; ``options.components`` is not read.
+
+    ``attend`` is called before each number; what it raises ends the search.
 
     The noise must be known and positive, or estimated: without noise the evidence of different
     numbers is of different spaces, and the number is the data's rank. Raises Unfit as a fit does.
@@ -54,13 +66,14 @@ def count_components(
     held: dict[int, Tensor] = {}
     best = 1
     for number in range(1, min(most, rows.shape[1] - 1, len(train) - 1) + 1):
+        attend()
         try:
             fitted = run(train, replace(quick, components=number))
         except Unfit as failure:
             if failure.reason in ("collapsed_component", "rank_deficient"):
                 break
             raise
-        held[number] = _log_evidence(held_out, fitted)
+        held[number] = evidence_of(held_out, fitted)
         gain = held[number] - held[best]
         if gain.mean() > _ERRORS * gain.std() / math.sqrt(len(gain)):
             best = number
@@ -74,8 +87,8 @@ def _rank(rows: Tensor) -> int:
     return int(torch.linalg.matrix_rank(centred, hermitian=False, rtol=1e-5))
 
 
-def _log_evidence(rows: Tensor, fitted: Fitted) -> Tensor:
-    """log p(x) in nats of each of ``rows`` (n, X)."""
+def evidence_of(rows: Tensor, fitted: Solution) -> Tensor:
+    """log p(x) in nats of each of ``rows`` (n, X); noise must be positive."""
     model = Model(fitted.mixing, fitted.noise_variance, Priors(fitted.priors))
     y = (rows.double() - fitted.mean).T
     s = model.unmixing() @ y

@@ -49,9 +49,19 @@ def fit(
     With ``state`` it goes on from there. All workers must be given the same options and state.
     Raises Unfit with a named reason.
     """
+    yield from iterate(Problem.of(rows, options, peers), peers=peers, state=state, truth=truth)
+
+
+def iterate(
+    problem: Problem,
+    *,
+    peers: Peers = ALONE,
+    state: State | None = None,
+    truth: Tensor | None = None,
+) -> Iterator[Iteration | Fitted]:
+    """See :func:`fit`; for those who have the problem already."""
     begin = time.perf_counter()
-    problem = Problem.of(rows, options, peers)
-    legs = stages(options, problem.shard.total)
+    legs = stages(problem.options, problem.shard.total)
     if state is None:
         state = _first(problem)
     while state.stage < len(legs):

@@ -112,7 +112,7 @@ def step(
 def _blocks(shard: Shard) -> Iterator[tuple[int, int, Tensor]]:
     """(first, last, (X, n) data), cut where the whole data's blocks of rows are."""
     begin, end = shard.offset, shard.offset + len(shard.rows)
-    while begin < end:
+    while begin < end and not shard.is_over():
         stop = min(end, (begin // _ROWS + 1) * _ROWS)
         part = shard.part(begin - shard.offset, stop - shard.offset, torch.float32)
         yield begin, stop, part

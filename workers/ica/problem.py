@@ -1,5 +1,6 @@
 """Data made ready for a fit: checked, centred, and in principal coordinates where noise-free."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,13 +55,21 @@ class Problem:
     warnings: tuple[Warned, ...]
 
     @classmethod
-    def of(cls, rows: Tensor, options: Options, peers: Peers = ALONE) -> "Problem":
-        """The problem that this worker's ``rows`` (n, X) are a part of.
+    def of(
+        cls,
+        rows: Tensor,
+        options: Options,
+        peers: Peers = ALONE,
+        is_over: Callable[[], bool] | None = None,
+    ) -> "Problem":
+        """The problem that this worker's ``rows`` (n, X) are a part of; ``is_over``: see Shard.
 
         Raises Unfit for data without such a decomposition.
         """
         z = options.components
         shard = Shard.of(rows, peers)
+        if is_over is not None:
+            shard = replace(shard, is_over=is_over)
         if not shard.mean.isfinite().all():
             raise Unfit("not_a_number", "The data hold NaN or infinity; remove those rows.")
         if shard.total <= z:

@@ -1,7 +1,7 @@
 """What a fit says while it runs, and in the end."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -9,6 +9,22 @@ from workers.ica.align import Errors
 from workers.ica.priors import Prior
 from workers.ica.problem import Warned
 from workers.ica.state import State
+
+
+class Solution(Protocol):
+    """A fitted model: ``mixing`` (X, Z), ``mean`` (X), γ², and one prior for each source."""
+
+    @property
+    def mixing(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def mean(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def noise_variance(self) -> float: ...  # noqa: D102
+
+    @property
+    def priors(self) -> tuple[Prior, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

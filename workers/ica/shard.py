@@ -4,7 +4,7 @@ Rows are numbered over all workers, and noise is drawn for whole blocks of that 
 does not depend on how the rows are shared out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,13 +18,18 @@ _BLOCK = 1024  # rows whose noise is drawn together
 _READ = 8192  # rows that are summed at a time
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Rows ``offset`` to ``offset + len(rows)`` of ``total``, as data of X dimensions.
 
     ``rows`` (n, X) of any float type, perhaps mapped from a file; ``mean`` (X) in float64 is
     taken off; ``basis`` (X, Z), where given, turns them into Z coordinates; ``sigma`` is the
-    standard deviation of the spread noise, drawn from ``seed``.
+    standard deviation of the spread noise, drawn from ``seed``. ``is_over`` is asked before every
+    chunk: once it is true no more come, and whoever asked for the end throws the sums away.
     """
 
     rows: Tensor
@@ -34,6 +39,7 @@ class Shard:
     sigma: float = 0.0
     seed: int = 0
     basis: Tensor | None = None
+    is_over: Callable[[], bool] = _never
 
     @property
     def dimensions(self) -> int:
@@ -59,6 +65,8 @@ class Shard:
     def chunks(self, size: int, dtype: torch.dtype) -> Iterator[Tensor]:
         """The data as (X, n) for at most ``size`` rows at a time."""
         for begin in range(0, len(self.rows), size):
+            if self.is_over():
+                return
             yield self.part(begin, min(begin + size, len(self.rows)), dtype)
 
     def part(self, begin: int, end: int, dtype: torch.dtype) -> Tensor:
@@ -93,9 +101,12 @@ class Shard:
         return peers.all_reduce(total) / self.total
 
     def thinned(self, count: int, peers: Peers = ALONE) -> Self:
-        """At most ``count`` rows at equal distances, the same on all workers and whole on each."""
+        """At most ``count`` rows at equal distances, the same on all workers and whole on each.
+
+        These few are always read to their end.
+        """
         if self.total <= count and peers.size == 1:
-            return self
+            return replace(self, is_over=_never)
         count = min(count, self.total)
         numbers = torch.arange(count, device=self.rows.device) * self.total // count
         mine = (numbers >= self.offset) & (numbers < self.offset + len(self.rows))
@@ -104,4 +115,4 @@ class Shard:
         )
         rows[mine] = self.rows[numbers[mine] - self.offset].double()
         rows = peers.all_reduce(rows).to(self.rows.dtype)
-        return replace(self, rows=rows, offset=0, total=count)
+        return replace(self, rows=rows, offset=0, total=count, is_over=_never)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.ica.ep import point, posterior
 from workers.ica.priors import Priors
-from workers.ica.results import Fitted
+from workers.ica.results import Solution
 
 _CHUNK = 4096
 _MOST_SWEEPS = 20
@@ -24,7 +24,7 @@ class Sources:
     variance: Tensor
 
 
-def infer(rows: Tensor, fitted: Fitted) -> Sources:
+def infer(rows: Tensor, fitted: Solution) -> Sources:
     """The sources behind ``rows`` (n, X)."""
     w = torch.linalg.pinv(fitted.mixing)
     if not len(rows):
@@ -43,12 +43,12 @@ def infer(rows: Tensor, fitted: Fitted) -> Sources:
     return Sources(torch.cat(means), torch.cat(variances))
 
 
-def reconstruct(means: Tensor, fitted: Fitted) -> Tensor:
+def reconstruct(means: Tensor, fitted: Solution) -> Tensor:
     """The data (n, X) that sources (n, Z) make without noise."""
     return means @ fitted.mixing.T + fitted.mean
 
 
-def sample(fitted: Fitted, n: int, seed: int) -> NDArray[np.float64]:
+def sample(fitted: Solution, n: int, seed: int) -> NDArray[np.float64]:
     """``n`` draws from the model, (n, X), noise included."""
     generator = np.random.Generator(np.random.PCG64(seed))
     z = np.stack([prior.sample(n, generator) for prior in fitted.priors], 1)

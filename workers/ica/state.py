@@ -50,7 +50,7 @@ class State:
             if isinstance(value, Tensor):
                 kept[field.name] = value
             elif field.name == "priors":
-                kept[field.name] = _table(value)
+                kept[field.name] = prior_table(value)
             else:
                 kept[field.name] = torch.tensor(value, dtype=torch.float64)
         return kept
@@ -65,7 +65,7 @@ class State:
             mixing=kept["mixing"],
             noise_variance=float(kept["noise_variance"]),
             sigma=float(kept["sigma"]),
-            priors=_from_table(kept["priors"]),
+            priors=priors_in(kept["priors"]),
             points=kept["points"],
             changes=kept["changes"],
             base=kept["base"],
@@ -78,8 +78,8 @@ class State:
         )
 
 
-def _table(priors: tuple[Prior, ...]) -> Tensor:
-    """A row per prior: code, number of parts, then weights, means and variances of the parts."""
+def prior_table(priors: tuple[Prior, ...]) -> Tensor:
+    """A row for each prior: code, number of parts, then the parts' weights, means, variances."""
     widest = max(len(prior.weights) if isinstance(prior, Mixture) else 1 for prior in priors)
     table = torch.zeros((len(priors), 2 + 3 * widest), dtype=torch.float64)
     for row, prior in zip(table, priors, strict=True):
@@ -96,7 +96,8 @@ def _table(priors: tuple[Prior, ...]) -> Tensor:
     return table
 
 
-def _from_table(table: Tensor) -> tuple[Prior, ...]:
+def priors_in(table: Tensor) -> tuple[Prior, ...]:
+    """The inverse of :func:`prior_table`."""
     priors: list[Prior] = []
     for code, count, *numbers in table.tolist():
         kind, k = _KINDS[int(code)], int(count)

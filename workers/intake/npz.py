@@ -1,11 +1,13 @@
 """NumPy archives: one array is the data set, named ``images`` or ``data``, or the only one."""
 
 import ast
+import io
 import math
 import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workers.content import Facts
 from workers.errors import InvalidUpload
@@ -15,6 +17,7 @@ from workers.intake.limits import Limits, layout_of
 
 MAX_MEMBERS = 64
 _MAX_HEADER_BYTES = 10_000
+_LONGEST_NUMBER = 8
 _SIMPLE_TYPE = re.compile(r"[<>|=][a-zA-Z]\d{0,9}")
 
 
@@ -33,6 +36,29 @@ def read_npz(archive: Archive, target: Path, limits: Limits) -> Facts:
         return copy_rows(read, layout, dtype, target).facts("npz")
     except InvalidUpload as error:
         raise InvalidUpload(f"array {member.name.removesuffix('.npy')!r}: {error}") from error
+
+
+def read_vectors(content: bytes, values_max: int) -> NDArray[np.float64]:
+    """The vectors N×D in the bytes of an archive, N being any number from 1; raises InvalidUpload.
+
+    For a few rows that are looked at once: nothing is brought into normal form.
+    """
+    archive = Archive(io.BytesIO(content), MAX_MEMBERS)
+    member = _chosen(archive.members)
+    read = archive.open(member).read
+    shape, dtype, _ = _header(read)
+    if dtype.kind not in "buif" or dtype.itemsize > _LONGEST_NUMBER or len(shape) != 2:
+        raise InvalidUpload(f"it is {dtype} of the shape {shape}; send N×D real numbers")
+    values = math.prod(shape)
+    if not 1 <= values <= values_max:
+        raise InvalidUpload(f"it has {values:,} numbers; send from 1 to {values_max:,}")
+    values_read = read(values * dtype.itemsize)
+    if len(values_read) != values * dtype.itemsize or read(1):
+        raise InvalidUpload("it does not have as many numbers as its header declares")
+    rows = np.frombuffer(values_read, dtype).reshape(shape).astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise InvalidUpload("it holds NaN or infinity")
+    return rows
 
 
 def _chosen(members: list[Member]) -> Member:

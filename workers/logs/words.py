@@ -24,7 +24,10 @@ from workers.logs.lines import Level
 from workers.spec import Resources
 
 HELD_OUT = "held_out_"
-_ORDERLY = ("completed", "stopped_early", "interrupted", "cancelled", "paused", "service_stopped")
+_ORDERLY = (
+    *("completed", "stopped_early", "converged", "iteration_limit"),
+    *("interrupted", "cancelled", "paused", "service_stopped"),
+)
 
 
 def greeting(job_id: str, attempt: int, resources: Resources) -> str:
@@ -81,7 +84,7 @@ def _metrics(record: MetricsRecord) -> tuple[Level, str] | None:
     """One line for each evaluation; what comes every second in between is in the metrics."""
     if not any(name.startswith(HELD_OUT) for name in record.values):
         return None
-    shown = ("loss_nats", "data_per_s")
+    shown = ("loss_nats", "data_per_s", "log_evidence_nats", "residual")
     values = " ".join(
         f"{name}={_short(value)}"
         for name, value in record.values.items()

@@ -6,14 +6,27 @@ a field may be added with a default, never renamed or removed (tests/unit/worker
 specs of every version).
 """
 
-from workers.spec.dataset import NamedDataset, ToyDataset
+from workers.spec.dataset import AnyDataset, IcaDataset, NamedDataset, ToyDataset
+from workers.spec.ica import (
+    AutoPrior,
+    BimodalPrior,
+    Ica,
+    LaplacePrior,
+    LogisticPrior,
+    PriorSpec,
+    StudentTPrior,
+)
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
 from workers.spec.spread import FixedSpread, GaussianSpread, LaplaceSpread, ScaleSchedule
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
-from workers.spec.training import Resources, Start, TrainSpec
+from workers.spec.training import JOB_SPEC, IcaSpec, JobSpec, Resources, Start, TrainSpec
 
 __all__ = [
+    "JOB_SPEC",
+    "AnyDataset",
+    "AutoPrior",
+    "BimodalPrior",
     "ConstantRate",
     "ConvNetwork",
     "CosineRate",
@@ -21,16 +34,24 @@ __all__ = [
     "FixedSpread",
     "GaussianSpread",
     "GradientTrainer",
+    "Ica",
+    "IcaDataset",
+    "IcaSpec",
+    "JobSpec",
+    "LaplacePrior",
     "LaplaceSpread",
     "LinearNetwork",
+    "LogisticPrior",
     "MetricName",
     "MlpNetwork",
     "NamedDataset",
     "Optimizer",
+    "PriorSpec",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
     "Start",
+    "StudentTPrior",
     "ToyDataset",
     "TrainSpec",
     "TrainerSpec",

@@ -41,6 +41,40 @@ class ToyDataset(DatasetRef):
     """Seed of the draw."""
 
 
+class IcaDataset(DatasetRef):
+    """Drawn data x = Az + γ·N(0, I) of a known mixing matrix A, which the job is then told."""
+
+    kind: Literal["laplace-ica"]
+    dimensions: int = Field(default=10, ge=1, le=256)
+    """X, the length of a datum."""
+    components: int = Field(default=5, ge=1, le=256)
+    """Z, the number of sources; at most ``dimensions``."""
+    samples: int = Field(default=20_000, ge=20, le=1_000_000)
+    """N, the number of data drawn."""
+    noise_std: float = Field(default=0.2, ge=0.0, le=1e3)
+    """γ, the standard deviation of the noise in each dimension."""
+    entries: Literal["signs", "gaussian"] = "signs"
+    """Entries of A: ±1, or standard normal. A is drawn again until its condition number is at most
+    6, as far as its shape allows that."""
+    sources: Literal[
+        "laplace",
+        "logistic",
+        "student-t-3",
+        "student-t-5",
+        "sparse",
+        "exponential",
+        "uniform",
+        "half-and-half",
+    ] = "laplace"
+    """The density of the sources, all of mean 0 and variance 1; ``half-and-half`` are Laplace and
+    uniform by turns."""
+    seed: int = Field(default=0, ge=0, le=SEED_MAX)
+    """Seed of A, the sources and the noise."""
+
+
+AnyDataset = NamedDataset | ToyDataset | IcaDataset
+
+
 def _dataset_kind(value: Any) -> Any:
     return value.get("kind", "named") if isinstance(value, dict) else getattr(value, "kind", None)
 
@@ -50,14 +84,17 @@ _TOYS = ("ring", "line", "two-moons", "surface")
 
 def _dataset_tag(value: Any) -> str | None:
     kind = _dataset_kind(value)
-    return "toy" if kind in _TOYS else kind if kind == "named" else None
+    return "toy" if kind in _TOYS else kind if kind in ("named", "laplace-ica") else None
 
 
 DatasetSpec = Annotated[
-    Annotated[NamedDataset, Tag("named")] | Annotated[ToyDataset, Tag("toy")],
+    Annotated[NamedDataset, Tag("named")]
+    | Annotated[ToyDataset, Tag("toy")]
+    | Annotated[IcaDataset, Tag("laplace-ica")],
     Discriminator(
         _dataset_tag,
         custom_error_type="dataset_kind",
-        custom_error_message="kind must be one of: named (the default), " + ", ".join(_TOYS),
+        custom_error_message="kind must be one of: named (the default), "
+        + ", ".join((*_TOYS, "laplace-ica")),
     ),
 ]

@@ -1,12 +1,13 @@
 """The whole: data, trainer, resources and checkpoints of one training run."""
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from workers.spec.base import SEED_MAX, SpecModel
 from workers.spec.dataset import DatasetSpec
+from workers.spec.ica import Ica
 from workers.spec.trainer import TrainerSpec
 
 Start = Literal["train_state", "weights"]
@@ -28,23 +29,16 @@ class Resources(SpecModel):
     """GPUs of each worker."""
 
 
-class TrainSpec(SpecModel):
-    """One training run, complete: the same spec gives the same weights."""
+class _Spec(SpecModel):
+    """What the specs of all trainers share."""
 
     kind: Literal["train"] = "train"
     version: Literal[1] = 1
     """Version of this format."""
     seed: int = Field(default=0, ge=0, le=SEED_MAX)
-    """Seed of initial weights, data order, noise and latents."""
+    """Seed of everything that is drawn: initial weights, data order, noise, latents."""
     dataset: DatasetSpec
-    trainer: TrainerSpec
     resources: Resources = Resources()
-    checkpoint_every_epochs: int = Field(default=5, ge=1, le=100_000)
-    """Epochs between two checkpoints; the last epoch always has one."""
-    checkpoint_at_epochs: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)
-    ] = Field(default=(1,), max_length=64)
-    """Epochs that have a checkpoint besides; these are never thinned out."""
     keep_checkpoints: int = Field(default=16, ge=3, le=1000)
     """How many of the regular checkpoints are kept; the others are thinned evenly. The first, the
     last two and the best stay; the train state is kept of the last two."""
@@ -53,3 +47,49 @@ class TrainSpec(SpecModel):
         """Identity of the computation: data, trainer, seed; not resources, limits or cadence."""
         content = self.model_dump_json(include={"version", "seed", "dataset", "trainer"})
         return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+
+
+class TrainSpec(_Spec):
+    """One training run by stochastic gradients, complete: the same spec gives the same weights."""
+
+    trainer: TrainerSpec
+    checkpoint_every_epochs: int = Field(default=5, ge=1, le=100_000)
+    """Epochs between two checkpoints; the last epoch always has one."""
+    checkpoint_at_epochs: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False)
+    ] = Field(default=(1,), max_length=64)
+    """Epochs that have a checkpoint besides; these are never thinned out."""
+
+
+class IcaSpec(_Spec):
+    """One fit of linear ICA, complete: the same spec gives the same mixing matrix."""
+
+    trainer: Ica
+    checkpoint_every_iterations: int = Field(default=10, ge=1, le=100_000)
+    """Iterations between two checkpoints; the first and the last one always have one."""
+
+
+_ICA = "ica"
+
+
+def _spec_tag(value: Any) -> str | None:
+    """Which branch a spec is of, by its trainer; None for a kind of trainer that nobody knows."""
+    trainer = value.get("trainer") if isinstance(value, dict) else getattr(value, "trainer", None)
+    kind = trainer.get("kind") if isinstance(trainer, dict) else getattr(trainer, "kind", None)
+    if kind == _ICA:
+        return "IcaSpec"
+    return "TrainSpec" if not isinstance(trainer, dict) or kind in _GRADIENT_KINDS else None
+
+
+_GRADIENT_KINDS = ("delta_vae", "vae")
+TRAINER_KINDS = (*_GRADIENT_KINDS, _ICA)
+
+JobSpec = Annotated[
+    Annotated[TrainSpec, Tag("TrainSpec")] | Annotated[IcaSpec, Tag("IcaSpec")],
+    Discriminator(
+        _spec_tag,
+        custom_error_type="trainer_kind",
+        custom_error_message="kind must be one of: " + ", ".join(TRAINER_KINDS),
+    ),
+]
+JOB_SPEC: TypeAdapter[TrainSpec | IcaSpec] = TypeAdapter(JobSpec)

@@ -23,6 +23,7 @@ from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
 from service.logs import Logs
+from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
@@ -157,6 +158,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             results=results,
             logs=logs,
             sampling=sampling,
+            mixing=Mixing(results, sampling),
             datasets=datasets,
             catalogue=Catalogue(),
             feed=feed,

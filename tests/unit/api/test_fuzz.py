@@ -19,11 +19,26 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["laplace", "vae", "ring", "mlp", "named", "2"]),
+    | st.sampled_from(["laplace", "vae", "ica", "ring", "laplace-ica", "mlp", "named", "2"]),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
     ),
     max_leaves=6,
+)
+BODIES = (
+    DIGITS,
+    {
+        "spec": {
+            "dataset": {"kind": "laplace-ica", "samples": 100},
+            "trainer": {
+                "kind": "ica",
+                "components": 1,
+                "prior": {"kind": "student_t", "degrees": 3},
+                "start": "given",
+                "mixing": [[1.0]] * 10,
+            },
+        },
+    },
 )
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -70,8 +85,9 @@ def sent(running: Running, body: Any) -> None:
 def test_a_good_body_with_any_value_anywhere_is_answered(
     running: Running, data: st.DataObject, value: Any
 ) -> None:
-    keys = data.draw(st.sampled_from(places(DIGITS)))
-    sent(running, replaced(DIGITS, keys, value))
+    body = data.draw(st.sampled_from(BODIES))
+    keys = data.draw(st.sampled_from(places(body)))
+    sent(running, replaced(body, keys, value))
 
 
 @QUICK

@@ -49,6 +49,36 @@ def trainer(**fields: object) -> dict[str, object]:
             "is required; must be one of: gaussian, laplace",
         ),
         (
+            spec(trainer={"kind": "icas"}),
+            "/spec/trainer/kind",
+            "must be one of: delta_vae, vae, ica; did you mean 'ica'?",
+        ),
+        (
+            spec(trainer={}),
+            "/spec/trainer/kind",
+            "is required; must be one of: delta_vae, vae, ica",
+        ),
+        (
+            spec(trainer={"kind": "ica", "component": 2}),
+            "/spec/trainer/component",
+            "unknown key 'component'; did you mean 'components'?",
+        ),
+        (
+            spec(trainer={"kind": "ica", "prior": {"kind": "laplac"}}),
+            "/spec/trainer/prior/kind",
+            "must be one of: auto, laplace, logistic, student_t, bimodal; did you mean 'laplace'?",
+        ),
+        (
+            spec(trainer={"kind": "ica", "start": "given", "mixing": [[1.0], ["a"]]}),
+            "/spec/trainer/mixing/1/0",
+            "must be",
+        ),
+        (
+            spec(trainer={"kind": "ica"}, checkpoint_every_epochs=3),
+            "/spec/checkpoint_every_epochs",
+            "unknown key 'checkpoint_every_epochs'; did you mean 'checkpoint_every_iterations'?",
+        ),
+        (
             trainer(spread=None),
             "/spec/trainer/spread",
             "must be",

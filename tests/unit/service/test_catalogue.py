@@ -5,11 +5,11 @@ import pytest
 
 from service.catalogue import Catalogue
 from service.errors import UnknownTrainer
-from workers.spec import MlpNetwork, Optimizer, TrainerSpec, TrainSpec
+from workers.spec import Ica, IcaSpec, MlpNetwork, Optimizer, TrainerSpec, TrainSpec
 
 KINDS = [
     get_args(model.model_fields["kind"].annotation)[0]
-    for model in get_args(get_args(TrainerSpec)[0])
+    for model in (*get_args(get_args(TrainerSpec)[0]), Ica)
 ]
 
 
@@ -30,7 +30,7 @@ def test_every_trainer_is_listed_with_its_title(catalogue: Catalogue) -> None:
 def test_an_unknown_trainer_is_not_found_and_the_known_ones_are_named(
     catalogue: Catalogue,
 ) -> None:
-    with pytest.raises(UnknownTrainer, match="delta_vae, vae"):
+    with pytest.raises(UnknownTrainer, match="delta_vae, vae, ica"):
         catalogue.schema("gan")
 
 
@@ -48,7 +48,8 @@ def test_a_schema_is_of_a_whole_spec_with_this_trainer_and_no_other(
     catalogue: Catalogue, kind: str
 ) -> None:
     schema = json.loads(json.dumps(catalogue.schema(kind), allow_nan=False))
-    assert set(schema["properties"]) == set(TrainSpec.model_fields)
+    spec = IcaSpec if kind == "ica" else TrainSpec
+    assert set(schema["properties"]) == set(spec.model_fields)
     trainer = schema["$defs"][schema["properties"]["trainer"]["$ref"].rsplit("/", 1)[1]]
     assert trainer["properties"]["kind"]["const"] == kind
     kinds = [

@@ -79,7 +79,8 @@ def test_every_data_set_that_a_spec_can_name_is_listed(datasets: Datasets) -> No
     send(datasets, "ours", npz(images=GREY))
     infos = {entry.info.name: entry.info for entry in datasets.list()}
     built_in = {"mnist-10k", "digits", "mnist", "fashion-mnist", "celeba"}
-    assert set(infos) == built_in | {"ring", "line", "two-moons", "surface", "ours"}
+    drawn = {"ring", "line", "two-moons", "surface", "laplace-ica"}
+    assert set(infos) == built_in | drawn | {"ours"}
     assert (infos["mnist-10k"].shape, infos["mnist-10k"].count) == ((28, 28), 10_000)
     assert infos["surface"].shape == (3,)
     assert infos["ours"].title == "24 pictures, 5×7 grey, uploaded"
@@ -214,7 +215,7 @@ def test_a_name_or_a_content_that_is_unknown_is_invalid(service: Service) -> Non
 
 def test_an_unknown_name_lists_the_uploads_too(datasets: Datasets) -> None:
     send(datasets, "ours", npz(images=GREY))
-    with pytest.raises(UnknownDataset, match="surface, ours"):
+    with pytest.raises(UnknownDataset, match="laplace-ica, ours"):
         datasets.describe(NamedDataset(name="hours"))
 
 

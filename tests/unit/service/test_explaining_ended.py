@@ -19,6 +19,7 @@ from tests.unit.service.explaining_of import Elsewhere, explaining_of
 from tests.unit.service.test_exits import NAMED
 from workers.artifacts import LocalStore, attempt_prefix, log_key, outcome_key
 from workers.events import Outcome
+from workers.spec import TrainSpec
 
 
 def explain(service: Service, job: Job) -> Explanation:
@@ -95,6 +96,7 @@ def test_a_run_that_diverges_is_not_repeated_and_a_lower_rate_is_offered(service
     assert said.rule.name == "not_repeated"
     lower = said.changes[0]
     assert (lower.action, lower.body["checkpoint"]) == ("fork", "best")
+    assert isinstance(job.spec, TrainSpec)
     rate = job.spec.trainer.optimizer.learning_rate
     assert lower.body["spec"]["trainer"]["optimizer"]["learning_rate"] == pytest.approx(rate / 10)
 

@@ -11,7 +11,7 @@ from tests.unit.service.trained import vector_spec
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
 from workers.errors import CheckpointError
-from workers.generate import Generator
+from workers.generate import Generator, Networks
 
 
 def generator() -> Generator:
@@ -21,7 +21,7 @@ def generator() -> Generator:
     facts = DatasetFacts(name="two-moons", digest="", shape=(2,), is_image=False)
     description = Description(spec=spec, dataset=facts, step=0, epoch=0.0)
     model = empty_model(spec, (2,), is_image=False, generator=random)
-    return Generator(description, model)
+    return Generator(description, Networks(spec, 0.0, model))
 
 
 class Loads:

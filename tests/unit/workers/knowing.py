@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
-from workers.generate import Generator
+from workers.generate import Generator, Networks
 from workers.spec import TrainSpec
 
 D, Z = 3, 2
@@ -43,4 +43,5 @@ def linear_generator(
         encoder.weight.copy_(torch.cat((w, torch.zeros_like(w))))
         encoder.bias.copy_(torch.cat((c, torch.zeros_like(c))))
     facts = DatasetFacts(name="surface", digest="sha256:0", shape=(D,), is_image=False)
-    return Generator(Description(spec=spec, dataset=facts, step=1, epoch=epoch), model)
+    description = Description(spec=spec, dataset=facts, step=1, epoch=epoch)
+    return Generator(description, Networks(spec, epoch, model))

@@ -81,7 +81,7 @@ def test_the_catalogue_has_every_name_and_says_what_is_missing(tmp_path: Path) -
     infos = {info.name: info for info in catalogue(tmp_path)}
     toy_names = ["ring", "line", "two-moons", "surface"]
     named = ["mnist-10k", "digits", "mnist", "fashion-mnist", "celeba"]
-    assert list(infos) == [*named, *toy_names]
+    assert list(infos) == [*named, *toy_names, "laplace-ica"]
     for name, info in infos.items():
         if info.available:
             assert info.digest.startswith("sha256:"), name

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.unit.workers.knowing import D, Z, linear_generator
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
-from workers.generate import Generator
+from workers.generate import Generator, Networks
 from workers.networks import Autoencoder
 from workers.reconstruct import choose_rows, held_out_rows, reconstruct
 from workers.spec import TrainSpec
@@ -33,7 +33,7 @@ def picture_generator(network: dict[str, Any]) -> tuple[Generator, torch.Tensor]
     facts = DatasetFacts(name="digits", digest="sha256:0", shape=(8, 8), is_image=True)
     pixels = np.random.default_rng(3).integers(0, 256, (70, 64), dtype=np.uint8)
     description = Description(spec=spec, dataset=facts, step=1, epoch=1.0)
-    return Generator(description, model.eval()), torch.from_numpy(pixels)
+    return Generator(description, Networks(spec, 1.0, model.eval())), torch.from_numpy(pixels)
 
 
 def test_a_reconstruction_is_the_decoded_mean_of_the_posterior_at_y() -> None:

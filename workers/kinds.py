@@ -1,0 +1,156 @@
+"""What differs from one kind of spec to another: one function for each question, and one match.
+
+What runs, publishes, stores and serves a job asks here, and knows no trainer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from torch import Tensor
+
+from workers import build, fork
+from workers.build import Estimate
+from workers.checkpoint import Description
+from workers.data import Dataset, DatasetInfo
+from workers.errors import SpecMismatch
+from workers.events import Event
+from workers.ica import costs as ica_costs
+from workers.ica import forking as ica_forking
+from workers.ica import training as ica_training
+from workers.parallel import ALONE, Peers
+from workers.spec import IcaSpec, Start, TrainSpec
+from workers.train import never
+from workers.train import train as train_by_gradients
+
+AnySpec = TrainSpec | IcaSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is: ``epochs`` of ``steps_per_epoch`` steps each, at most."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, at most."""
+        return self.epochs * self.steps_per_epoch
+
+
+def train(
+    spec: AnySpec,
+    data: Dataset,
+    *,
+    resume: Mapping[str, Tensor] | None = None,
+    should_stop: Callable[[], bool] = never,
+    peers: Peers = ALONE,
+) -> Iterator[Event]:
+    """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
+
+    ``should_stop`` is asked again and again; when it is true, a Checkpoint and Finished follow.
+    With several ``peers`` every one of them is given the same spec, data and train state; a stop
+    asked of any of them ends all at the same step. The caller closes the peers, also after an
+    error. Raises SpecMismatch, CheckpointError for a train state of another spec, Diverged, Unfit,
+    and PeerLost.
+    """
+    match spec:
+        case TrainSpec():
+            return train_by_gradients(
+                spec, data, resume=resume, should_stop=should_stop, peers=peers
+            )
+        case IcaSpec():
+            return ica_training.train(
+                spec, data, resume=resume, should_stop=should_stop, peers=peers
+            )
+        case _:
+            assert_never(spec)
+
+
+def resolve(spec: AnySpec, info: DatasetInfo) -> AnySpec:
+    """The spec with everything filled in that the data decide; raises SpecMismatch."""
+    match spec:
+        case TrainSpec():
+            return build.resolve(spec, info)
+        case IcaSpec():
+            return ica_costs.resolve(spec, info)
+        case _:
+            assert_never(spec)
+
+
+def estimate(spec: AnySpec, info: DatasetInfo) -> Estimate:
+    """What the run of a resolved spec will need; by arithmetic, nothing is allocated."""
+    match spec:
+        case TrainSpec():
+            return build.estimate(spec, info)
+        case IcaSpec():
+            return ica_costs.estimate(spec, info)
+        case _:
+            assert_never(spec)
+
+
+def length(spec: AnySpec, rows: int) -> Length:
+    """How long a run over so many training data is."""
+    match spec:
+        case TrainSpec():
+            return Length(spec.trainer.epochs, -(-rows // spec.trainer.batch_size))
+        case IcaSpec():
+            return Length(ica_costs.most_steps(spec, rows), 1)
+        case _:
+            assert_never(spec)
+
+
+def epochs(spec: AnySpec) -> int:
+    """What a run is measured in: its epochs, or one whole where their number is not known."""
+    return 1 if is_open_ended(spec) else length(spec, 1).epochs
+
+
+def is_open_ended(spec: AnySpec) -> bool:
+    """Whether a run ends when it has converged, mostly long before its last step."""
+    return isinstance(spec, IcaSpec) and spec.trainer.method in ("ep", "em")
+
+
+def first_checkpoint(spec: AnySpec) -> str:
+    """When a run has its first checkpoint, in words."""
+    match spec:
+        case TrainSpec():
+            every, epochs = spec.checkpoint_every_epochs, spec.trainer.epochs
+            return f"after epoch {min(every, epochs, *spec.checkpoint_at_epochs)}"
+        case IcaSpec():
+            return "after the first iteration"
+        case _:
+            assert_never(spec)
+
+
+def is_named(spec: AnySpec, epoch: float) -> bool:
+    """Whether the spec names an epoch whose checkpoint is never thinned out."""
+    return isinstance(spec, TrainSpec) and epoch in spec.checkpoint_at_epochs
+
+
+def obstacles(
+    start: Start, checkpoint: Description, spec: AnySpec, info: DatasetInfo
+) -> Iterator[SpecMismatch]:
+    """Why a resolved spec for these data cannot begin so; pointers are relative to the spec."""
+    old, data = checkpoint.spec, checkpoint.dataset
+    match old, spec:
+        case TrainSpec(), TrainSpec():
+            return fork.obstacles(start, checkpoint, spec, info)
+        case IcaSpec(), IcaSpec():
+            return ica_forking.obstacles(start, old, data.shape, data.digest, spec, info)
+        case _:
+            wrong = f"must stay {old.trainer.kind!r}: nothing of it is of use to another trainer"
+            return iter([SpecMismatch("/trainer/kind", wrong)])
+
+
+def taken_over(spec: AnySpec, start: Start, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The train state that a fork begins with, from a checkpoint's train state or weights."""
+    match spec:
+        case TrainSpec() if start == "weights":
+            return fork.first_state(tensors)
+        case TrainSpec():
+            return fork.without_record(tensors)
+        case IcaSpec():
+            return ica_forking.taken_over(start, tensors)
+        case _:
+            assert_never(spec)
