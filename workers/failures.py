@@ -11,6 +11,7 @@ from workers.errors import (
     ArtifactNotFound,
     DataError,
     Diverged,
+    InvalidSpread,
     PeerLost,
     SpecMismatch,
     StoreError,
@@ -73,7 +74,7 @@ def _reason(error: WorkerError) -> OutcomeReason:
     match error:
         case Diverged():
             return "diverged"
-        case SpecMismatch():
+        case SpecMismatch() | InvalidSpread():
             return "invalid"
         case VersionMismatch():
             return "version_mismatch"
