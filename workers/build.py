@@ -12,7 +12,7 @@ from workers.errors import SpecMismatch
 from workers.networks import Autoencoder, Network, activations, parameter_count, value_count
 from workers.networks.batch_norm import Reduce
 from workers.seeds import SeedStream
-from workers.spec import DeltaVae, GaussianSpread, LaplaceSpread, LinearNetwork, TrainSpec
+from workers.spec import DeltaVae, LinearNetwork, Noise, TrainSpec
 
 _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
@@ -66,6 +66,7 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"of {info.name}; choose at most that",
         )
     parameter_count(network, info.shape)  # raises where the network does not fit
+    _require_pixel_scales(spec, info)
     output = _output(network, is_image=info.is_image)
     return spec.model_copy(
         update={
@@ -75,6 +76,17 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             ),
         }
     )
+
+
+def _require_pixel_scales(spec: TrainSpec, info: DatasetInfo) -> None:
+    scales = spread_spec(spec).pixel_scales
+    if scales is not None and len(scales) != info.dimensions:
+        field = "spread" if isinstance(spec.trainer, DeltaVae) else "observation"
+        raise SpecMismatch(
+            f"/trainer/{field}/pixel_scales",
+            f"{info.name} has {info.dimensions} dimensions; give one relative scale for each, "
+            f"not {len(scales)}",
+        )
 
 
 def steps_per_epoch(spec: TrainSpec, info: DatasetInfo) -> int:
@@ -182,7 +194,7 @@ def _output(network: Network, *, is_image: bool) -> Literal["sigmoid", "identity
     return "sigmoid" if is_image else "identity"
 
 
-def spread_spec(spec: TrainSpec) -> GaussianSpread | LaplaceSpread:
+def spread_spec(spec: TrainSpec) -> Noise:
     """The noise around g(z): the spread, or a plain VAE's observation noise."""
     trainer = spec.trainer
     return trainer.spread if isinstance(trainer, DeltaVae) else trainer.observation

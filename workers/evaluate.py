@@ -33,7 +33,7 @@ class Evaluation:
         self._train = train
         self._held_out = held_out
         self._spread_spec = spread_spec(spec)
-        self._spread = spread_of(self._spread_spec)
+        self._spread = spread_of(self._spread_spec, held_out.device)
         self._generator = torch.Generator(held_out.device)
         self._seeds = SeedStream(spec.seed, "evaluation")
         self._data_variance: float | None = None

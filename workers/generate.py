@@ -5,7 +5,8 @@ decoding always run on blocks of ``BLOCK`` rows, because the rounding of a matri
 its shape.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -29,8 +30,9 @@ from workers.checkpoint import (
 from workers.delta_vae import objective_at
 from workers.errors import CheckpointError, SpecMismatch
 from workers.networks import Autoencoder, value_count
-from workers.spec import GaussianSpread, TrainSpec
-from workers.spread import scale_at
+from workers.spec import TrainSpec
+from workers.spread import draw_noise, scale_at
+from workers.spread.drawn import numpy_stream
 
 GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
 BLOCK = 64
@@ -50,7 +52,7 @@ def use_one_thread() -> None:
 
 def draw_latents(n: int, latent_dim: int, seed: int) -> Array:
     """Standard normal latents, shape (n, Z); fewer are the first rows of more."""
-    return _stream(seed, _LATENTS).standard_normal((n, latent_dim), dtype=np.float32)
+    return numpy_stream(seed, _LATENTS).standard_normal((n, latent_dim), dtype=np.float32)
 
 
 def decode(model: Autoencoder, latents: Array) -> Array:
@@ -158,17 +160,8 @@ class Generator:
     def _noise(self, n: int, seed: int, stream: int) -> Array:
         spec = spread_spec(self.description.spec)
         scale = scale_at(spec, self.description.epoch)
-        generator = _stream(seed, stream)
-        size: Sequence[int] = (n, *self.shape)
-        if isinstance(spec, GaussianSpread):
-            noise = generator.normal(0.0, scale, size)
-        else:
-            noise = generator.laplace(0.0, scale / np.sqrt(2), size)
-        return noise.astype(np.float32)
-
-
-def _stream(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))))
+        dimensions = math.prod(self.shape)
+        return draw_noise(spec, scale, n, dimensions, seed, stream).reshape(n, *self.shape)
 
 
 def _load_model(spec: TrainSpec, dataset: DatasetFacts, weights: Path) -> Autoencoder:

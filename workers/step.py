@@ -49,7 +49,7 @@ class Stepper:
         self._shared = SharedGradients(self._parameters, peers) if peers.size > 1 else None
         self._precision = _precision(spec, rows.device)
         self._spread_spec = spread_spec(spec)
-        self._spread = spread_of(self._spread_spec)
+        self._spread = spread_of(self._spread_spec, rows.device)
         self._generator = torch.Generator(rows.device)
         self._noise_seeds = SeedStream(spec.seed, "noise")
         self._order_seeds = SeedStream(spec.seed, "order")

@@ -77,7 +77,8 @@ class LowRankGaussian:
         return torch.eye(u.shape[1], dtype=torch.float64) + u.T @ u / self.scale**2
 
     def _cholesky(self) -> Tensor:
-        return torch.linalg.cholesky(self._capacitance())
+        root: Tensor = torch.linalg.cholesky(self._capacitance())
+        return root
 
     def _log_det(self) -> Tensor:
         inner = self._cholesky().diagonal().log().sum() * 2

@@ -35,7 +35,7 @@ def require_valid_noise(
     if not bool((values > 0).all()):
         raise InvalidSpread(
             f"{name} noise is no valid spread: its density is not positive everywhere; choose "
-            "gaussian or laplace, for example"
+            "gaussian, laplace, logistic, student_t or gaussian_mixture"
         )
     frequencies = torch.linspace(0, reach, _POINTS, dtype=torch.float64) / scale
     magnitudes = characteristic(frequencies).abs()
@@ -43,5 +43,5 @@ def require_valid_noise(
     if bool((is_zero[:-1] & is_zero[1:]).any()):
         raise InvalidSpread(
             f"{name} noise is no valid spread: its characteristic function is zero on an interval; "
-            "choose gaussian or laplace, for example"
+            "choose gaussian, laplace, logistic, student_t or gaussian_mixture"
         )

@@ -9,7 +9,17 @@ specs of every version).
 from workers.spec.dataset import NamedDataset, ToyDataset
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
-from workers.spec.spread import FixedSpread, GaussianSpread, LaplaceSpread, ScaleSchedule
+from workers.spec.spread import (
+    FixedSpread,
+    GaussianMixtureSpread,
+    GaussianSpread,
+    LaplaceSpread,
+    LogisticSpread,
+    MixtureComponent,
+    Noise,
+    ScaleSchedule,
+    StudentTSpread,
+)
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
 from workers.spec.training import Resources, Start, TrainSpec
 
@@ -19,18 +29,23 @@ __all__ = [
     "CosineRate",
     "DeltaVae",
     "FixedSpread",
+    "GaussianMixtureSpread",
     "GaussianSpread",
     "GradientTrainer",
     "LaplaceSpread",
     "LinearNetwork",
+    "LogisticSpread",
     "MetricName",
+    "MixtureComponent",
     "MlpNetwork",
     "NamedDataset",
+    "Noise",
     "Optimizer",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
     "Start",
+    "StudentTSpread",
     "ToyDataset",
     "TrainSpec",
     "TrainerSpec",

@@ -86,6 +86,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "early_stopping": {"patience": 50},
     },
     "vae": {"kind": "vae", "observation": {"kind": "laplace", "scale": 0.4}, "noise_samples": 2},
+    "tails": {
+        "spread": {"kind": "student_t", "degrees_of_freedom": 3, "pixel_scales": [1.0, 2.0] * 32}
+    },
     "staircase": {
         "estimator": "clean_target",
         "optimizer": {"clip_norm": None, "schedule": {"kind": "staircase", "every_epochs": 1}},
