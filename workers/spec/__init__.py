@@ -7,6 +7,7 @@ specs of every version).
 """
 
 from workers.spec.dataset import NamedDataset, ToyDataset
+from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
 from workers.spec.spread import (
@@ -33,6 +34,7 @@ __all__ = [
     "GaussianSpread",
     "GradientTrainer",
     "LaplaceSpread",
+    "LearnedSpread",
     "LinearNetwork",
     "LogisticSpread",
     "MetricName",

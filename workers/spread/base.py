@@ -1,4 +1,4 @@
-r"""Spread noise p(y|x): y = x + k, with a scale that may move from step to step.
+r"""Spread noise p(y|x): y = f(x) + k, with a scale that may move from step to step.
 
 A spread is valid where its density is positive everywhere and its characteristic function has no
 zeros but countably many (section 2 of *Spread Divergence*, Zhang et al., ICML 2020); all of these
@@ -17,6 +17,10 @@ LARGEST_BELOW_1 = 1 - 2**-24
 
 class Spread(ABC):
     """A noise distribution with a scale that may move from step to step."""
+
+    def transform(self, x: Tensor) -> Tensor:
+        """f(x) in y = f(x) + k, of x and of g(z) alike; a fixed spread leaves them as they are."""
+        return x
 
     @abstractmethod
     def sample_noise(
