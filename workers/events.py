@@ -61,6 +61,16 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG of what training has made besides samples, in the folder ``name``."""
+
+    step: int
+    epoch: float
+    name: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A sentence the user should read, with a stable code."""
 
@@ -78,7 +88,7 @@ class Finished:
     message: str
 
 
-Event = Tick | Metrics | Checkpoint | Grid | Notice | Finished
+Event = Tick | Metrics | Checkpoint | Grid | Picture | Notice | Finished
 
 
 # --- on the wire and in the database ---------------------------------------------------------
@@ -91,7 +101,10 @@ class _Record(BaseModel):
 
 
 class StartedRecord(_Record):
-    """The attempt's process has its data and model and begins."""
+    """The attempt's process has its data and model and begins.
+
+    ``total_steps`` counts steps of rounds that learn the spread too, ``steps_per_epoch`` does not.
+    """
 
     kind: Literal["started"] = "started"
     pid: int
@@ -99,6 +112,7 @@ class StartedRecord(_Record):
     total_steps: int
     steps_per_epoch: int
     resumed_from_step: int | None = None
+    resumed_from_epoch: float | None = None
 
 
 class FirstStepRecord(_Record):

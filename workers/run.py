@@ -33,6 +33,7 @@ from workers.events import (
     NoticeRecord,
     Outcome,
     OutcomeReason,
+    Picture,
     ProgressRecord,
     StartedRecord,
     Tick,
@@ -44,6 +45,7 @@ from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
+from workers.rounds import Position, total_steps
 from workers.spec import TrainSpec
 from workers.train import train
 
@@ -181,7 +183,7 @@ def _lead(
         peers = _meet(seat, stop, look, connections)
     except _StoppedWaiting:
         return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
-    ledger.append(_started(run, data, step))
+    ledger.append(_started(run, data, resume))
     begun = time.monotonic()
 
     def should_stop() -> bool:
@@ -249,7 +251,9 @@ def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: Exi
 
 
 def _publish(
-    event: Tick | Metrics | Checkpoint | Grid | Notice, ledger: Ledger, publisher: Publisher
+    event: Tick | Metrics | Checkpoint | Grid | Picture | Notice,
+    ledger: Ledger,
+    publisher: Publisher,
 ) -> None:
     """Publish one event of the training, and note how far it is."""
     now = datetime.now(UTC)
@@ -267,20 +271,25 @@ def _publish(
         case Grid():
             name = f"grids/{event.step:08d}.png"
             publisher.file(name, event.png, "image/png", event.step, event.epoch)
+        case Picture():
+            name = f"{event.name}/{event.step:08d}.png"
+            publisher.file(name, event.png, "image/png", event.step, event.epoch)
         case Notice():
             ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
 
 
-def _started(run: Run, data: Dataset, step: int | None) -> StartedRecord:
+def _started(run: Run, data: Dataset, resume: Tensors | None) -> StartedRecord:
     trainer = run.spec.trainer
     steps_per_epoch = -(-data.train.shape[0] // trainer.batch_size)
+    position = Position.of(resume or {})
     return StartedRecord(
         at=datetime.now(UTC),
         pid=os.getpid(),
         host=socket.gethostname(),
-        total_steps=trainer.epochs * steps_per_epoch,
+        total_steps=total_steps(trainer, steps_per_epoch, position),
         steps_per_epoch=steps_per_epoch,
-        resumed_from_step=step,
+        resumed_from_step=position.step or None,
+        resumed_from_epoch=position.model_step / steps_per_epoch if position.step else None,
     )
 
 

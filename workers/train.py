@@ -16,18 +16,21 @@ from torch import Tensor
 
 from workers.build import checkpoint_epochs, grid_epochs, resolve, spread_spec
 from workers.data import Dataset
+from workers.directions import directions_png
 from workers.errors import SpecMismatch
 from workers.evaluate import Evaluation, Work
-from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
+from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Picture, Tick
 from workers.generate import decode, draw_latents
 from workers.images import render
+from workers.improvement import Improvement
 from workers.metrics import EpochMeans, Pace
 from workers.optimize import learning_rate_at
 from workers.parallel import ALONE, Peers
-from workers.spec import DeltaVae, MetricName, TrainSpec
-from workers.spread import scale_at, settled_epoch
+from workers.seeds import SeedStream
+from workers.spec import DeltaVae, TrainSpec
+from workers.spread import scale_at
 from workers.step import Stepper
-from workers.train_state import restore, snapshot, snapshot_weights, start
+from workers.train_state import has_psi, restore, snapshot, snapshot_weights, start
 
 TICK_S = 0.5
 METRICS_S = 1.0
@@ -82,9 +85,14 @@ class _Training:
         self._state = start(spec, data.info, device, peers.all_reduce if peers.size > 1 else None)
         if resume is not None:
             restore(self._state, resume)
+        if (psi := self._state.psi) is not None:
+            is_fresh = resume is None or not has_psi(resume)
+            psi.observe(rows, SeedStream(spec.seed, "spread data").at(0), is_fresh=is_fresh)
+        self._rows = rows
         self._stepper = Stepper(spec, data.info, rows, self._state, peers)
-        self._total_steps = self._stepper.steps_per_epoch * self._trainer.epochs
-        self._evaluation = Evaluation(spec, rows, data.held_out.to(device))
+        self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
+        self._evaluation = Evaluation(spec, rows, data.held_out.to(device), psi)
+        self._improvement = Improvement(spec, self._state)
         self._checkpoint_epochs = checkpoint_epochs(spec)
         self._grid_epochs = grid_epochs(spec)
         self._metrics: dict[str, float] = {}
@@ -94,7 +102,7 @@ class _Training:
 
     @property
     def _epoch(self) -> float:
-        return self._state.step / self._stepper.steps_per_epoch
+        return self._state.model_step / self._stepper.steps_per_epoch
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         """See :func:`train`."""
@@ -102,7 +110,7 @@ class _Training:
             yield _CLEAN_TARGET
         first = self._state.step + 1
         self._pace.go_on()
-        while self._state.step < self._total_steps and not self._is_exhausted():
+        while self._state.model_step < self._model_steps and not self._improvement.is_exhausted:
             wants_stop = should_stop()
             if self._stepper.is_stop_agreed or (wants_stop and self._peers.size == 1):
                 yield from self._interrupted()
@@ -110,11 +118,11 @@ class _Training:
             self._pace.add(self._stepper.advance(wants_stop))
             if self._state.step == first:
                 yield from self._say(Tick(first, self._epoch))
-            if self._state.step % self._stepper.steps_per_epoch == 0:
+            if self._stepper.is_epoch_over:
                 yield from self._end_epoch()
             elif time.monotonic() - self._spoke_at > TICK_S:
                 yield from self._say(self._interim())
-        if self._is_exhausted():
+        if self._improvement.is_exhausted:
             assert self._trainer.early_stopping is not None
             metric = self._trainer.early_stopping.metric
             message = f"held_out_{metric} did not improve in {self._state.stale} evaluations."
@@ -158,16 +166,17 @@ class _Training:
             values |= yield from self._attend(self._evaluation.run(state.shown, epoch))
             self._check_finite(values)
         if self._is_due(epoch):
-            self._note_improvement(values, epoch)
+            self._improvement.note(values, epoch)
         self._agree(epoch)
         state.means = EpochMeans()
         self._metrics = values
         yield Metrics(state.step, epoch, values)
-        is_last = self._is_exhausted()
+        is_last = self._improvement.is_exhausted
         if is_last or epoch in self._grid_epochs:
             yield Grid(state.step, epoch, self._grid())
+            yield from self._directions(epoch)
         if is_last or has_checkpoint:
-            is_best = self._is_best(values, epoch)
+            is_best = self._improvement.is_best(values, epoch)
             is_named = epoch in self._spec.checkpoint_at_epochs
             yield self._checkpoint(values, is_best=is_best, is_named=is_named)
 
@@ -192,34 +201,6 @@ class _Training:
             if time.monotonic() - self._spoke_at > TICK_S:
                 yield Tick(self._state.step, self._epoch)
                 self._spoke_at = time.monotonic()
-
-    def _is_settled(self, epoch: int) -> bool:
-        """Whether the objective no longer changes, so that its values compare."""
-        warm_up = self._trainer.warm_up_epochs if isinstance(self._trainer, DeltaVae) else 0
-        return epoch >= max(settled_epoch(spread_spec(self._spec)), warm_up)
-
-    def _note_improvement(self, values: Mapping[str, float], epoch: int) -> None:
-        stopping = self._trainer.early_stopping
-        if stopping is None or not self._is_settled(epoch):
-            return
-        state, cost = self._state, _cost(values, stopping.metric)
-        if cost < state.stopping_best - stopping.min_delta:
-            state.stopping_best, state.stale = cost, 0
-        else:
-            state.stale += 1
-
-    def _is_exhausted(self) -> bool:
-        stopping = self._trainer.early_stopping
-        return stopping is not None and self._state.stale >= stopping.patience
-
-    def _is_best(self, values: Mapping[str, float], epoch: int) -> bool:
-        """Whether a checkpoint is the best so far; while the objective moves, the latest one is."""
-        if not self._is_settled(epoch):
-            return True
-        cost = _cost(values, self._trainer.best_metric)
-        is_best = cost < self._state.best
-        self._state.best = min(cost, self._state.best)
-        return is_best
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -269,6 +250,14 @@ class _Training:
             samples = decode(model, latents).reshape(-1, *self._info.shape)
         return render(samples, self._info.is_image)
 
+    def _directions(self, epoch: int) -> Iterator[Event]:
+        """The learned directions of the noise, where there are any."""
+        psi = self._state.psi
+        if psi is not None and psi.covariance is not None:
+            basis, info = psi.covariance.basis(), self._info
+            png = directions_png(basis, self._rows, info.shape, is_image=info.is_image)
+            yield Picture(self._state.step, epoch, "directions", png)
+
     def _checkpoint(
         self, metrics: Mapping[str, float], *, is_best: bool, is_named: bool
     ) -> Checkpoint:
@@ -286,12 +275,6 @@ class _Training:
             is_best=is_best,
             is_named=is_named,
         )
-
-
-def _cost(values: Mapping[str, float], metric: MetricName) -> float:
-    """A held-out metric as something to be lowered."""
-    value = values[f"held_out_{metric}"]
-    return -value if metric == "elbo_nats" else value
 
 
 def _device(spec: TrainSpec) -> torch.device:

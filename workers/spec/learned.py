@@ -97,7 +97,8 @@ class LearnedSpread(SpecModel):
     """What of the spread is learned, and when.
 
     Rounds of learning come between epochs: `noise_steps` that make the divergence larger while the
-    networks stay, then `encoder_steps` in which the encoder alone follows.
+    networks stay, then `encoder_steps` in which the encoder alone follows. A fork has none before
+    its first epoch.
     """
 
     covariance: Annotated[Covariance, Field(discriminator="kind")] | None = None

@@ -1,5 +1,6 @@
 """The spread p(y|x) with parameters ψ: y = f(x) + Lη, with η of a fixed kind."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,11 @@ class LearnedNoise(Spread):
         self._noise = noise
         self._psi = psi
 
+    @property
+    def is_transformed(self) -> bool:
+        """Whether there is a learned f."""
+        return self._psi.transform is not None
+
     def transform(self, x: Tensor) -> Tensor:
         """See :meth:`Spread.transform`."""
         if self._psi.transform is None:
@@ -30,7 +36,7 @@ class LearnedNoise(Spread):
         self, shape: Sequence[int], scale: float, generator: torch.Generator
     ) -> Tensor:
         """See :meth:`Spread.sample_noise`."""
-        noise = self._noise.sample_noise(shape, self._scale(scale, shape[-1]), generator)
+        noise = self._noise.sample_noise(shape, self.own_scale(scale, shape[-1]), generator)
         return self.stretch(noise, scale)
 
     def stretch(self, noise: Tensor, scale: float) -> Tensor:
@@ -42,7 +48,7 @@ class LearnedNoise(Spread):
 
     def log_prob(self, y: Tensor, mean: Tensor, scale: float) -> Tensor:
         """See :meth:`Spread.log_prob`."""
-        covariance, own_scale = self._psi.covariance, self._scale(scale, y.shape[-1])
+        covariance, own_scale = self._psi.covariance, self.own_scale(scale, y.shape[-1])
         if covariance is None:
             return self._noise.log_prob(y, mean, own_scale)
         with _in_float32(y):
@@ -52,7 +58,7 @@ class LearnedNoise(Spread):
 
     def cost(self, y: Tensor, mean: Tensor, scale: float) -> Tensor:
         """See :meth:`Spread.cost`; on Gaussian noise by Woodbury, with one product less."""
-        covariance, own_scale = self._psi.covariance, self._scale(scale, y.shape[-1])
+        covariance, own_scale = self._psi.covariance, self.own_scale(scale, y.shape[-1])
         if covariance is None:
             return self._noise.cost(y, mean, own_scale)
         rows = mean.numel() // mean.shape[-1]
@@ -67,10 +73,18 @@ class LearnedNoise(Spread):
 
     def entropy(self, dimensions: int, scale: float) -> float:
         """See :meth:`Spread.entropy`: it does not depend on the learned parameters."""
-        own = self._noise.entropy(dimensions, self._scale(scale, dimensions))
+        own = self._noise.entropy(dimensions, self.own_scale(scale, dimensions))
         return own if self._psi.covariance is None else own + self._psi.covariance.log_det(scale)
 
-    def _scale(self, scale: float, dimensions: int) -> float:
+    def rms(self, scale: float, dimensions: int) -> float:
+        """Root mean square over the dimensions of the noise's standard deviation."""
+        covariance = self._psi.covariance
+        if covariance is None:
+            return self.own_scale(scale, dimensions)
+        return math.sqrt(scale**2 + covariance.strength**2 * covariance.rank / dimensions)
+
+    def own_scale(self, scale: float, dimensions: int) -> float:
+        """Standard deviation of η, which is the rival's where it stands in for a covariance."""
         if self._psi.rival is None:
             return scale
         rank, strength = self._psi.rival
