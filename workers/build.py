@@ -17,6 +17,7 @@ from workers.spec import DeltaVae, LearnedSpread, LinearNetwork, Noise, TrainSpe
 from workers.spec.learned import ConvTransform, LowRankCovariance
 from workers.spread import Spread, spread_of
 from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
+from workers.spread.learned.covariance import PCA_ROWS
 
 _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
@@ -173,6 +174,7 @@ def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
         + 2 * weights_bytes
         + _activation_bytes(spec, info)
         + 2 * data_bytes
+        + _pca_bytes(spec, info)
     )
     steps = total_steps(trainer, steps_per_epoch(spec, info), Position())
     return Estimate(
@@ -193,6 +195,16 @@ def _activation_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
             step += 6 * spec.trainer.batch_size * rows * info.dimensions
     evaluation = EVALUATION_ROWS * max(sum(pair) for pair in pairwise(values))
     return max(step, evaluation) * _FLOAT_BYTES
+
+
+def _pca_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
+    """What finding the principal components of a learned covariance needs at its beginning."""
+    learned = learned_spread(spec)
+    covariance = None if learned is None else learned.covariance
+    if not isinstance(covariance, LowRankCovariance) or covariance.components is None:
+        return 0
+    rows = min(info.count, PCA_ROWS)
+    return 3 * rows * info.dimensions * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:

@@ -61,13 +61,14 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG of what training has made besides samples, in the folder ``name``."""
+class Artifact:
+    """A file of what training has made besides samples, under its name."""
 
     step: int
     epoch: float
     name: str
-    png: bytes
+    media_type: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Finished:
     message: str
 
 
-Event = Tick | Metrics | Checkpoint | Grid | Picture | Notice | Finished
+Event = Tick | Metrics | Checkpoint | Grid | Artifact | Notice | Finished
 
 
 # --- on the wire and in the database ---------------------------------------------------------

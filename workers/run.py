@@ -23,6 +23,7 @@ from workers.checkpoint import Versions
 from workers.data import Dataset, load
 from workers.errors import ArtifactExists, ClaimLost, PeerLost, VersionMismatch
 from workers.events import (
+    Artifact,
     Checkpoint,
     Finished,
     FirstStepRecord,
@@ -33,7 +34,6 @@ from workers.events import (
     NoticeRecord,
     Outcome,
     OutcomeReason,
-    Picture,
     ProgressRecord,
     StartedRecord,
     Tick,
@@ -251,7 +251,7 @@ def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: Exi
 
 
 def _publish(
-    event: Tick | Metrics | Checkpoint | Grid | Picture | Notice,
+    event: Tick | Metrics | Checkpoint | Grid | Artifact | Notice,
     ledger: Ledger,
     publisher: Publisher,
 ) -> None:
@@ -271,9 +271,8 @@ def _publish(
         case Grid():
             name = f"grids/{event.step:08d}.png"
             publisher.file(name, event.png, "image/png", event.step, event.epoch)
-        case Picture():
-            name = f"{event.name}/{event.step:08d}.png"
-            publisher.file(name, event.png, "image/png", event.step, event.epoch)
+        case Artifact():
+            publisher.file(event.name, event.content, event.media_type, event.step, event.epoch)
         case Notice():
             ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
 

@@ -14,12 +14,18 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from workers.build import checkpoint_epochs, grid_epochs, resolve, spread_spec
+from workers.build import (
+    checkpoint_epochs,
+    grid_epochs,
+    learned_spread,
+    resolve,
+    spread_spec,
+)
 from workers.data import Dataset
 from workers.directions import directions_png
 from workers.errors import SpecMismatch
 from workers.evaluate import Evaluation, Work
-from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Picture, Tick
+from workers.events import Artifact, Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
 from workers.generate import decode, draw_latents
 from workers.images import render
 from workers.improvement import Improvement
@@ -35,12 +41,18 @@ from workers.train_state import has_psi, restore, snapshot, snapshot_weights, st
 TICK_S = 0.5
 METRICS_S = 1.0
 GRID_SAMPLES = 64
+MIXING = 0.9  # of the limit of the information; below it the noise mixes up data
 
 _CLEAN_TARGET = Notice(
     "clean_target_is_biased",
     "estimator clean_target drops a term of the gradient: it is the denoising VAE's criterion, "
     "and its samples vary less than the data. Compare runs by held_out_elbo_nats, which is exact; "
     "estimator naive has no bias.",
+)
+_MIXES_DATA = Notice(
+    "noise_mixes_up_data",
+    "information_nats is well below its limit: the noise mixes up data, and then the cross-entropy "
+    "may prefer the wrong noise. Set learned_spread.ascend to kl, or choose a smaller scale.",
 )
 
 
@@ -97,6 +109,7 @@ class _Training:
         self._grid_epochs = grid_epochs(spec)
         self._metrics: dict[str, float] = {}
         self._checkpointed_step = -1
+        self._has_warned = False
         self._pace = Pace()
         self._spoke_at = self._metrics_at = time.monotonic()
 
@@ -171,6 +184,7 @@ class _Training:
         state.means = EpochMeans()
         self._metrics = values
         yield Metrics(state.step, epoch, values)
+        yield from self._warn_of_mixing(values)
         is_last = self._improvement.is_exhausted
         if is_last or epoch in self._grid_epochs:
             yield Grid(state.step, epoch, self._grid())
@@ -250,13 +264,24 @@ class _Training:
             samples = decode(model, latents).reshape(-1, *self._info.shape)
         return render(samples, self._info.is_image)
 
+    def _warn_of_mixing(self, values: Mapping[str, float]) -> Iterator[Event]:
+        """Say once where the cross-entropy is not the KL."""
+        learned = learned_spread(self._spec)
+        if learned is None or learned.ascend == "kl" or self._has_warned:
+            return
+        known = values.get("information_nats", math.inf)
+        if known < MIXING * values.get("information_limit_nats", 0.0):
+            self._has_warned = True
+            yield _MIXES_DATA
+
     def _directions(self, epoch: int) -> Iterator[Event]:
         """The learned directions of the noise, where there are any."""
         psi = self._state.psi
         if psi is not None and psi.covariance is not None:
             basis, info = psi.covariance.basis(), self._info
             png = directions_png(basis, self._rows, info.shape, is_image=info.is_image)
-            yield Picture(self._state.step, epoch, "directions", png)
+            step = self._state.step
+            yield Artifact(step, epoch, f"directions/{step:08d}.png", "image/png", png)
 
     def _checkpoint(
         self, metrics: Mapping[str, float], *, is_best: bool, is_named: bool

@@ -91,6 +91,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "spread": {"kind": "student_t", "degrees_of_freedom": 3, "pixel_scales": [1.0, 2.0] * 32}
     },
     "learned": {
+        "epochs": 3,
         "spread": {"kind": "gaussian", "scale": 0.4},
         "learned_spread": {
             **{"every_epochs": 1, "noise_steps": 9, "encoder_steps": 6, "learning_rate": 0.01},
@@ -102,6 +103,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "information": {
         "warm_up_epochs": 1,
+        "precision": "bfloat16",
         "noise_samples": 2,
         "learned_spread": {
             **{"every_epochs": 1, "noise_steps": 3, "encoder_steps": 8, "ascend": "kl"},

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-_ROWS_OF_PCA = 4096
+PCA_ROWS = 4096
 _ITERATIONS = 12
 _OVERSAMPLED = 10
 
@@ -128,7 +128,7 @@ def principal_components(rows: Tensor, count: int, seed: int) -> Tensor:
     Subspace iteration on a function of the seed and of at most 4096 rows, evenly spaced. uint8
     counts as pixel/255.
     """
-    stride = max(1, math.ceil(rows.shape[0] / _ROWS_OF_PCA))
+    stride = max(1, math.ceil(rows.shape[0] / PCA_ROWS))
     x = rows[::stride].float() / (255 if rows.dtype == torch.uint8 else 1)
     x = x - x.mean(0)
     width = min(count + _OVERSAMPLED, x.shape[1])

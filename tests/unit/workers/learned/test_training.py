@@ -15,7 +15,7 @@ from workers.checkpoint import DatasetFacts, Description, encode_weights
 from workers.data import Dataset, load
 from workers.directions import sorted_directions
 from workers.errors import CheckpointError, SpecMismatch
-from workers.events import Checkpoint, Event, Finished, Metrics, Picture
+from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Notice
 from workers.fork import first_state, obstacles, without_record
 from workers.generate import Generator
 from workers.noise_round import NoiseLearner
@@ -203,10 +203,25 @@ def test_metrics_and_pictures_say_what_was_learned(digits: Dataset) -> None:
     entropy = 64 * (1 + math.log(math.sqrt(2) * scale))
     entropy += 2 * math.log(math.sqrt(1 + (strength / scale) ** 2))
     assert values["noise_entropy_nats"] == pytest.approx(entropy)
-    pictures = [event for event in events if isinstance(event, Picture)]
-    assert [picture.epoch for picture in pictures] == [1, 3]
-    assert all(picture.png.startswith(b"\x89PNG") for picture in pictures)
-    assert pictures[0].png != pictures[1].png
+    pictures = [event for event in events if isinstance(event, Artifact)]
+    assert [picture.name for picture in pictures] == [
+        "directions/00000039.png",
+        "directions/00000085.png",
+    ]
+    assert all(picture.content.startswith(b"\x89PNG") for picture in pictures)
+    assert pictures[0].content != pictures[1].content
+
+
+@pytest.mark.parametrize(
+    ("scale", "ascend", "warned"),
+    [(0.2, "cross_entropy", 0), (5.0, "cross_entropy", 1), (5.0, "kl", 0)],
+)
+def test_noise_that_mixes_up_data_is_told_once_where_the_cross_entropy_is_ascended(
+    scale: float, ascend: str, warned: int, digits: Dataset
+) -> None:
+    spec = spec_of({**BOTH, "ascend": ascend}, spread={"kind": "laplace", "scale": scale})
+    notices = [event for event in train(spec, digits) if isinstance(event, Notice)]
+    assert [notice.code for notice in notices] == ["noise_mixes_up_data"] * warned
 
 
 def test_directions_are_shown_by_how_much_the_data_vary_along_them() -> None:
