@@ -23,6 +23,7 @@ _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
 _GRID_TILES = 64
 EVALUATION_ROWS = 512  # at once
+QUALITY_ROWS = 20  # held out, or there are no neighbours to speak of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,12 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
         )
     parameter_count(network, info.shape)  # raises where the network does not fit
     _require_pixel_scales(spec, info)
+    if trainer.quality is not None and info.count - train_count < QUALITY_ROWS:
+        raise SpecMismatch(
+            "/trainer/quality",
+            f"needs at least {QUALITY_ROWS} held-out data, and {info.name} has "
+            f"{info.count - train_count}; hold out more, or leave it out",
+        )
     if (learned := learned_spread(spec)) is not None:
         _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
@@ -175,6 +182,7 @@ def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
         + _activation_bytes(spec, info)
         + 2 * data_bytes
         + _pca_bytes(spec, info)
+        + _quality_bytes(spec, info)
     )
     steps = total_steps(trainer, steps_per_epoch(spec, info), Position())
     return Estimate(
@@ -205,6 +213,19 @@ def _pca_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
         return 0
     rows = min(info.count, PCA_ROWS)
     return 3 * rows * info.dimensions * _FLOAT_BYTES
+
+
+def _quality_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
+    """What measuring the quality of samples needs: samples, features, pairs of some of them."""
+    quality = spec.trainer.quality
+    if quality is None:
+        return 0
+    rows = min(info.count, PCA_ROWS)
+    values = (2 * quality.samples + 3 * rows) * info.dimensions + 4 * quality.samples * (
+        quality.components + 128
+    )
+    pairs = 6 * min(quality.samples, 2000) ** 2
+    return (values + 2 * pairs) * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:

@@ -78,6 +78,18 @@ class Evaluation:
         values["sample_total_variance"] = total_variance(torch.from_numpy(decode(model, latents)))
         return values
 
+    def seen(self, epoch: float) -> Tensor:
+        """What the encoder sees of the first held-out data: spread, but in a plain VAE clean."""
+        x = as_float(self._held_out[:INFORMATION_ROWS])
+        own = objective_at(self._spec.trainer, epoch)
+        self._generator.manual_seed(self._seeds.at(-2))
+        with torch.no_grad():
+            y = self._spread.transform(x)
+            if own.estimator == "plain":
+                return y
+            scale = scale_at(self._spread_spec, epoch)
+            return y + self._spread.sample_noise(tuple(x.shape), scale, self._generator)
+
     def _learned(self, psi: Psi, scale: float) -> dict[str, float]:
         """What the learned spread is like: its information of 256 training data, and its gain."""
         stride = max(1, len(self._train) // INFORMATION_ROWS)

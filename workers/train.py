@@ -10,6 +10,7 @@ speaks; the others wait for it at the next collective, yield Ticks, and Finished
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from workers.build import (
 from workers.data import Dataset
 from workers.directions import directions_png
 from workers.errors import SpecMismatch
-from workers.evaluate import Evaluation, Work
+from workers.evaluate import Evaluation
 from workers.events import Artifact, Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
 from workers.generate import decode, draw_latents
 from workers.images import render
@@ -32,11 +33,14 @@ from workers.improvement import Improvement
 from workers.metrics import EpochMeans, Pace
 from workers.optimize import learning_rate_at
 from workers.parallel import ALONE, Peers
+from workers.quality import Assessment
 from workers.seeds import SeedStream
 from workers.spec import DeltaVae, TrainSpec
 from workers.spread import scale_at
 from workers.step import Stepper
 from workers.train_state import has_psi, restore, snapshot, snapshot_weights, start
+
+T = TypeVar("T")
 
 TICK_S = 0.5
 METRICS_S = 1.0
@@ -104,6 +108,10 @@ class _Training:
         self._stepper = Stepper(spec, data.info, rows, self._state, peers)
         self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
         self._evaluation = Evaluation(spec, rows, data.held_out.to(device), psi)
+        self._assessment = None
+        if (quality := self._trainer.quality) is not None:
+            held_out = data.held_out.to(device)
+            self._assessment = Assessment(quality, spec.seed, rows, held_out)
         self._improvement = Improvement(spec, self._state)
         self._checkpoint_epochs = checkpoint_epochs(spec)
         self._grid_epochs = grid_epochs(spec)
@@ -182,10 +190,12 @@ class _Training:
             self._improvement.note(values, epoch)
         self._agree(epoch)
         state.means = EpochMeans()
+        is_last = self._improvement.is_exhausted
+        if self._is_assessed(epoch, is_last, has_checkpoint):
+            values |= yield from self._assess(epoch)
         self._metrics = values
         yield Metrics(state.step, epoch, values)
         yield from self._warn_of_mixing(values)
-        is_last = self._improvement.is_exhausted
         if is_last or epoch in self._grid_epochs:
             yield Grid(state.step, epoch, self._grid())
             yield from self._directions(epoch)
@@ -193,6 +203,22 @@ class _Training:
             is_best = self._improvement.is_best(values, epoch)
             is_named = epoch in self._spec.checkpoint_at_epochs
             yield self._checkpoint(values, is_best=is_best, is_named=is_named)
+
+    def _is_assessed(self, epoch: int, is_last: bool, has_checkpoint: bool) -> bool:
+        quality = self._trainer.quality
+        if quality is None:
+            return False
+        is_end = is_last or epoch == self._trainer.epochs
+        return is_end or (quality.at == "checkpoints" and has_checkpoint)
+
+    def _assess(self, epoch: int) -> Generator[Event, None, dict[str, float]]:
+        """Measure the samples' quality; all that belongs to the numbers goes into a file."""
+        assert self._assessment is not None
+        seen = self._evaluation.seen(epoch)
+        report = yield from self._attend(self._assessment.run(self._state.shown, seen))
+        step, content = self._state.step, report.model_dump_json(indent=1).encode()
+        yield Artifact(step, epoch, f"quality/{step:08d}.json", "application/json", content)
+        return report.metrics()
 
     def _is_due(self, epoch: int) -> bool:
         return epoch % self._trainer.evaluate_every_epochs == 0
@@ -204,13 +230,13 @@ class _Training:
         stale = torch.tensor([float(self._state.stale if self._peers.rank == 0 else 0)])
         self._state.stale = int(self._peers.all_reduce(stale.to(self._device)).item())
 
-    def _attend(self, work: Work) -> Generator[Event, None, dict[str, float]]:
+    def _attend(self, work: Generator[None, None, T]) -> Generator[Event, None, T]:
         """The result of work, with a Tick where it takes long."""
         while True:
             try:
                 next(work)
             except StopIteration as end:
-                result: dict[str, float] = end.value
+                result: T = end.value
                 return result
             if time.monotonic() - self._spoke_at > TICK_S:
                 yield Tick(self._state.step, self._epoch)

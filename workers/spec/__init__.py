@@ -10,6 +10,7 @@ from workers.spec.dataset import NamedDataset, ToyDataset
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
+from workers.spec.quality import Quality
 from workers.spec.spread import (
     FixedSpread,
     GaussianMixtureSpread,
@@ -43,6 +44,7 @@ __all__ = [
     "NamedDataset",
     "Noise",
     "Optimizer",
+    "Quality",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",

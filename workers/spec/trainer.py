@@ -8,6 +8,7 @@ from workers.spec.base import SpecModel
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import MlpNetwork, NetworkSpec
 from workers.spec.optimizer import Optimizer
+from workers.spec.quality import Quality
 from workers.spec.spread import GaussianSpread, LaplaceSpread, SpreadSpec
 
 Estimator = Literal["naive", "antithetic", "clean_target"]
@@ -56,6 +57,8 @@ class GradientTrainer(SpecModel):
     """Epochs between two evaluations on the held-out split."""
     grid_every_epochs: int = Field(default=5, ge=1, le=100_000)
     """Epochs between two sample grids."""
+    quality: Quality | None = None
+    """Measures of the samples against held-out data; null takes none."""
 
 
 class DeltaVae(GradientTrainer):

@@ -118,6 +118,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         },
     },
     "staircase": {
+        "quality": {"at": "checkpoints", "samples": 100, "components": 4},
         "estimator": "clean_target",
         "optimizer": {"clip_norm": None, "schedule": {"kind": "staircase", "every_epochs": 1}},
     },
