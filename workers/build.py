@@ -14,7 +14,7 @@ from workers.networks.batch_norm import Reduce
 from workers.rounds import Position, Rounds, total_steps
 from workers.seeds import SeedStream
 from workers.spec import DeltaVae, LearnedSpread, LinearNetwork, Noise, TrainSpec
-from workers.spec.learned import ConvTransform, LowRankCovariance
+from workers.spec.learned import LowRankCovariance
 from workers.spread import Spread, spread_of
 from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
 from workers.spread.learned.covariance import PCA_ROWS
@@ -72,7 +72,7 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"of {info.name}; choose at most that",
         )
     parameter_count(network, info.shape)  # raises where the network does not fit
-    _require_pixel_scales(spec, info)
+    require_pixel_scales(spec, info.shape)
     if trainer.quality is not None and info.count - train_count < QUALITY_ROWS:
         raise SpecMismatch(
             "/trainer/quality",
@@ -92,13 +92,14 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
     )
 
 
-def _require_pixel_scales(spec: TrainSpec, info: DatasetInfo) -> None:
-    scales = spread_spec(spec).pixel_scales
-    if scales is not None and len(scales) != info.dimensions:
+def require_pixel_scales(spec: TrainSpec, shape: tuple[int, ...]) -> None:
+    """Raise SpecMismatch unless there are as many relative scales as dimensions, or none."""
+    scales, dimensions = spread_spec(spec).pixel_scales, math.prod(shape)
+    if scales is not None and len(scales) != dimensions:
         field = "spread" if isinstance(spec.trainer, DeltaVae) else "observation"
         raise SpecMismatch(
             f"/trainer/{field}/pixel_scales",
-            f"{info.name} has {info.dimensions} dimensions; give one relative scale for each, "
+            f"the data have {dimensions} dimensions; give one relative scale for each, "
             f"not {len(scales)}",
         )
 
@@ -123,11 +124,7 @@ def _require_learnable(
                 f"choose from the rank, {covariance.rank}, to {most}, the principal components "
                 f"that {info.name} has",
             )
-    if isinstance(learned.mean_transform, ConvTransform) and not info.is_image:
-        raise SpecMismatch(
-            f"{at}/mean_transform/kind",
-            f"{info.name} has vectors, and convolutions need pictures; choose mlp",
-        )
+    psi_counts(learned, info.shape)  # raises where the transform does not fit
     rounds = Rounds.of(spec.trainer)
     assert rounds is not None
     if rounds.first > rounds.last:

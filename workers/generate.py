@@ -15,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.build import empty_model, fresh_psi, run_spread, spread_spec, weight_count
+from workers.build import (
+    empty_model,
+    fresh_psi,
+    require_pixel_scales,
+    run_spread,
+    spread_spec,
+    weight_count,
+)
 from workers.checkpoint import (
     MAX_MANIFEST_BYTES,
     DatasetFacts,
@@ -203,6 +210,7 @@ def _load_model(
     tensors = decode_tensors(weights)
     try:
         # Before anything of the size that the spec claims is allocated.
+        require_pixel_scales(spec, dataset.shape)
         check_weights(tensors, weight_count(spec, dataset.shape))
         model = empty_model(
             spec,

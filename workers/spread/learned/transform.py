@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workers.errors import SpecMismatch
 from workers.networks.dense import LEAK, dense, draw
 from workers.spec.learned import Activation, ConvTransform, MeanTransform, MlpTransform
 from workers.spread.learned.operator_norm import clip_conv, clip_dense
@@ -155,7 +156,12 @@ def activate(activation: Activation, h: Tensor) -> Tensor:
 
 
 def picture_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(H, W, C) of pictures of shape (H, W) or (H, W, C)."""
+    """(H, W, C) of pictures of shape (H, W) or (H, W, C); raises SpecMismatch for vectors."""
+    if len(shape) not in (2, 3):
+        raise SpecMismatch(
+            "/trainer/learned_spread/mean_transform/kind",
+            "convolutions need pictures, and these data are vectors; choose mlp",
+        )
     return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 

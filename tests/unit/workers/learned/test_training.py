@@ -290,6 +290,30 @@ def test_a_weights_file_without_what_its_spec_learns_is_refused(
         Generator.load(tmp_path / "weights")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learned_spread": {**BOTH, "mean_transform": {"kind": "conv"}}},
+        {"learned_spread": {**BOTH, "covariance": {"kind": "low_rank", "rank": 3}}},
+        {"spread": {"kind": "laplace", "pixel_scales": [1.0, 2.0, 3.0]}},
+    ],
+)
+def test_a_weights_file_whose_spec_does_not_fit_it_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    """Vectors of two dimensions, and a description that says other things."""
+    ring = {"kind": "ring", "samples": 400}
+    spec = spec_of(BOTH, ring)
+    data = load(spec.dataset, Path("unused"))
+    checkpoint = last([*train(spec, data)])
+    content = spec.model_dump()
+    content["trainer"] |= change
+    claimed = TrainSpec.model_validate(content)
+    encode_weights(checkpoint, claimed, data.info, tmp_path / "weights")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        Generator.load(tmp_path / "weights")
+
+
 def vars_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: getattr(checkpoint, name) for name in Checkpoint.__slots__}
 
