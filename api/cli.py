@@ -94,7 +94,9 @@ def submit(
         Path | None, typer.Argument(help="JSON of a spec or a whole request; - reads stdin.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set or toy.")] = None,
-    spread: Annotated[str | None, typer.Option(help="laplace or gaussian.")] = None,
+    spread: Annotated[
+        str | None, typer.Option(help="laplace, gaussian, logistic or student_t.")
+    ] = None,
     scale: Annotated[float | None, typer.Option(help="Standard deviation of the noise.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,

@@ -34,8 +34,8 @@ from service.sweeper import Sweeper
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
+from workers.decoding import use_one_thread
 from workers.errors import StoreError
-from workers.generate import use_one_thread
 from workers.intake import Limits
 
 log = logging.getLogger(__name__)

@@ -56,8 +56,9 @@ def get_reconstructions(
     """Encode held-out data and decode them again.
 
     The seed chooses the data x, each once before one comes again, and draws the noise of
-    y = x + k at the scale of the checkpoint's epoch; a model that is trained on clean data gets
-    y = x. The latent z is the posterior's mean at y, and g = g(z). Values of y are never clipped.
+    y = x + k at the scale of the checkpoint's epoch (f(x) + k where f is learned); a model that is
+    trained on clean data gets y = x. The latent z is the posterior's mean at y, and g = g(z).
+    Values of y are never clipped.
     Where the service does not have the data (any more), the answer is 404.
     """
     form = chosen_form(request, format)

@@ -77,11 +77,15 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class DrawnReconstructions:
-    """Reconstructions; ``noise_scale`` is the standard deviation of y − x, 0 where y = x."""
+    """Reconstructions; ``noise_scale`` is the standard deviation of the noise in y, or 0.
+
+    ``is_transformed`` where y = f(x) + k with a learned f.
+    """
 
     found: Reconstructions
     is_image: bool
     noise_scale: float
+    is_transformed: bool = False
 
     @property
     def rmse(self) -> float:
@@ -91,9 +95,10 @@ class DrawnReconstructions:
     def png(self) -> bytes:
         """Data, what the encoder saw, and reconstructions, in rows or panels with these words."""
         noise = f" + noise, std {self.noise_scale:.3g}" if self.noise_scale else ", without noise"
+        mean = "f(x)" if self.is_transformed else "x"
         rows = [
             ("x  held-out data", self.found.x),
-            (f"y = x{noise}", self.found.y),
+            (f"y = {mean}{noise}", self.found.y),
             ("g  reconstruction", self.found.g),
         ]
         return rows_png(rows, self.is_image)

@@ -128,7 +128,9 @@ class Sampling:
         _check_values(generator, request.n, 3, values_max)
         held_out = self._data.get(source.data).held_out
         found = reconstruct(generator, held_out, request.n, request.seed)
-        return DrawnReconstructions(found, generator.is_image, generator.encoder_noise)
+        return DrawnReconstructions(
+            found, generator.is_image, generator.encoder_noise, generator.is_transformed
+        )
 
     def interpolate(
         self, source: Source, request: InterpolationRequest, values_max: int

@@ -11,13 +11,19 @@ from workers.data import DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
 from workers.networks import Autoencoder, Network, activations, parameter_count, value_count
 from workers.networks.batch_norm import Reduce
+from workers.rounds import Position, Rounds, total_steps
 from workers.seeds import SeedStream
-from workers.spec import DeltaVae, GaussianSpread, LaplaceSpread, LinearNetwork, TrainSpec
+from workers.spec import DeltaVae, LearnedSpread, LinearNetwork, Noise, TrainSpec
+from workers.spec.learned import LowRankCovariance
+from workers.spread import Spread, spread_of
+from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
+from workers.spread.learned.covariance import PCA_ROWS
 
 _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
 _GRID_TILES = 64
 EVALUATION_ROWS = 512  # at once
+QUALITY_ROWS = 20  # held out, or there are no neighbours to speak of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,15 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"of {info.name}; choose at most that",
         )
     parameter_count(network, info.shape)  # raises where the network does not fit
+    require_pixel_scales(spec, info.shape)
+    if trainer.quality is not None and info.count - train_count < QUALITY_ROWS:
+        raise SpecMismatch(
+            "/trainer/quality",
+            f"needs at least {QUALITY_ROWS} held-out data, and {info.name} has "
+            f"{info.count - train_count}; hold out more, or leave it out",
+        )
+    if (learned := learned_spread(spec)) is not None:
+        _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
     return spec.model_copy(
         update={
@@ -75,6 +90,49 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             ),
         }
     )
+
+
+def require_pixel_scales(spec: TrainSpec, shape: tuple[int, ...]) -> None:
+    """Raise SpecMismatch unless there are as many relative scales as dimensions, or none."""
+    scales, dimensions = spread_spec(spec).pixel_scales, math.prod(shape)
+    if scales is not None and len(scales) != dimensions:
+        field = "spread" if isinstance(spec.trainer, DeltaVae) else "observation"
+        raise SpecMismatch(
+            f"/trainer/{field}/pixel_scales",
+            f"the data have {dimensions} dimensions; give one relative scale for each, "
+            f"not {len(scales)}",
+        )
+
+
+def _require_learnable(
+    learned: LearnedSpread, spec: TrainSpec, info: DatasetInfo, train_count: int
+) -> None:
+    """Raise SpecMismatch where a spread cannot be learned so."""
+    at, covariance = "/trainer/learned_spread", learned.covariance
+    if covariance is None and learned.mean_transform is None:
+        raise SpecMismatch(at, "nothing is learned; give a covariance, a mean_transform, or both")
+    if covariance is not None and covariance.rank > info.dimensions:
+        raise SpecMismatch(
+            f"{at}/covariance/rank",
+            f"{info.name} has {info.dimensions} dimensions; choose at most that",
+        )
+    if isinstance(covariance, LowRankCovariance) and covariance.components is not None:
+        most = min(info.dimensions, train_count)
+        if not covariance.rank <= covariance.components <= most:
+            raise SpecMismatch(
+                f"{at}/covariance/components",
+                f"choose from the rank, {covariance.rank}, to {most}, the principal components "
+                f"that {info.name} has",
+            )
+    psi_counts(learned, info.shape)  # raises where the transform does not fit
+    rounds = Rounds.of(spec.trainer)
+    assert rounds is not None
+    if rounds.first > rounds.last:
+        raise SpecMismatch(
+            f"{at}/every_epochs",
+            f"the first round would come after epoch {rounds.first}, and none comes after the "
+            f"last of {spec.trainer.epochs} epochs; choose fewer, or train longer",
+        )
 
 
 def steps_per_epoch(spec: TrainSpec, info: DatasetInfo) -> int:
@@ -106,8 +164,10 @@ def grid_epochs(spec: TrainSpec) -> frozenset[int]:
 def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
     """What the run will need; by arithmetic, nothing is allocated."""
     trainer = spec.trainer
-    parameters = parameter_count(trainer.network, info.shape)
-    weights_bytes = value_count(trainer.network, info.shape) * _FLOAT_BYTES
+    learned = learned_spread(spec)
+    psi_parameters = 0 if learned is None else psi_counts(learned, info.shape)[0]
+    parameters = parameter_count(trainer.network, info.shape) + psi_parameters
+    weights_bytes = weight_count(spec, info.shape) * _FLOAT_BYTES
     has_average = trainer.optimizer.ema_decay is not None
     state_bytes = weights_bytes * (4 if has_average else 3)
     data_bytes = info.count * info.dimensions * (1 if info.is_image else _FLOAT_BYTES)
@@ -118,8 +178,10 @@ def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
         + 2 * weights_bytes
         + _activation_bytes(spec, info)
         + 2 * data_bytes
+        + _pca_bytes(spec, info)
+        + _quality_bytes(spec, info)
     )
-    steps = steps_per_epoch(spec, info) * trainer.epochs
+    steps = total_steps(trainer, steps_per_epoch(spec, info), Position())
     return Estimate(
         parameters, memory, steps, _storage_bytes(spec, info, weights_bytes, state_bytes)
     )
@@ -129,9 +191,38 @@ def _activation_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
     """What the larger of a worker's share of a step and a block of the evaluation needs."""
     values = activations(spec.trainer.network, info.shape)
     # Forward values and their gradients, and as much again for the noise and what is on the way.
-    step = 3 * math.ceil(rows_per_step(spec) / spec.resources.workers) * sum(values)
+    rows = math.ceil(rows_per_step(spec) / spec.resources.workers)
+    step = 3 * rows * sum(values)
+    if (learned := learned_spread(spec)) is not None:
+        # Stretched noise and residual beside the values, f twice, and in `kl` all pairs of a batch.
+        step += 3 * rows * (2 * psi_activations(learned, info.shape) + 3 * info.dimensions)
+        if learned.ascend == "kl":
+            step += 6 * spec.trainer.batch_size * rows * info.dimensions
     evaluation = EVALUATION_ROWS * max(sum(pair) for pair in pairwise(values))
     return max(step, evaluation) * _FLOAT_BYTES
+
+
+def _pca_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
+    """What finding the principal components of a learned covariance needs at its beginning."""
+    learned = learned_spread(spec)
+    covariance = None if learned is None else learned.covariance
+    if not isinstance(covariance, LowRankCovariance) or covariance.components is None:
+        return 0
+    rows = min(info.count, PCA_ROWS)
+    return 3 * rows * info.dimensions * _FLOAT_BYTES
+
+
+def _quality_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
+    """What measuring the quality of samples needs: samples, features, pairs of some of them."""
+    quality = spec.trainer.quality
+    if quality is None:
+        return 0
+    rows = min(info.count, PCA_ROWS)
+    values = (2 * quality.samples + 3 * rows) * info.dimensions + 4 * quality.samples * (
+        quality.components + 128
+    )
+    pairs = 6 * min(quality.samples, 2000) ** 2
+    return (values + 2 * pairs) * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:
@@ -176,13 +267,40 @@ def empty_model(
     )
 
 
+def learned_spread(spec: TrainSpec) -> LearnedSpread | None:
+    """What of the spread is learned, or None."""
+    return spec.trainer.learned_spread if isinstance(spec.trainer, DeltaVae) else None
+
+
+def fresh_psi(spec: TrainSpec, shape: tuple[int, ...], device: torch.device) -> Psi | None:
+    """ψ at its beginning, a function of the seed; None for a fixed spread."""
+    learned = learned_spread(spec)
+    if learned is None:
+        return None
+    generator = torch.Generator().manual_seed(SeedStream(spec.seed, "initial spread").at(0))
+    return build_psi(learned, shape, spread_spec(spec).scale, generator).to(device)
+
+
+def run_spread(spec: TrainSpec, psi: Psi | None, device: torch.device) -> Spread:
+    """The spread of a run, fixed or learned, or a plain VAE's observation noise."""
+    noise = spread_of(spread_spec(spec), device)
+    return noise if psi is None else LearnedNoise(noise, psi)
+
+
+def weight_count(spec: TrainSpec, shape: tuple[int, ...]) -> int:
+    """Number of values in a weights file of the spec, by arithmetic."""
+    learned = learned_spread(spec)
+    own = value_count(spec.trainer.network, shape)
+    return own if learned is None else own + sum(psi_counts(learned, shape))
+
+
 def _output(network: Network, *, is_image: bool) -> Literal["sigmoid", "identity"]:
     if network.output != "auto":
         return network.output
     return "sigmoid" if is_image else "identity"
 
 
-def spread_spec(spec: TrainSpec) -> GaussianSpread | LaplaceSpread:
+def spread_spec(spec: TrainSpec) -> Noise:
     """The noise around g(z): the spread, or a plain VAE's observation noise."""
     trainer = spec.trainer
     return trainer.spread if isinstance(trainer, DeltaVae) else trainer.observation

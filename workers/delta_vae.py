@@ -21,6 +21,7 @@ divides its sums by the whole batch's number, so that terms and gradients add up
 to those of one.
 
 With importance samples K > 1 the loss is the tighter bound E log (1/K) Σ_k p(y, z_k)/q(z_k|y).
+Where the spread is learned, f(x) and f(g(z)) stand for x and g(z), see workers/spread/learned/.
 Letters: x clean, y spread, z latent; N data, M rows of y, L latent draws for each, D, Z dimensions.
 """
 
@@ -102,7 +103,8 @@ def estimate_terms(
     q = model.encode(y)
     importance = objective.importance_samples
     noise = _latent_noise(q, share, draws * importance, objective, generator)
-    mean = model.decode(q.sample(noise))  # (draws · K, M, D), or (M, D) for one
+    # (draws · K, M, D), or (M, D) for one
+    mean = spread.transform(model.decode(q.sample(noise)))
     rows = rows_of(objective) * share.total  # M, were this worker alone
     kl = q.total_kl() / rows
     if importance == 1:
@@ -148,6 +150,7 @@ def _spread_batch(
 ) -> tuple[Tensor, Tensor, int]:
     """What the encoder sees, (M, D); what log p is taken of, (M, D); latent draws for each row."""
     samples = objective.noise_samples
+    x = spread.transform(x)
     if objective.estimator == "plain":
         return x, x, samples
     k = spread.sample_noise((samples, share.total, x.shape[1]), scale, generator)

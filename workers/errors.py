@@ -12,6 +12,7 @@
     │   ├── NoRoom            the disk is full
     │   └── Interrupted       the service stopped before an upload was checked
     ├── SpecMismatch          a spec that is well formed but does not fit its data
+    ├── InvalidSpread         noise that is no valid spread
     ├── Diverged              the numbers left the reals
     ├── Unfit                 data without such a decomposition (workers.ica.failures)
     ├── CheckpointError       a checkpoint that cannot be read
@@ -69,6 +70,11 @@ class SpecMismatch(WorkerError):
     def __init__(self, pointer: str, message: str) -> None:
         super().__init__(message)
         self.pointer = pointer
+
+
+class InvalidSpread(WorkerError):
+    """This noise is no valid spread: its density must be positive everywhere, and no two
+    distributions may have the same spread."""
 
 
 class Diverged(WorkerError):

@@ -5,35 +5,44 @@ excess, −ELBO − H(K); none of them ranks runs that differ in the noise. Eval
 generator of its own, the same draws at every evaluation.
 """
 
+import math
 from collections.abc import Generator
 
 import torch
 from torch import Tensor
 
-from workers.build import EVALUATION_ROWS, spread_spec
+from workers.build import EVALUATION_ROWS, run_spread, spread_spec
+from workers.decoding import decode, draw_latents
 from workers.delta_vae import NAIVE, Objective, estimate_terms, objective_at
-from workers.generate import decode, draw_latents
 from workers.metrics import EpochMeans, as_float, total_variance
 from workers.networks import Autoencoder
 from workers.seeds import SeedStream
 from workers.spec import TrainSpec
-from workers.spread import scale_at, spread_of
+from workers.spread import scale_at
+from workers.spread.learned import Psi, information
 
 VARIANCE_SAMPLES = 1024
+INFORMATION_ROWS = 256
 
 # Work in pieces: yields after each one, so that the caller can speak up, and returns the result.
 Work = Generator[None, None, dict[str, float]]
 
 
 class Evaluation:
-    """Evaluates models of one run on its held-out split; all rows are on one device."""
+    """Evaluates models of one run on its held-out split; all rows are on one device.
 
-    def __init__(self, spec: TrainSpec, train: Tensor, held_out: Tensor) -> None:
+    ``psi`` is what the run has learned of its spread at the time of an evaluation.
+    """
+
+    def __init__(
+        self, spec: TrainSpec, train: Tensor, held_out: Tensor, psi: Psi | None = None
+    ) -> None:
         self._spec = spec
         self._train = train
         self._held_out = held_out
         self._spread_spec = spread_spec(spec)
-        self._spread = spread_of(self._spread_spec)
+        self._psi = psi
+        self._spread = run_spread(spec, psi, held_out.device)
         self._generator = torch.Generator(held_out.device)
         self._seeds = SeedStream(spec.seed, "evaluation")
         self._data_variance: float | None = None
@@ -58,6 +67,9 @@ class Evaluation:
         values = {f"held_out_{name}": value for name, value in values.items()}
         values["noise_entropy_nats"] = entropy
         yield
+        if self._psi is not None:
+            values |= self._learned(self._psi, scale)
+            yield
         if self._data_variance is None:
             self._data_variance = total_variance(self._train)
         values["data_total_variance"] = self._data_variance
@@ -65,6 +77,30 @@ class Evaluation:
         latents = draw_latents(VARIANCE_SAMPLES, model.latent_dim, self._spec.seed)
         values["sample_total_variance"] = total_variance(torch.from_numpy(decode(model, latents)))
         return values
+
+    def seen(self, epoch: float) -> Tensor:
+        """What the encoder sees of the first held-out data: spread, but in a plain VAE clean."""
+        x = as_float(self._held_out[:INFORMATION_ROWS])
+        own = objective_at(self._spec.trainer, epoch)
+        self._generator.manual_seed(self._seeds.at(-2))
+        with torch.no_grad():
+            y = self._spread.transform(x)
+            if own.estimator == "plain":
+                return y
+            scale = scale_at(self._spread_spec, epoch)
+            return y + self._spread.sample_noise(tuple(x.shape), scale, self._generator)
+
+    def _learned(self, psi: Psi, scale: float) -> dict[str, float]:
+        """What the learned spread is like: its information of 256 training data, and its gain."""
+        stride = max(1, len(self._train) // INFORMATION_ROWS)
+        x = as_float(self._train[::stride][:INFORMATION_ROWS])
+        self._generator.manual_seed(self._seeds.at(-1))
+        with torch.no_grad():
+            noise = self._spread.sample_noise(tuple(x.shape), scale, self._generator)
+            found = information(self._spread, x, noise, scale).item() / len(x)
+        values = {"information_nats": found, "information_limit_nats": math.log(len(x))}
+        gain = psi.mean_gain()
+        return values if gain is None else values | {"spread_gain": gain}
 
     def _means(self, model: Autoencoder, epoch: float, objective: Objective) -> Work:
         means = EpochMeans()

@@ -102,7 +102,10 @@ class _Record(BaseModel):
 
 
 class StartedRecord(_Record):
-    """The attempt's process has its data and model and begins."""
+    """The attempt's process has its data and model and begins.
+
+    ``total_steps`` counts steps of rounds that learn the spread too, ``steps_per_epoch`` does not.
+    """
 
     kind: Literal["started"] = "started"
     pid: int
@@ -110,6 +113,7 @@ class StartedRecord(_Record):
     total_steps: int
     steps_per_epoch: int
     resumed_from_step: int | None = None
+    resumed_from_epoch: float | None = None
 
 
 class FirstStepRecord(_Record):

@@ -11,6 +11,7 @@ from workers.errors import (
     ArtifactNotFound,
     DataError,
     Diverged,
+    InvalidSpread,
     PeerLost,
     SpecMismatch,
     StoreError,
@@ -76,7 +77,7 @@ def _reason(error: WorkerError) -> OutcomeReason:
             return "diverged"
         case Unfit(reason=reason):
             return reason
-        case SpecMismatch():
+        case SpecMismatch() | InvalidSpread():
             return "invalid"
         case VersionMismatch():
             return "version_mismatch"

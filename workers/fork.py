@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from workers.build import learned_spread
 from workers.checkpoint import Description
 from workers.data import DatasetInfo
 from workers.errors import SpecMismatch
 from workers.spec import Start, TrainSpec
-from workers.train_state import STATE_VERSION
+from workers.train_state import SPREAD, STATE_VERSION
 
 
 def obstacles(
@@ -36,6 +37,7 @@ def obstacles(
                 f"must stay {before.get(name)!r}: a fork keeps its parent's network; "
                 "submit a new job to train another",
             )
+    yield from _obstacles_of_the_spread(old, spec)
     if info.shape != checkpoint.dataset.shape:
         yield SpecMismatch(
             "/dataset",
@@ -44,6 +46,29 @@ def obstacles(
         )
     if start == "train_state":
         yield from _obstacles_to_going_on(checkpoint, spec, info)
+
+
+def _obstacles_of_the_spread(old: TrainSpec, new: TrainSpec) -> Iterator[SpecMismatch]:
+    """What was learned of a spread goes on in the same form, or is left behind altogether.
+
+    A fork of a fixed spread begins to learn it.
+    """
+    before, after = learned_spread(old), learned_spread(new)
+    if before is None or after is None:
+        return
+    for name, form in (("covariance", ("kind", "rank", "components")), ("mean_transform", None)):
+        parts = [getattr(learned, name) for learned in (before, after)]
+        # Of a transform, all that is no mere bound decides what its weights are.
+        dumped = [
+            part and part.model_dump(include=form and set(form), exclude={"coefficient"})
+            for part in parts
+        ]
+        if dumped[0] != dumped[1]:
+            yield SpecMismatch(
+                f"/trainer/learned_spread/{name}",
+                f"must stay {dumped[0]}: a fork keeps what its parent learned of the spread; "
+                "begin from a checkpoint with a fixed spread to learn another",
+            )
 
 
 def _obstacles_to_going_on(
@@ -92,6 +117,9 @@ def first_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The train state before the first step of a run that begins with these weights."""
     tensors = {"version": torch.tensor(STATE_VERSION), "step": torch.tensor(0), **_empty_record()}
     for name, value in weights.items():
+        if name.startswith(SPREAD):
+            tensors[name] = value
+            continue
         tensors |= {f"weights.{name}": value, f"average.{name}": value}
     return tensors
 

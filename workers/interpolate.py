@@ -17,7 +17,8 @@ from typing import Literal, assert_never
 import numpy as np
 from torch import Tensor
 
-from workers.generate import Array, Generator
+from workers.decoding import Array
+from workers.generate import Generator
 from workers.reconstruct import reconstruct
 
 PathKind = Literal["spherical", "linear"]

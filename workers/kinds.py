@@ -19,6 +19,7 @@ from workers.ica import costs as ica_costs
 from workers.ica import forking as ica_forking
 from workers.ica import training as ica_training
 from workers.parallel import ALONE, Peers
+from workers.rounds import Position, total_steps
 from workers.spec import IcaSpec, Start, TrainSpec
 from workers.train import never
 from workers.train import train as train_by_gradients
@@ -27,16 +28,16 @@ AnySpec = TrainSpec | IcaSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """How long a run is: ``epochs`` of ``steps_per_epoch`` steps each, at most."""
+class Plan:
+    """A run seen from where it stands: the number of its last step, at most, and where it goes on.
 
-    epochs: int
+    ``steps_per_epoch`` leaves out the steps of rounds that learn the spread.
+    """
+
+    total_steps: int
     steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run, at most."""
-        return self.epochs * self.steps_per_epoch
+    step: int
+    epoch: float
 
 
 def train(
@@ -90,20 +91,30 @@ def estimate(spec: AnySpec, info: DatasetInfo) -> Estimate:
             assert_never(spec)
 
 
-def length(spec: AnySpec, rows: int) -> Length:
-    """How long a run over so many training data is."""
+def plan(spec: AnySpec, rows: int, train_state: Mapping[str, Tensor]) -> Plan:
+    """A run over so many training data, from a train state or, where that is empty, anew."""
     match spec:
         case TrainSpec():
-            return Length(spec.trainer.epochs, -(-rows // spec.trainer.batch_size))
+            steps_per_epoch = -(-rows // spec.trainer.batch_size)
+            at = Position.of(train_state)
+            last = total_steps(spec.trainer, steps_per_epoch, at)
+            return Plan(last, steps_per_epoch, at.step, at.model_step / steps_per_epoch)
         case IcaSpec():
-            return Length(ica_costs.most_steps(spec, rows), 1)
+            step = Position.of(train_state).step
+            return Plan(ica_costs.most_steps(spec, rows), 1, step, float(step))
         case _:
             assert_never(spec)
 
 
 def epochs(spec: AnySpec) -> int:
     """What a run is measured in: its epochs, or one whole where their number is not known."""
-    return 1 if is_open_ended(spec) else length(spec, 1).epochs
+    match spec:
+        case TrainSpec():
+            return spec.trainer.epochs
+        case IcaSpec():
+            return 1 if is_open_ended(spec) else ica_costs.most_steps(spec, 1)
+        case _:
+            assert_never(spec)
 
 
 def is_open_ended(spec: AnySpec) -> bool:

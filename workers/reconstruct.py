@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.generate import Array, Generator
+from workers.decoding import Array
+from workers.generate import Generator
 from workers.metrics import as_float
 
-_ROWS = 3  # a stream of the seed, beside those of workers.generate
+_ROWS = 3  # a stream of the seed, beside those of workers.decoding
 
 
 @dataclass(frozen=True, slots=True)

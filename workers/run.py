@@ -40,7 +40,7 @@ from workers.events import (
     read_outcome,
 )
 from workers.failures import STOPPED, Ending, failed, finished
-from workers.kinds import length, train
+from workers.kinds import plan, train
 from workers.ledger import Ledger
 from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
@@ -182,7 +182,7 @@ def _lead(
         peers = _meet(seat, stop, look, connections)
     except _StoppedWaiting:
         return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
-    ledger.append(_started(run, data, step))
+    ledger.append(_started(run, data, resume))
     begun = time.monotonic()
 
     def should_stop() -> bool:
@@ -276,15 +276,16 @@ def _publish(
             ledger.append(NoticeRecord(at=now, code=event.code, message=event.message))
 
 
-def _started(run: Run, data: Dataset, step: int | None) -> StartedRecord:
-    planned = length(run.spec, len(data.train))
+def _started(run: Run, data: Dataset, resume: Tensors | None) -> StartedRecord:
+    planned = plan(run.spec, len(data.train), resume or {})
     return StartedRecord(
         at=datetime.now(UTC),
         pid=os.getpid(),
         host=socket.gethostname(),
-        total_steps=planned.steps,
+        total_steps=planned.total_steps,
         steps_per_epoch=planned.steps_per_epoch,
-        resumed_from_step=step,
+        resumed_from_step=planned.step or None,
+        resumed_from_epoch=planned.epoch if planned.step else None,
     )
 
 

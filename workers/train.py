@@ -10,34 +10,53 @@ speaks; the others wait for it at the next collective, yield Ticks, and Finished
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from workers.build import checkpoint_epochs, grid_epochs, resolve, spread_spec
+from workers.build import (
+    checkpoint_epochs,
+    grid_epochs,
+    learned_spread,
+    resolve,
+    spread_spec,
+)
 from workers.data import Dataset
+from workers.decoding import decode, draw_latents
 from workers.device import device_of
-from workers.evaluate import Evaluation, Work
-from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
-from workers.generate import decode, draw_latents
+from workers.directions import directions_png
+from workers.evaluate import Evaluation
+from workers.events import Artifact, Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
 from workers.images import render
+from workers.improvement import Improvement
 from workers.metrics import EpochMeans, Pace
 from workers.optimize import learning_rate_at
 from workers.parallel import ALONE, Peers
-from workers.spec import DeltaVae, MetricName, TrainSpec
-from workers.spread import scale_at, settled_epoch
+from workers.quality import Assessment
+from workers.seeds import SeedStream
+from workers.spec import DeltaVae, TrainSpec
+from workers.spread import scale_at
 from workers.step import Stepper
-from workers.train_state import restore, snapshot, snapshot_weights, start
+from workers.train_state import has_psi, restore, snapshot, snapshot_weights, start
+
+T = TypeVar("T")
 
 TICK_S = 0.5
 METRICS_S = 1.0
 GRID_SAMPLES = 64
+MIXING = 0.9  # of the limit of the information; below it the noise mixes up data
 
 _CLEAN_TARGET = Notice(
     "clean_target_is_biased",
     "estimator clean_target drops a term of the gradient: it is the denoising VAE's criterion, "
     "and its samples vary less than the data. Compare runs by held_out_elbo_nats, which is exact; "
     "estimator naive has no bias.",
+)
+_MIXES_DATA = Notice(
+    "noise_mixes_up_data",
+    "information_nats is well below its limit: the noise mixes up data, and then the cross-entropy "
+    "may prefer the wrong noise. Set learned_spread.ascend to kl, or choose a smaller scale.",
 )
 
 
@@ -82,19 +101,29 @@ class _Training:
         self._state = start(spec, data.info, device, peers.all_reduce if peers.size > 1 else None)
         if resume is not None:
             restore(self._state, resume)
+        if (psi := self._state.psi) is not None:
+            is_fresh = resume is None or not has_psi(resume)
+            psi.observe(rows, SeedStream(spec.seed, "spread data").at(0), is_fresh=is_fresh)
+        self._rows = rows
         self._stepper = Stepper(spec, data.info, rows, self._state, peers)
-        self._total_steps = self._stepper.steps_per_epoch * self._trainer.epochs
-        self._evaluation = Evaluation(spec, rows, data.held_out.to(device))
+        self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
+        self._evaluation = Evaluation(spec, rows, data.held_out.to(device), psi)
+        self._assessment = None
+        if (quality := self._trainer.quality) is not None:
+            held_out = data.held_out.to(device)
+            self._assessment = Assessment(quality, spec.seed, rows, held_out)
+        self._improvement = Improvement(spec, self._state)
         self._checkpoint_epochs = checkpoint_epochs(spec)
         self._grid_epochs = grid_epochs(spec)
         self._metrics: dict[str, float] = {}
         self._checkpointed_step = -1
+        self._has_warned = False
         self._pace = Pace()
         self._spoke_at = self._metrics_at = time.monotonic()
 
     @property
     def _epoch(self) -> float:
-        return self._state.step / self._stepper.steps_per_epoch
+        return self._state.model_step / self._stepper.steps_per_epoch
 
     def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         """See :func:`train`."""
@@ -102,7 +131,7 @@ class _Training:
             yield _CLEAN_TARGET
         first = self._state.step + 1
         self._pace.go_on()
-        while self._state.step < self._total_steps and not self._is_exhausted():
+        while self._state.model_step < self._model_steps and not self._improvement.is_exhausted:
             wants_stop = should_stop()
             if self._stepper.is_stop_agreed or (wants_stop and self._peers.size == 1):
                 yield from self._interrupted()
@@ -110,11 +139,11 @@ class _Training:
             self._pace.add(self._stepper.advance(wants_stop))
             if self._state.step == first:
                 yield from self._say(Tick(first, self._epoch))
-            if self._state.step % self._stepper.steps_per_epoch == 0:
+            if self._stepper.is_epoch_over:
                 yield from self._end_epoch()
             elif time.monotonic() - self._spoke_at > TICK_S:
                 yield from self._say(self._interim())
-        if self._is_exhausted():
+        if self._improvement.is_exhausted:
             assert self._trainer.early_stopping is not None
             metric = self._trainer.early_stopping.metric
             message = f"held_out_{metric} did not improve in {self._state.stale} evaluations."
@@ -158,18 +187,38 @@ class _Training:
             values |= yield from self._attend(self._evaluation.run(state.shown, epoch))
             self._check_finite(values)
         if self._is_due(epoch):
-            self._note_improvement(values, epoch)
+            self._improvement.note(values, epoch)
         self._agree(epoch)
         state.means = EpochMeans()
+        is_last = self._improvement.is_exhausted
+        if self._is_assessed(epoch, is_last, has_checkpoint):
+            values |= yield from self._assess(epoch)
         self._metrics = values
         yield Metrics(state.step, epoch, values)
-        is_last = self._is_exhausted()
+        yield from self._warn_of_mixing(values)
         if is_last or epoch in self._grid_epochs:
             yield Grid(state.step, epoch, self._grid())
+            yield from self._directions(epoch)
         if is_last or has_checkpoint:
-            is_best = self._is_best(values, epoch)
+            is_best = self._improvement.is_best(values, epoch)
             is_named = epoch in self._spec.checkpoint_at_epochs
             yield self._checkpoint(values, is_best=is_best, is_named=is_named)
+
+    def _is_assessed(self, epoch: int, is_last: bool, has_checkpoint: bool) -> bool:
+        quality = self._trainer.quality
+        if quality is None:
+            return False
+        is_end = is_last or epoch == self._trainer.epochs
+        return is_end or (quality.at == "checkpoints" and has_checkpoint)
+
+    def _assess(self, epoch: int) -> Generator[Event, None, dict[str, float]]:
+        """Measure the samples' quality; all that belongs to the numbers goes into a file."""
+        assert self._assessment is not None
+        seen = self._evaluation.seen(epoch)
+        report = yield from self._attend(self._assessment.run(self._state.shown, seen))
+        step, content = self._state.step, report.model_dump_json(indent=1).encode()
+        yield Artifact(step, epoch, f"quality/{step:08d}.json", "application/json", content)
+        return report.metrics()
 
     def _is_due(self, epoch: int) -> bool:
         return epoch % self._trainer.evaluate_every_epochs == 0
@@ -181,45 +230,17 @@ class _Training:
         stale = torch.tensor([float(self._state.stale if self._peers.rank == 0 else 0)])
         self._state.stale = int(self._peers.all_reduce(stale.to(self._device)).item())
 
-    def _attend(self, work: Work) -> Generator[Event, None, dict[str, float]]:
+    def _attend(self, work: Generator[None, None, T]) -> Generator[Event, None, T]:
         """The result of work, with a Tick where it takes long."""
         while True:
             try:
                 next(work)
             except StopIteration as end:
-                result: dict[str, float] = end.value
+                result: T = end.value
                 return result
             if time.monotonic() - self._spoke_at > TICK_S:
                 yield Tick(self._state.step, self._epoch)
                 self._spoke_at = time.monotonic()
-
-    def _is_settled(self, epoch: int) -> bool:
-        """Whether the objective no longer changes, so that its values compare."""
-        warm_up = self._trainer.warm_up_epochs if isinstance(self._trainer, DeltaVae) else 0
-        return epoch >= max(settled_epoch(spread_spec(self._spec)), warm_up)
-
-    def _note_improvement(self, values: Mapping[str, float], epoch: int) -> None:
-        stopping = self._trainer.early_stopping
-        if stopping is None or not self._is_settled(epoch):
-            return
-        state, cost = self._state, _cost(values, stopping.metric)
-        if cost < state.stopping_best - stopping.min_delta:
-            state.stopping_best, state.stale = cost, 0
-        else:
-            state.stale += 1
-
-    def _is_exhausted(self) -> bool:
-        stopping = self._trainer.early_stopping
-        return stopping is not None and self._state.stale >= stopping.patience
-
-    def _is_best(self, values: Mapping[str, float], epoch: int) -> bool:
-        """Whether a checkpoint is the best so far; while the objective moves, the latest one is."""
-        if not self._is_settled(epoch):
-            return True
-        cost = _cost(values, self._trainer.best_metric)
-        is_best = cost < self._state.best
-        self._state.best = min(cost, self._state.best)
-        return is_best
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -269,6 +290,25 @@ class _Training:
             samples = decode(model, latents).reshape(-1, *self._info.shape)
         return render(samples, self._info.is_image)
 
+    def _warn_of_mixing(self, values: Mapping[str, float]) -> Iterator[Event]:
+        """Say once where the cross-entropy is not the KL."""
+        learned = learned_spread(self._spec)
+        if learned is None or learned.ascend == "kl" or self._has_warned:
+            return
+        known = values.get("information_nats", math.inf)
+        if known < MIXING * values.get("information_limit_nats", 0.0):
+            self._has_warned = True
+            yield _MIXES_DATA
+
+    def _directions(self, epoch: int) -> Iterator[Event]:
+        """The learned directions of the noise, where there are any."""
+        psi = self._state.psi
+        if psi is not None and psi.covariance is not None:
+            basis, info = psi.covariance.basis(), self._info
+            png = directions_png(basis, self._rows, info.shape, is_image=info.is_image)
+            step = self._state.step
+            yield Artifact(step, epoch, f"directions/{step:08d}.png", "image/png", png)
+
     def _checkpoint(
         self, metrics: Mapping[str, float], *, is_best: bool, is_named: bool
     ) -> Checkpoint:
@@ -286,9 +326,3 @@ class _Training:
             is_best=is_best,
             is_named=is_named,
         )
-
-
-def _cost(values: Mapping[str, float], metric: MetricName) -> float:
-    """A held-out metric as something to be lowered."""
-    value = values[f"held_out_{metric}"]
-    return -value if metric == "elbo_nats" else value

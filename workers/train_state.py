@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from workers.build import build_model
+from workers.build import build_model, fresh_psi
 from workers.data import DatasetInfo
 from workers.errors import CheckpointError
 from workers.metrics import EpochMeans
 from workers.networks import Autoencoder
 from workers.networks.batch_norm import Reduce
 from workers.optimize import build_optimizer
-from workers.spec import TrainSpec
+from workers.rounds import Position
+from workers.spec import DeltaVae, TrainSpec
+from workers.spread.learned import Psi
 
 STATE_VERSION = 1
 
+SPREAD = "spread."  # what the names of ψ's tensors begin with, in weights and train states
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -31,7 +34,9 @@ class TrainState:
 
     ``average`` holds the moving average of the weights where the spec asks for one. ``best`` and
     ``stopping_best`` are the lowest held-out costs so far, of all checkpoints and of all
-    evaluations; ``stale`` counts evaluations without improvement.
+    evaluations; ``stale`` counts evaluations without improvement. ``psi`` is what is learned of the
+    spread; ``step`` counts all steps, of which ``noise_steps`` and ``encoder_steps`` were those of
+    rounds, and ``round_left`` are left of the round that the run is in.
     """
 
     model: Autoencoder
@@ -42,6 +47,16 @@ class TrainState:
     best: float = math.inf
     stopping_best: float = math.inf
     stale: int = 0
+    psi: Psi | None = None
+    psi_optimizer: torch.optim.Adam | None = None
+    noise_steps: int = 0
+    encoder_steps: int = 0
+    round_left: int = 0
+
+    @property
+    def model_step(self) -> int:
+        """Steps of the whole model, in which epochs count."""
+        return self.step - self.noise_steps - self.encoder_steps
 
     @property
     def shown(self) -> Autoencoder:
@@ -58,12 +73,30 @@ def start(
     if spec.trainer.optimizer.ema_decay is not None:
         # The same weights again; it is never trained, so it has nothing to sum with others.
         average = build_model(spec, info, device).requires_grad_(requires_grad=False).eval()
-    return TrainState(model, build_optimizer(spec.trainer.optimizer, model.parameters()), average)
+    state = TrainState(model, build_optimizer(spec.trainer.optimizer, model.parameters()), average)
+    state.psi = fresh_psi(spec, info.shape, device)
+    if state.psi is not None and (parameters := list(state.psi.parameters())):
+        assert isinstance(spec.trainer, DeltaVae)
+        assert spec.trainer.learned_spread is not None
+        rate = spec.trainer.learned_spread.learning_rate
+        state.psi_optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+    return state
 
 
 def snapshot_weights(state: TrainState) -> dict[str, Tensor]:
-    """Copies of the weights that samples are drawn with, on the CPU."""
-    return {name: _copy(tensor) for name, tensor in state.shown.state_dict().items()}
+    """Copies of the weights that samples are drawn with, and of ψ, on the CPU."""
+    weights = {name: _copy(tensor) for name, tensor in state.shown.state_dict().items()}
+    return weights | _psi_tensors(state)
+
+
+def _psi_tensors(state: TrainState) -> dict[str, Tensor]:
+    tensors = {} if state.psi is None else state.psi.state_dict()
+    return {f"{SPREAD}{name}": _copy(tensor) for name, tensor in tensors.items()}
+
+
+def has_psi(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether weights or a train state hold what was learned of a spread."""
+    return any(name.startswith(SPREAD) for name in tensors)
 
 
 def snapshot(state: TrainState) -> dict[str, Tensor]:
@@ -78,12 +111,16 @@ def snapshot(state: TrainState) -> dict[str, Tensor]:
             [state.means.loss, state.means.reconstruction, state.means.kl], dtype=torch.float64
         ),
     }
+    for name in ("noise_steps", "encoder_steps", "round_left"):
+        if state.psi is not None or getattr(state, name):
+            tensors[name] = torch.tensor(getattr(state, name))
+    tensors |= _psi_tensors(state)
+    if state.psi is not None and state.psi_optimizer is not None:
+        for name, parameter in state.psi.named_parameters():
+            tensors |= _moments(state.psi_optimizer, parameter, f"{SPREAD}{name}")
     for name, parameter in state.model.named_parameters():
         tensors[f"weights.{name}"] = _copy(parameter)
-        moments = state.optimizer.state.get(parameter)
-        if moments:
-            for moment in _MOMENTS:
-                tensors[f"optimizer.{moment}.{name}"] = _copy(moments[moment])
+        tensors |= _moments(state.optimizer, parameter, name)
     for name, buffer in state.model.named_buffers():
         tensors[f"weights.{name}"] = _copy(buffer)
     if state.average is not None:
@@ -92,11 +129,24 @@ def snapshot(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
+def _moments(optimizer: torch.optim.Adam, parameter: Tensor, name: str) -> dict[str, Tensor]:
+    moments = optimizer.state.get(parameter)
+    if not moments:
+        return {}
+    return {f"optimizer.{moment}.{name}": _copy(moments[moment]) for moment in _MOMENTS}
+
+
 def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite a fresh state of the same spec; raises CheckpointError if it does not fit."""
+    """Overwrite a fresh state of the same spec; raises CheckpointError if it does not fit.
+
+    A train state without ψ, that of a fixed spread, leaves ψ at its beginning.
+    """
     if int(_take(tensors, "version", ())) != STATE_VERSION:
         raise CheckpointError("the train state was written in another format; start the run anew")
+    position = Position.of(tensors)
     state.step = int(_take(tensors, "step", ()))
+    state.noise_steps, state.encoder_steps = position.noise_steps, position.encoder_steps
+    state.round_left = 0 if state.psi is None else position.round_left
     state.stale = int(_take(tensors, "stale", ()))
     state.best, state.stopping_best = _take(tensors, "best", (2,)).tolist()
     sums = _take(tensors, "epoch_sums", (3,)).tolist()
@@ -104,26 +154,44 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in state.model.named_parameters():
             parameter.copy_(_take(tensors, f"weights.{name}", parameter.shape))
-            if state.step:
-                _restore_moments(state, tensors, name, parameter)
+            is_encoder = name.startswith("encoder.")
+            if count := state.model_step + is_encoder * state.encoder_steps:
+                _restore_moments(state.optimizer, tensors, name, parameter, count)
         for name, buffer in state.model.named_buffers():
             buffer.copy_(_take(tensors, f"weights.{name}", buffer.shape))
         if state.average is not None:
             for name, value in state.average.state_dict().items():
                 value.copy_(_take(tensors, f"average.{name}", value.shape))
+    if state.psi is not None and has_psi(tensors):
+        _restore_psi(state, state.psi, tensors)
+
+
+@torch.no_grad()
+def _restore_psi(state: TrainState, psi: Psi, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in psi.state_dict().items():
+        value.copy_(_take(tensors, f"{SPREAD}{name}", value.shape))
+    if state.psi_optimizer is not None and state.noise_steps:
+        for name, parameter in psi.named_parameters():
+            _restore_moments(
+                state.psi_optimizer, tensors, f"{SPREAD}{name}", parameter, state.noise_steps
+            )
 
 
 def _restore_moments(
-    state: TrainState, tensors: Mapping[str, Tensor], name: str, parameter: Tensor
+    optimizer: torch.optim.Adam,
+    tensors: Mapping[str, Tensor],
+    name: str,
+    parameter: Tensor,
+    count: int,
 ) -> None:
     moments: dict[str, Tensor] = {
         # torch counts steps in float32, on the parameter's device where it is fused.
-        "step": torch.tensor(float(state.step), dtype=torch.float32, device=parameter.device)
+        "step": torch.tensor(float(count), dtype=torch.float32, device=parameter.device)
     }
     for moment in _MOMENTS:
         saved = _take(tensors, f"optimizer.{moment}.{name}", parameter.shape)
         moments[moment] = torch.empty_like(parameter).copy_(saved)
-    state.optimizer.state[parameter] = moments
+    optimizer.state[parameter] = moments
 
 
 def _take(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -120,7 +120,9 @@ def _progress(record: Record, attempt: dict[str, Any]) -> dict[str, Any] | None:
     match record:
         case StartedRecord():
             step = record.resumed_from_step or 0
-            epoch = step / record.steps_per_epoch
+            epoch = record.resumed_from_epoch
+            if epoch is None:
+                epoch = step / record.steps_per_epoch
         case ProgressRecord() | MetricsRecord() | CheckpointRecord():
             step, epoch = record.step, record.epoch
         case _:

@@ -4,6 +4,7 @@ from tests.bench import (
     bench_gang,
     bench_ica,
     bench_jobstore,
+    bench_learned,
     bench_service,
     bench_step,
     bench_storage,
@@ -12,6 +13,7 @@ from tests.bench import (
 
 for part in (
     bench_step,
+    bench_learned,
     bench_gang,
     bench_service,
     bench_jobstore,

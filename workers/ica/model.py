@@ -81,6 +81,15 @@ class IcaModel:
         return self.mixing.shape[1]
 
     @property
+    def is_transformed(self) -> bool:
+        """No: there is no spread to be learned."""
+        return False
+
+    def transform(self, rows: Array) -> Array:
+        """The rows themselves."""
+        return rows
+
+    @property
     def encoder_noise(self) -> float:
         """0: sources are found from the data as they are."""
         return 0.0

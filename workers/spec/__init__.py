@@ -16,9 +16,21 @@ from workers.spec.ica import (
     PriorSpec,
     StudentTPrior,
 )
+from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
-from workers.spec.spread import FixedSpread, GaussianSpread, LaplaceSpread, ScaleSchedule
+from workers.spec.quality import Quality
+from workers.spec.spread import (
+    FixedSpread,
+    GaussianMixtureSpread,
+    GaussianSpread,
+    LaplaceSpread,
+    LogisticSpread,
+    MixtureComponent,
+    Noise,
+    ScaleSchedule,
+    StudentTSpread,
+)
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
 from workers.spec.training import JOB_SPEC, IcaSpec, JobSpec, Resources, Start, TrainSpec
 
@@ -32,6 +44,7 @@ __all__ = [
     "CosineRate",
     "DeltaVae",
     "FixedSpread",
+    "GaussianMixtureSpread",
     "GaussianSpread",
     "GradientTrainer",
     "Ica",
@@ -40,18 +53,24 @@ __all__ = [
     "JobSpec",
     "LaplacePrior",
     "LaplaceSpread",
+    "LearnedSpread",
     "LinearNetwork",
     "LogisticPrior",
+    "LogisticSpread",
     "MetricName",
+    "MixtureComponent",
     "MlpNetwork",
     "NamedDataset",
+    "Noise",
     "Optimizer",
     "PriorSpec",
+    "Quality",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
     "Start",
     "StudentTPrior",
+    "StudentTSpread",
     "ToyDataset",
     "TrainSpec",
     "TrainerSpec",

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from workers.spec.base import SpecModel
 
@@ -30,6 +31,12 @@ class FixedSpread(SpecModel):
     """Standard deviation of the noise in each dimension, for every kind of noise."""
     schedule: ScaleSchedule | None = None
     """How the scale gets to its value; null holds it constant."""
+    pixel_scales: (
+        Annotated[tuple[Annotated[float, Field(ge=1e-3, le=1e3)], ...], Field(strict=False)] | None
+    ) = Field(default=None, min_length=1, max_length=65_536)
+    """Relative scales of the noise in each dimension (pictures row by row, colours last), one for
+    each. Their root mean square is made 1, so that `scale` is the standard deviation over all of
+    them. null: the same in every dimension."""
 
 
 class GaussianSpread(FixedSpread):
@@ -44,4 +51,54 @@ class LaplaceSpread(FixedSpread):
     kind: Literal["laplace"]
 
 
-SpreadSpec = Annotated[GaussianSpread | LaplaceSpread, Field(discriminator="kind")]
+class LogisticSpread(FixedSpread):
+    """Logistic noise, p(k) = e^(−k/s)/s(1 + e^(−k/s))² with s = scale·√3/π."""
+
+    kind: Literal["logistic"]
+
+
+def _require_variance(degrees_of_freedom: float) -> float:
+    if degrees_of_freedom <= 2:
+        raise PydanticCustomError(
+            "student_t_without_variance",
+            "must be above 2: a Student-t with fewer has no standard deviation, which scale is",
+        )
+    return degrees_of_freedom
+
+
+class StudentTSpread(FixedSpread):
+    """Student-t noise with ν degrees of freedom, scaled to the standard deviation `scale`."""
+
+    kind: Literal["student_t"]
+    degrees_of_freedom: Annotated[float, AfterValidator(_require_variance)] = Field(
+        default=4.0, le=1e6, json_schema_extra={"exclusiveMinimum": 2}
+    )
+    """ν: the lower, the heavier the tails."""
+
+
+class MixtureComponent(SpecModel):
+    """One Gaussian of a scale mixture."""
+
+    weight: float = Field(gt=0.0, le=1e6)
+    """Its share of the values, relative to the other weights."""
+    relative_scale: float = Field(ge=1e-3, le=1e3)
+    """Its standard deviation, relative to the other components'."""
+
+
+class GaussianMixtureSpread(FixedSpread):
+    """A scale mixture of Gaussians, k ~ Σ w_i N(0, τ_i²), whose standard deviation is `scale`."""
+
+    kind: Literal["gaussian_mixture"]
+    components: Annotated[tuple[MixtureComponent, ...], Field(strict=False)] = Field(
+        default=(
+            MixtureComponent(weight=0.8, relative_scale=1.0),
+            MixtureComponent(weight=0.2, relative_scale=3.0),
+        ),
+        min_length=1,
+        max_length=16,
+    )
+    """The Gaussians. Only the ratios of their weights and of their scales matter."""
+
+
+Noise = GaussianSpread | LaplaceSpread | LogisticSpread | StudentTSpread | GaussianMixtureSpread
+SpreadSpec = Annotated[Noise, Field(discriminator="kind")]

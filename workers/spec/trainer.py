@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.spec.base import SpecModel
+from workers.spec.learned import LearnedSpread
 from workers.spec.network import MlpNetwork, NetworkSpec
 from workers.spec.optimizer import Optimizer
+from workers.spec.quality import Quality
 from workers.spec.spread import GaussianSpread, LaplaceSpread, SpreadSpec
 
 Estimator = Literal["naive", "antithetic", "clean_target"]
@@ -55,6 +57,8 @@ class GradientTrainer(SpecModel):
     """Epochs between two evaluations on the held-out split."""
     grid_every_epochs: int = Field(default=5, ge=1, le=100_000)
     """Epochs between two sample grids."""
+    quality: Quality | None = None
+    """Measures of the samples against held-out data; null takes none."""
 
 
 class DeltaVae(GradientTrainer):
@@ -66,6 +70,8 @@ class DeltaVae(GradientTrainer):
     kind: Literal["delta_vae"]
     spread: SpreadSpec = LaplaceSpread(kind="laplace")
     """The spread p(y|x): which noise, and how much of it."""
+    learned_spread: LearnedSpread | None = None
+    """What of the spread is learned, on top of the noise; null keeps it as it is."""
     estimator: Estimator = "naive"
     """``naive`` uses y in both places and is exact; ``antithetic`` pairs x + k with x − k, exact
     too, at twice the cost; ``clean_target`` puts the clean x into log p and is biased."""

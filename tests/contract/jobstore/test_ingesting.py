@@ -180,3 +180,14 @@ def test_a_resumed_attempt_thins_what_earlier_ones_left_but_a_late_one_does_not(
     late = CheckpointRemovedRecord(at=NOON, id="00000030", what="all")
     store.ingest(made.id, 1, 1, [late])
     assert [kept.step for kept in store.checkpoints(made.id)] == [20, 30]
+
+
+def test_a_run_that_learns_its_spread_says_itself_at_which_epoch_it_goes_on(
+    store: JobStore,
+) -> None:
+    """Steps of rounds count among the steps and not into epochs."""
+    for said, epoch in ((None, 4.0), (2.5, 2.5)):
+        made = running(store)
+        begun = started(resumed_from=40).model_copy(update={"resumed_from_epoch": said})
+        store.ingest(made.id, 1, 0, [begun])
+        assert store.get(made.id).progress == Progress(40, 100, epoch, None)

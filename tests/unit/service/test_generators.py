@@ -10,8 +10,9 @@ from tests.contract.jobstore.making import together
 from tests.unit.service.trained import vector_spec
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
+from workers.decoding import Networks
 from workers.errors import CheckpointError
-from workers.generate import Generator, Networks
+from workers.generate import Generator
 
 
 def generator() -> Generator:

@@ -147,7 +147,7 @@ def test_paths_between_latents_need_no_data(vectors: Trained, tmp_path: Path) ->
 
 def test_a_plain_vae_is_shown_without_noise(tmp_path: Path) -> None:
     of = vector_spec().model_dump()
-    for field in ("spread", "estimator", "warm_up_epochs"):
+    for field in ("spread", "learned_spread", "estimator", "warm_up_epochs"):
         del of["trainer"][field]
     of["trainer"]["kind"] = "vae"
     trained = train(tmp_path, TrainSpec.model_validate(of))

@@ -74,6 +74,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "clean-target": {"estimator": "clean_target", "noise_samples": 2},
     "vae": {"kind": "vae", "network": CONV, "noise_samples": 2, "precision": "bfloat16"},
+    "learned": {
+        "spread": {"kind": "gaussian"},
+        "learned_spread": {
+            **{"every_epochs": 1, "noise_steps": 4, "encoder_steps": 3, "ascend": "kl"},
+            "covariance": {"kind": "low_rank", "rank": 3, "components": 9},
+            "mean_transform": {"kind": "mlp", "hidden": [6], "normalise_gain": True},
+        },
+    },
     "early": {"epochs": 9, "early_stopping": {"patience": 1, "min_delta": 1e6}},
     "stopped": {"network": CONV},
     "diverged": {

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
-from workers.generate import Generator, Networks
+from workers.decoding import Networks
+from workers.generate import Generator
 from workers.spec import TrainSpec
 
 D, Z = 3, 2

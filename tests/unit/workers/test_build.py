@@ -95,6 +95,8 @@ def test_what_does_not_fit_the_data_is_refused_with_a_pointer() -> None:
     ring = info(ToyDataset(kind="ring"))
     sigmoid = spec_of(network={"kind": "mlp", "output": "sigmoid"})
     assert pointer_of(sigmoid, ring) == "/trainer/network/output"
+    uneven = spec_of(spread={"kind": "gaussian", "pixel_scales": [1.0, 2.0, 3.0]})
+    assert pointer_of(uneven, ring) == "/trainer/spread/pixel_scales"
     wide = spec_of(network={"kind": "linear", "latent_dim": 3})
     assert pointer_of(wide, ring) == "/trainer/network/latent_dim"
 

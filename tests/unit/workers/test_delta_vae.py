@@ -154,6 +154,32 @@ def test_the_gradient_vanishes_at_the_known_optimum_of_the_linear_model(
     assert slope.item() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("estimator", "optimum"),
+    [("naive", 1.7), ("antithetic", 1.7), ("plain", 1.3), ("clean_target", 0.97619)],
+)
+def test_training_the_linear_model_reaches_the_optimum_of_its_estimator(
+    estimator: Estimator, optimum: float
+) -> None:
+    """Adam on fresh draws of the data from one start: w² averages to where its objective leads."""
+    model = one_dimensional(1.15, 0.5, 0.6)
+    weight = next(model.decoder.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    source, found = generator(21), []
+    for _ in range(1500):
+        x = math.sqrt(DATA_VARIANCE) * torch.randn(1024, 1, generator=source)
+        optimizer.zero_grad()
+        estimate_terms(
+            model, x, Gaussian(), math.sqrt(SIGMA2), Objective(estimator), source
+        ).loss.backward()
+        optimizer.step()
+        found.append(weight.item() ** 2)
+    blocks = torch.tensor(found[500:]).double().view(10, 100).mean(1)
+    error = 6 * blocks.std().item() / math.sqrt(10)
+    assert blocks.mean().item() == pytest.approx(optimum, abs=error)
+    assert error < 0.1  # the three optima lie further apart
+
+
 @pytest.mark.parametrize("spread", [Gaussian(), Laplace()])
 def test_antithetic_and_naive_agree_in_expectation(spread: Spread) -> None:
     model, x = mlp(), torch.rand(16, 5, generator=generator(5))

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.unit.workers.knowing import D, Z, linear_generator
-from workers.generate import Array
+from workers.decoding import Array
 from workers.interpolate import PathKind, between_data, between_latents, latents_between
 from workers.reconstruct import reconstruct
 

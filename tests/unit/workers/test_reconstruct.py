@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tests.unit.workers.knowing import D, Z, linear_generator
 from workers.build import empty_model
 from workers.checkpoint import DatasetFacts, Description
-from workers.generate import Generator, Networks
+from workers.decoding import Networks
+from workers.generate import Generator
 from workers.networks import Autoencoder
 from workers.reconstruct import choose_rows, held_out_rows, reconstruct
 from workers.spec import TrainSpec

@@ -2,13 +2,49 @@ import math
 from itertools import pairwise
 
 import pytest
+import scipy.special
 import torch
+from pydantic import ValidationError
 
-from workers.spec import GaussianSpread, LaplaceSpread, ScaleSchedule
-from workers.spread import Gaussian, Laplace, Spread, scale_at, spread_of
+from workers.divergence import require_valid_noise
+from workers.spec import (
+    FixedSpread,
+    GaussianMixtureSpread,
+    GaussianSpread,
+    LaplaceSpread,
+    LogisticSpread,
+    MixtureComponent,
+    Noise,
+    ScaleSchedule,
+    StudentTSpread,
+)
+from workers.spread import (
+    Gaussian,
+    GaussianMixture,
+    Laplace,
+    Logistic,
+    PerPixel,
+    Spread,
+    StudentT,
+    draw_noise,
+    scale_at,
+    spread_of,
+)
 
-SPREADS = [Gaussian(), Laplace()]
+COMPONENTS = (
+    MixtureComponent(weight=7, relative_scale=1),
+    MixtureComponent(weight=3, relative_scale=2),
+)
+SPREADS = [Gaussian(), Laplace(), Logistic(), StudentT(8.0), GaussianMixture(COMPONENTS)]
+SPECS: list[Noise] = [
+    GaussianSpread(kind="gaussian"),
+    LaplaceSpread(kind="laplace"),
+    LogisticSpread(kind="logistic"),
+    StudentTSpread(kind="student_t", degrees_of_freedom=8.0),
+    GaussianMixtureSpread(kind="gaussian_mixture", components=COMPONENTS),
+]
 SCALE = 0.7
+KINDS = list(zip(SPECS, SPREADS, strict=True))
 
 
 def draws(spread: Spread, count: int, seed: int = 1) -> torch.Tensor:
@@ -26,7 +62,7 @@ def test_the_density_integrates_to_one(spread: Spread) -> None:
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_scale_is_the_standard_deviation_of_the_draws(spread: Spread) -> None:
     k = draws(spread, 200_000)
-    # Var(k²) = E k⁴ − σ⁴ = 5σ⁴ for Laplace and 2σ⁴ for Gaussian: the larger bounds both.
+    # Var(k²) = E k⁴ − σ⁴ = 5σ⁴ for Laplace, which has the largest of these.
     assert abs(k.mean().item()) < 6 * SCALE / math.sqrt(len(k))
     assert abs(k.square().mean().item() - SCALE**2) < 6 * math.sqrt(5 / len(k)) * SCALE**2
     assert abs((k > 0).double().mean().item() - 0.5) < 6 * 0.5 / math.sqrt(len(k))
@@ -34,8 +70,11 @@ def test_the_scale_is_the_standard_deviation_of_the_draws(spread: Spread) -> Non
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_draws_have_the_density_that_is_scored(spread: Spread) -> None:
+    require_density(draws(spread, 200_000), spread)
+
+
+def require_density(k: torch.Tensor, spread: Spread) -> None:
     """Quantile by quantile: the share of draws in a cell is the density's integral over it."""
-    k = draws(spread, 200_000)
     edges = torch.tensor([-2.0, -1.0, -0.3, -0.05, 0.0, 0.1, 0.5, 1.5, 2.5], dtype=torch.float64)
     for low, high in pairwise(edges):
         grid = torch.linspace(low.item(), high.item(), 4001, dtype=torch.float64)
@@ -78,6 +117,80 @@ def test_the_same_generator_seed_gives_the_same_noise() -> None:
 def test_a_spec_names_its_noise() -> None:
     assert isinstance(spread_of(GaussianSpread(kind="gaussian")), Gaussian)
     assert isinstance(spread_of(LaplaceSpread(kind="laplace")), Laplace)
+    for spec, spread in zip(SPECS, SPREADS, strict=True):
+        assert type(spread_of(spec)) is type(spread)
+
+
+@pytest.mark.parametrize(("spec", "spread"), KINDS)
+def test_noise_for_pictures_has_the_density_of_the_noise_in_training(
+    spec: Noise, spread: Spread
+) -> None:
+    k = draw_noise(spec, SCALE, 50_000, 2, seed=3, stream=1)
+    require_density(torch.from_numpy(k).double().flatten(), spread)
+    few = draw_noise(spec, SCALE, 7, 2, seed=3, stream=1)
+    assert (few == k[:7]).all()
+    assert (draw_noise(spec, SCALE, 7, 2, seed=3, stream=2) != few).all()
+
+
+def characteristic(spec: Noise, w: torch.Tensor) -> torch.Tensor:
+    """E cos ωk at the standard deviation 1, as the tables of the modules say it."""
+    match spec:
+        case GaussianSpread():
+            return (-w.square() / 2).exp()
+        case LaplaceSpread():
+            return 1 / (1 + w.square() / 2)
+        case LogisticSpread():
+            t = (math.sqrt(3) * w).clamp_min(1e-9)
+            return 2 * t * (-t).exp() / (1 - (-2 * t).exp())
+        case StudentTSpread(degrees_of_freedom=nu):
+            u = (math.sqrt(nu - 2) * w).clamp_min(1e-9)
+            bessel = torch.from_numpy(scipy.special.kv(nu / 2, u.numpy()))
+            return u ** (nu / 2) * bessel / (math.gamma(nu / 2) * 2 ** (nu / 2 - 1))
+        case GaussianMixtureSpread():
+            return (7 * (-w.square() / 1.9 / 2).exp() + 3 * (-w.square() * 4 / 1.9 / 2).exp()) / 10
+
+
+@pytest.mark.parametrize(("spec", "spread"), KINDS)
+def test_every_kind_of_noise_is_a_valid_spread(spec: Noise, spread: Spread) -> None:
+    zero = torch.zeros(1, dtype=torch.float64)
+
+    def density(x: torch.Tensor) -> torch.Tensor:
+        return spread.log_prob(x[:, None], zero, 1.0).exp()
+
+    require_valid_noise(spec.kind, 1.0, density, lambda w: characteristic(spec, w))
+    grid = torch.linspace(-200, 200, 400_001, dtype=torch.float64)
+    for w in (0.3, 1.0, 2.5):
+        expected = torch.trapezoid(density(grid) * (w * grid).cos(), grid).item()
+        found = characteristic(spec, torch.tensor([w], dtype=torch.float64)).item()
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_student_t_without_a_standard_deviation_is_refused_by_name() -> None:
+    for nu in (2.0, 1.0, 0.0, -3.0):
+        with pytest.raises(ValidationError, match="Student-t with fewer has no standard deviation"):
+            StudentTSpread(kind="student_t", degrees_of_freedom=nu)
+
+
+def test_noise_per_pixel_scales_each_dimension_and_keeps_the_overall_scale() -> None:
+    given = (1.0, 2.0, 4.0)
+    r = torch.tensor(given).double() / math.sqrt(7)
+    for spec in SPECS:
+        wide = spread_of(spec.model_copy(update={"pixel_scales": given}))
+        assert isinstance(wide, PerPixel)
+        k = wide.sample_noise((60_000, 3), SCALE, torch.Generator().manual_seed(1)).double()
+        for i in range(3):
+            require_density(k[:, i] / r[i], spread_of(spec))
+        surprise = -wide.log_prob(k, torch.zeros(3, dtype=torch.float64), SCALE)
+        error = 6 * surprise.std().item() / math.sqrt(len(surprise))
+        assert abs(surprise.mean().item() - wide.entropy(3, SCALE)) < error
+        y, mean = k[:4].float(), torch.zeros(2, 4, 3)
+        expected = -wide.log_prob(y, mean, SCALE).sum().item()
+        assert wide.cost(y, mean, SCALE).item() == pytest.approx(expected, rel=1e-5)
+        drawn = draw_noise(
+            spec.model_copy(update={"pixel_scales": given}), SCALE, 500, 3, seed=0, stream=1
+        )
+        plain = draw_noise(spec, SCALE, 500, 3, seed=0, stream=1)
+        assert drawn == pytest.approx(plain * r.numpy(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +198,7 @@ def test_a_spec_names_its_noise() -> None:
 )
 def test_a_scale_schedule_goes_from_its_first_to_its_last_value(kind: str, middle: float) -> None:
     schedule = ScaleSchedule.model_validate({"kind": kind, "initial_scale": 2.0, "until_epoch": 10})
-    spec = GaussianSpread(kind="gaussian", scale=0.5, schedule=schedule)
+    spec: FixedSpread = GaussianSpread(kind="gaussian", scale=0.5, schedule=schedule)
     assert scale_at(spec, 0) == pytest.approx(2.0)
     assert scale_at(spec, 5) == pytest.approx(middle)
     assert scale_at(spec, 10) == 0.5

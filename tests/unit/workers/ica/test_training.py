@@ -29,7 +29,7 @@ from workers.ica.attended import Stopped, Wish, attended, heeding
 from workers.ica.failures import Reason, Unfit
 from workers.ica.methods import STATE_VERSION
 from workers.ica.model import IcaModel
-from workers.kinds import length, train
+from workers.kinds import plan, train
 from workers.parallel import ALONE, Peers
 from workers.spec import IcaSpec
 
@@ -72,7 +72,7 @@ def test_a_run_tells_each_iteration_and_fastica_beside_it() -> None:
     assert ending(events).reason == "converged"
     assert metrics[-1].values["residual"] <= spec.trainer.tolerance
     assert math.isfinite(metrics[-1].values["held_out_log_evidence_nats"])
-    assert ending(events).step <= length(spec, 900).steps
+    assert ending(events).step <= plan(spec, 900, {}).total_steps
     last = checkpoints(events)[-1]
     assert {f"fastica_{name}" for name in TRUTH} <= set(last.metrics)
     names = [event.name for event in events if isinstance(event, Artifact)]

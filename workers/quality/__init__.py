@@ -1,0 +1,27 @@
+"""How near samples are to data, by measures that do not depend on the noise of training.
+
+Features are rows of N×F; everything is float64 and a pure function of its arguments.
+"""
+
+from workers.quality.features import PixelPca
+from workers.quality.frechet import frechet_distance
+from workers.quality.kernels import Estimate, kid, mmd
+from workers.quality.neighbours import Support, memorisation, support
+from workers.quality.report import Assessment, Measure, Report, active_units
+from workers.quality.sliced import sliced_wasserstein
+
+__all__ = [
+    "Assessment",
+    "Estimate",
+    "Measure",
+    "PixelPca",
+    "Report",
+    "Support",
+    "active_units",
+    "frechet_distance",
+    "kid",
+    "memorisation",
+    "mmd",
+    "sliced_wasserstein",
+    "support",
+]

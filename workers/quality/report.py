@@ -1,0 +1,154 @@
+"""All measures of one model against held-out data, each with what it must be read with."""
+
+import hashlib
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from workers.decoding import decode, draw_latents
+from workers.metrics import as_float
+from workers.networks import Autoencoder
+from workers.quality.features import PixelPca
+from workers.quality.frechet import frechet_distance
+from workers.quality.kernels import kid, mmd
+from workers.quality.neighbours import memorisation, nearest_distances, support
+from workers.quality.sliced import sliced_wasserstein
+from workers.spec import Quality
+
+SUPPORT_ROWS = 2000
+NEIGHBOUR_ROWS = 500
+_BIASED_BELOW = 50  # rows for each feature
+ACTIVE_VARIANCE = 0.01
+
+
+class Measure(BaseModel):
+    """One number; ``space`` and ``version`` say in which features, ``biased`` why it is off."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    samples: int
+    reference: int
+    space: str
+    version: int
+    standard_error: float | None = None
+    biased: str | None = None
+
+
+class Report(BaseModel):
+    """All measures, and the digest of the rows that they were measured against."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reference: str
+    measures: dict[str, Measure]
+
+    def metrics(self) -> dict[str, float]:
+        """The values by name, standard errors beside them."""
+        values = {}
+        for name, measure in self.measures.items():
+            values[name] = measure.value
+            if measure.standard_error is not None:
+                values[f"{name}_standard_error"] = measure.standard_error
+        return values
+
+
+class Assessment:
+    """Measures models of one run; the features and the reference are made once."""
+
+    def __init__(self, spec: Quality, seed: int, train: Tensor, held_out: Tensor) -> None:
+        self._spec = spec
+        self._seed = seed
+        self._train = train
+        self._reference = held_out[: spec.samples]
+        self._features: PixelPca | None = None
+        self._held_out_nearest: Tensor | None = None
+
+    def run(self, model: Autoencoder, y: Tensor) -> Generator[None, None, Report]:
+        """Yields between pieces of the work; ``y`` is what the encoder sees of held-out data."""
+        if self._features is None:
+            self._features = PixelPca(self._train, self._spec.components)
+            yield
+        features, reference = self._features, self._reference
+        device = reference.device
+        latents = draw_latents(self._spec.samples, model.latent_dim, self._seed)
+        blocks = []
+        for block in range(0, len(latents), NEIGHBOUR_ROWS):
+            rows = latents[block : block + NEIGHBOUR_ROWS]
+            with model.evaluating():
+                blocks.append(torch.from_numpy(decode(model, rows)))
+            yield
+        samples = torch.cat(blocks).to(device)
+        measures: dict[str, Measure] = {}
+        a, b = features.of(samples), features.of(reference)
+        named = {"space": features.name, "version": features.version}
+        yield from _distances(measures, a, b, named)
+        pixels: dict[str, Any] = {"space": "pixels", "version": 1}
+        few = samples[:NEIGHBOUR_ROWS]
+        if self._held_out_nearest is None:
+            self._held_out_nearest = yield from self._nearest(reference[:NEIGHBOUR_ROWS])
+        nearest = yield from self._nearest(few)
+        measures["memorisation"] = Measure(
+            value=memorisation(nearest, self._held_out_nearest),
+            samples=len(nearest),
+            reference=len(self._held_out_nearest),
+            **pixels,
+        )
+        measures["active_units"] = Measure(
+            value=active_units(model, y), samples=len(y), reference=0, space="latents", version=1
+        )
+        return Report(reference=_digest(reference), measures=measures)
+
+    def _nearest(self, rows: Tensor) -> Generator[None, None, Tensor]:
+        nearest = rows.new_zeros(0)
+        for best_so_far in nearest_distances(rows, self._train):
+            nearest = best_so_far
+            yield
+        return nearest
+
+
+def _distances(
+    measures: dict[str, Measure], a: Tensor, b: Tensor, named: dict[str, Any]
+) -> Generator[None, None, None]:
+    """All measures between features of samples, a, and of the reference, b."""
+    whole = {"samples": len(a), "reference": len(b), **named}
+    fewest = min(len(a), len(b))
+    biased = None
+    if fewest < _BIASED_BELOW * a.shape[1]:
+        biased = f"too large from {fewest} rows in {a.shape[1]} features; compare equal numbers"
+    measures["frechet_pca"] = Measure(value=frechet_distance(a, b), biased=biased, **whole)
+    yield
+    for name, estimate in (("kid_pca", kid(a, b)), ("mmd_pca", mmd(a, b))):
+        measures[name] = Measure(
+            value=estimate.value,
+            standard_error=estimate.standard_error,
+            samples=estimate.rows,
+            reference=estimate.rows,
+            **named,
+        )
+        yield
+    paired = {"samples": fewest, "reference": fewest, **named}
+    measures["sliced_wasserstein_pca"] = Measure(
+        value=sliced_wasserstein(a, b), biased=biased, **paired
+    )
+    yield
+    rows = min(fewest, SUPPORT_ROWS)
+    found = support(a[:rows], b[:rows])
+    for name in ("precision", "recall", "density", "coverage"):
+        measures[f"{name}_pca"] = Measure(
+            value=getattr(found, name), samples=rows, reference=rows, **named
+        )
+
+
+def active_units(model: Autoencoder, y: Tensor) -> int:
+    """Latent dimensions along which Var_y μ(y) > 0.01 (Burda et al., 2016)."""
+    with torch.no_grad(), model.evaluating():
+        means = model.encode(as_float(y)).mean
+    return int((means.var(0) > ACTIVE_VARIANCE).sum())
+
+
+def _digest(rows: Tensor) -> str:
+    return f"sha256:{hashlib.sha256(rows.cpu().contiguous().numpy().tobytes()).hexdigest()}"
