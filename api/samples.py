@@ -54,7 +54,11 @@ def get_samples(
     seed: Seed = 0,
     checkpoint: Choice = "latest",
     spread: Annotated[
-        bool, Query(description="Add the spread's noise: y = g(z) + k, not g(z).")
+        bool,
+        Query(
+            description="Add the spread's noise: y = g(z) + k, not g(z); of an ica job the model's "
+            "noise, x = Az + mean + noise."
+        ),
     ] = False,
     format: AskedForm = None,
 ) -> Response:

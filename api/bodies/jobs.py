@@ -13,9 +13,10 @@ class ProgressBody(Body):
     """How far a job is."""
 
     step: int
-    """Optimiser steps done."""
+    """Optimiser steps done; of ``ica`` jobs iterations."""
     total_steps: int
-    """Optimiser steps of the whole run."""
+    """Steps of the whole run. A fit that ends when it has converged has this many at most, and is
+    mostly done long before."""
     fraction: float
     """step / total_steps, from 0 to 1."""
     epoch: float
@@ -170,7 +171,7 @@ class PlanBody(Body):
     memory_bytes: int
     """Estimated memory of one worker."""
     steps: int
-    """Optimiser steps of the whole run."""
+    """Steps of the whole run; of a fit that ends when it has converged, at most."""
     storage_bytes: int
     """Estimated room for checkpoints and grids."""
     duration_s: float | None

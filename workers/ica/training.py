@@ -13,10 +13,11 @@ from torch import Tensor
 
 from workers.data import Dataset
 from workers.device import device_of
-from workers.errors import CheckpointError, Diverged
+from workers.errors import CheckpointError
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Tick
 from workers.ica.attended import Wish, attended, heeding
 from workers.ica.costs import resolve
+from workers.ica.failures import Unfit
 from workers.ica.methods import STATE_VERSION, Method
 from workers.ica.plots import columns_png, convergence_png, sources_png
 from workers.ica.told import Begun, End, Step, count_notice, error_values
@@ -98,8 +99,13 @@ class _Said:
         yield from end.notices
         yield Metrics(step.number, step.number, step.values)
         yield self._checkpoint(step)
-        for name, png in self._plots(step):
-            yield Artifact(step.number, step.number, f"plots/{name}.png", "image/png", png)
+        at = step.number
+        for plot in attended(lambda: self._plots(step), Wish(), lambda: False):
+            match plot:
+                case None:
+                    yield Tick(at, at)
+                case name, png:
+                    yield Artifact(at, at, f"plots/{name}.png", "image/png", png)
 
     def _plots(self, step: Step) -> Iterator[tuple[str, bytes]]:
         if self._spec.trainer.method != "fastica":
@@ -118,7 +124,7 @@ class _Said:
         """The latest is the best: each step raises the evidence, or prepares one that does."""
         weights = step.model.tensors()
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise Diverged(step.number, "the mixing matrix became infinite; scale the data down")
+            raise Unfit("not_a_number", "The mixing matrix became infinite; scale the data down.")
         self._checkpointed = step.number
         return Checkpoint(
             step=step.number,
