@@ -32,14 +32,16 @@ demo: $(STAMP) ## train on real digits, end with a sample grid
 serve: $(STAMP) ## the service in the foreground, on PORT
 	$(BIN)/spreadtrain serve --port $(PORT)
 
+# Unit tests side by side, file by file; the others start services and Ray, which share the cores.
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest --ignore tests/unit
 
 check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(MAKE) test
 
 fuzz: $(STAMP) ## 500 random requests and chains an operation, against the OpenAPI document
 	$(BIN)/python -m tests.fuzz
