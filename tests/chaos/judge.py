@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from api.client import JobHandle
 from service.jobs import TRANSITIONS, JobState
+from tests.chaos.cells import Must
 from tests.chaos.stage import Stage
-from workers.artifacts import ArtifactStore, attempt_prefix, job_prefix, outcome_key
+from workers.artifacts import ArtifactStore, attempt_prefix, outcome_key
 from workers.events import (
     RECORD,
     CheckpointRecord,
@@ -37,13 +38,16 @@ class AttemptFacts:
 
 @dataclass
 class Faults:
-    """What must be empty."""
+    """What must be empty; ``needless`` are attempts that a strike should not have cost."""
 
     lost: list[str] = field(default_factory=list)
     false_states: list[str] = field(default_factory=list)
     two_at_once: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     recomputed: list[str] = field(default_factory=list)
+    needless: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -129,14 +133,13 @@ def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults
     return recomputed
 
 
-def judge_keys(store: ArtifactStore, job: JobHandle) -> list[str]:
-    """Keys of the job that nothing speaks of: files of a checkpoint that a strike interrupted."""
-    known = {checkpoint.id for checkpoint in job.checkpoints()}
-    return [
-        stored.key
-        for stored in store.list(job_prefix(job.id))
-        if "/checkpoints/" in stored.key and stored.key.split("/")[-2] not in known
-    ]
+def judge_must(job: JobHandle, must: Must, faults: Faults) -> None:
+    """It ended as it must, and took no more attempts than it may."""
+    if job.state not in must.ends:
+        faults.false_states.append(f"{job.state}, not {' or '.join(must.ends)}")
+    if len(job.body.attempts) > 1 + must.more_attempts:
+        reasons = [f"{attempt.reason}: {attempt.message}" for attempt in job.body.attempts]
+        faults.needless.append(f"{len(reasons)} attempts: {'; '.join(reasons)}")
 
 
 def judge_weights(stage: Stage, job: JobHandle, faults: Faults) -> None:
