@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
+from api.bodies import JobBody
 from api.client import JobHandle
 from service.jobs import TRANSITIONS, JobState
 from tests.chaos.cells import Must
@@ -82,7 +83,7 @@ def attempts_of(store: ArtifactStore, job: JobHandle) -> list[AttemptFacts]:
     return found
 
 
-def judge_history(job: JobHandle, events: Sequence[tuple[str, str]], faults: Faults) -> None:
+def judge_history(job: JobBody, events: Sequence[tuple[str, str]], faults: Faults) -> None:
     """Every change of state that the job's followers were told of is one that may happen, and
     none of them is a failure. ``events`` are (state, reason)."""
     before: str | None = None
@@ -93,13 +94,13 @@ def judge_history(job: JobHandle, events: Sequence[tuple[str, str]], faults: Fau
         if changes and JobState(state) not in TRANSITIONS[JobState(before or state)]:
             faults.false_states.append(f"{before} became {state}")
         if state == "failed":
-            faults.false_states.append(f"failed with {reason}: {job.body.message}")
+            faults.false_states.append(f"failed with {reason}: {job.message}")
         before = state
     if before != job.state:
         faults.false_states.append(f"its history ends with {before}, but it is {job.state}")
 
 
-def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults) -> int:
+def judge_attempts(job: JobBody, facts: Sequence[AttemptFacts], faults: Faults) -> int:
     """No attempt speaks after its successor began, none is without an end; the steps that were
     computed twice, the most of one strike, are at most those since the last checkpoint."""
     recomputed = 0
@@ -127,18 +128,18 @@ def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults
         last_outcome = facts[-1].outcome
         if last_outcome is None or last_outcome.reason != "completed":
             faults.false_states.append(f"succeeded on {last_outcome}")
-        total = job.body.progress.total_steps if job.body.progress is not None else None
+        total = job.progress.total_steps if job.progress is not None else None
         if not facts[-1].published or facts[-1].published[-1] != total:
             faults.lost.append(f"no last checkpoint: {facts[-1].published}, of {total} steps")
     return recomputed
 
 
-def judge_must(job: JobHandle, must: Must, faults: Faults) -> None:
+def judge_must(job: JobBody, must: Must, faults: Faults) -> None:
     """It ended as it must, and took no more attempts than it may."""
     if job.state not in must.ends:
         faults.false_states.append(f"{job.state}, not {' or '.join(must.ends)}")
-    if len(job.body.attempts) > 1 + must.more_attempts:
-        reasons = [f"{attempt.reason}: {attempt.message}" for attempt in job.body.attempts]
+    if len(job.attempts) > 1 + must.more_attempts:
+        reasons = [f"{attempt.reason}: {attempt.message}" for attempt in job.attempts]
         faults.needless.append(f"{len(reasons)} attempts: {'; '.join(reasons)}")
 
 

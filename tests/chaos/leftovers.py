@@ -15,6 +15,7 @@ from workers.artifacts import ArtifactStore, attempt_prefix, job_prefix
 
 Thing = TypeVar("Thing")
 END_S = 30.0  # the service looks for groups that nobody knows every 10 s
+ELSEWHERE = ".incoming-spreadtrain-"
 SWEEP_GRACE_S = 1.0  # as the stage sets it
 
 
@@ -49,8 +50,9 @@ def count_groups(stage: Stage, faults: Faults) -> None:
 
 
 def unfinished(store: ArtifactStore) -> frozenset[str]:
-    """Writes of which the store has a part."""
-    return frozenset(write.name for write in store.unfinished())
+    """Writes of which the store has a part; not the folders of all programs in TMPDIR."""
+    names = (write.name for write in store.unfinished())
+    return frozenset(name for name in names if not name.startswith(ELSEWHERE))
 
 
 def judge_keys(

@@ -25,9 +25,10 @@ WORKERS: dict[Setting, int] = {"own": 1, "gang": 2, "s3": 1, "s3 gang": 2, "join
 # Executors that may be there when nothing runs: one of the default shape for each core, two at most
 # (the one that is released, the spare); a gang's own end with it.
 SPARES: dict[Setting, int] = {"own": 1, "gang": 1, "s3": 1, "s3 gang": 1, "joined": 2}
-STOP_S = 60.0
+READY_S, STOP_S = 180.0, 60.0
 # Ray gives up a raylet that does not answer after 10 s here; by its defaults after a minute or so.
-HEALTH_CHECKS = {
+RAY_SETTINGS = {
+    "RAY_worker_niceness": "0",  # or a busy machine never lets them come to their phase
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
@@ -44,12 +45,12 @@ class Stage:
         self.seaweed = Seaweed(folder / "seaweed") if setting in ("s3", "s3 gang") else None
         self.relay = Relay(self.seaweed.endpoint) if self.seaweed is not None else None
         joined = setting == "joined"
-        self.ray = OtherRay(CORES[setting], environment=HEALTH_CHECKS) if joined else None
+        self.ray = OtherRay(CORES[setting], environment=RAY_SETTINGS) if joined else None
         self.environment = {
             "SPREADTRAIN_CANCEL_GRACE_S": "4",
             "SPREADTRAIN_STOP_GRACE_S": "4",
             "SPREADTRAIN_SWEEP_GRACE_S": "1",
-            **HEALTH_CHECKS,
+            **RAY_SETTINGS,
         }
         if self.ray is None:
             self.environment["SPREADTRAIN_CPUS"] = str(CORES[setting])
@@ -63,7 +64,7 @@ class Stage:
         self.service = self._serve()
 
     def _serve(self) -> ServiceProcess:
-        return ServiceProcess(self.folder / "data", None, **self.environment)
+        return ServiceProcess(self.folder / "data", ready_s=READY_S, **self.environment)
 
     def store(self) -> ArtifactStore:
         """The artifact store, opened beside the service and not through what is hit."""

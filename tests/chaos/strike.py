@@ -187,10 +187,10 @@ def _judge(
     result.ended = job.state
     result.attempts = len(facts)
     result.reasons = [attempt.reason for attempt in job.body.attempts]
-    judge_history(job, events, result.faults)
-    result.recomputed_steps = judge_attempts(job, facts, result.faults)
+    judge_history(job.body, events, result.faults)
+    result.recomputed_steps = judge_attempts(job.body, facts, result.faults)
     judge_weights(stage, job, result.faults)
-    judge_must(job, must(result.cell, result.stopped_s), result.faults)
+    judge_must(job.body, must(result.cell, result.stopped_s), result.faults)
     result.recovery_s = _recovery_s(job, facts, struck_at)
 
 

@@ -52,7 +52,14 @@ def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
 class ServiceProcess:
     """``spreadtrain serve`` on a data folder."""
 
-    def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        *,
+        ready_s: float = READY_S,
+        **environment: str,
+    ) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -73,7 +80,7 @@ class ServiceProcess:
             )
         self.client = Client(self.url)
         try:
-            wait_until(self.is_ready, READY_S, "the service to be ready")
+            wait_until(self.is_ready, ready_s, "the service to be ready")
         except AssertionError:
             self.end()
             raise AssertionError(self.log.read_text()[-3000:]) from None
