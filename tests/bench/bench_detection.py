@@ -5,7 +5,6 @@ The service: the raylet of its own Ray under a job, until the attempt has ended,
 one takes a step.
 """
 
-import argparse
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from api.bodies import AttemptBody
@@ -83,7 +82,7 @@ def of_the_service(number: int) -> tuple[float, float]:
     """Seconds until the attempt has ended under which the raylet got this signal, and until the
     next one takes its first step."""
     folder = Path(tempfile.mkdtemp(prefix="st-detection-"))
-    service = ServiceProcess(folder / "data", SPREADTRAIN_CPUS="1")
+    service = ServiceProcess(folder / "data", ready_s=PATIENCE_S, SPREADTRAIN_CPUS="1")
     try:
         job = service.client.submit(spec(100_000))
         wait_for(job, lambda job: len(job.checkpoints()) >= 2, "two checkpoints")
@@ -113,18 +112,16 @@ def _until(look: Callable[[], bool]) -> None:
 
 def main() -> None:
     """Print the seconds."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_detection")
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    repeats = parser.parse_args().repeats if __name__ == "__main__" else REPEATS
-    print(f"{'raylet':<10}{'Ray says dead':>20}{'attempt ended':>20}{'next step':>20}")
+    print(f"{'raylet':<10}{'missed by':<14}{'gone':>18}{'next step':>18}   (median, most)")
     for word, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
-        ray = [of_ray(number) for _ in range(repeats)]
-        ours = [of_the_service(number) for _ in range(repeats)]
-        columns = [ray, *([pair[index] for pair in ours] for index in range(2))]
-        print(f"{word:<10}" + "".join(f"{_told(seconds):>20}" for seconds in columns), flush=True)
+        ray = [of_ray(number) for _ in range(REPEATS)]
+        print(f"{word:<10}{'Ray':<14}{_told(ray):>18}", flush=True)
+        ours = [of_the_service(number) for _ in range(REPEATS)]
+        told = "".join(f"{_told(seconds):>18}" for seconds in zip(*ours, strict=True))
+        print(f"{word:<10}{'the service':<14}{told}", flush=True)
 
 
-def _told(seconds: list[float]) -> str:
+def _told(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.1f} s, {max(seconds):.1f} s"
 
 

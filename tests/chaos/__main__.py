@@ -2,7 +2,8 @@
 
 ``python -m tests.chaos --repeats 2 --stages 2 --only own/attempt`` runs a part of it. The exit
 status is 1 if anything was lost, false, orphaned or published twice, or if a full run hit too
-seldom. ``--out`` adds every result to a file at once; ``--table FILE…`` only tells what files hold.
+seldom. ``--out`` adds every result to a file at once, and goes on with what a run that was broken
+off has not done; ``--table FILE…`` only tells what files hold.
 """
 
 import argparse
@@ -83,10 +84,13 @@ def main() -> None:
         os.environ.update(CREDENTIALS)
         cells = [cell for cell in MATRIX if any(words in str(cell) for words in chosen.only)]
         work = [(cell, chosen.seed + turn) for turn in range(chosen.repeats) for cell in cells]
+        before = report.read([chosen.out]) if chosen.out and chosen.out.exists() else []
+        done = {(result.cell, result.seed) for result in before}
+        work = [each for each in work if each not in done]
         print(f"{len(work)} strikes on {len(cells)} cells", flush=True)
         with ThreadPoolExecutor(chosen.stages) as pool:
-            done = pool.map(lambda share: run(share, chosen.out), divide(work))
-            results = report.in_order(chain.from_iterable(done))
+            shares = pool.map(lambda share: run(share, chosen.out), divide(work))
+            results = report.in_order(chain(before, *shares))
     print(report.table(results))
     print(report.summary(results))
     hits = sum(not result.missed for result in results)

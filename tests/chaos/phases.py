@@ -14,7 +14,7 @@ from workers.artifacts import job_prefix
 
 PATIENCE_S = 90.0
 LOOK_INTERVAL_S = 0.1
-EPOCHS = 24
+EPOCHS = 20
 LARGE_EPOCHS = 8
 
 
@@ -32,9 +32,9 @@ class Scene:
 
 def spec(stage: Stage, *, large: bool = False) -> Mapping[str, Any]:
     """Digits on a small network, 90 steps and .1 s an epoch, a checkpoint at each; ``large``: a
-    network whose checkpoints have 130 MB (20 in S3, which is slower), so that a strike can meet one
-    that is being written."""
-    width = 2000 if stage.seaweed is None else 800
+    network whose checkpoints have tens of MB, so that a strike can meet one that is being
+    written; smaller ones in S3, which is slower."""
+    width = 1200 if stage.seaweed is None else 700
     hidden = [width, width] if large else [32]
     dataset: Mapping[str, Any] = (
         {"kind": "ring", "samples": 200} if large else {"name": "mnist-10k"}

@@ -42,26 +42,38 @@ class Stage:
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting = setting
         self.folder = folder
-        self.seaweed = Seaweed(folder / "seaweed") if setting in ("s3", "s3 gang") else None
-        self.relay = Relay(self.seaweed.endpoint) if self.seaweed is not None else None
-        joined = setting == "joined"
-        self.ray = OtherRay(CORES[setting], environment=RAY_SETTINGS) if joined else None
+        self.seaweed: Seaweed | None = None
+        self.relay: Relay | None = None
+        self.ray: OtherRay | None = None
+        with contextlib.ExitStack() as parts:
+            self._surround(parts)
+            self.service = self._serve()
+            parts.callback(lambda: self.service.end())
+            self._parts = parts.pop_all()
+
+    def _surround(self, parts: contextlib.ExitStack) -> None:
+        """Start what the service needs, and put together its settings."""
         self.environment = {
             "SPREADTRAIN_CANCEL_GRACE_S": "4",
             "SPREADTRAIN_STOP_GRACE_S": "4",
             "SPREADTRAIN_SWEEP_GRACE_S": "1",
             **RAY_SETTINGS,
         }
-        if self.ray is None:
-            self.environment["SPREADTRAIN_CPUS"] = str(CORES[setting])
-        else:
+        if self.setting == "joined":
+            self.ray = OtherRay(CORES[self.setting], environment=RAY_SETTINGS)
+            parts.callback(self.ray.close)
             self.environment |= self.ray.settings
-        if self.relay is not None:
+        else:
+            self.environment["SPREADTRAIN_CPUS"] = str(CORES[self.setting])
+        if self.setting in ("s3", "s3 gang"):
+            self.seaweed = Seaweed(self.folder / "seaweed")
+            parts.callback(self.seaweed.close)
+            self.relay = Relay(self.seaweed.endpoint)
+            parts.callback(self.relay.close)
             self.environment |= CREDENTIALS | {
                 "SPREADTRAIN_ARTIFACTS_URI": f"s3://{BUCKET}/chaos",
                 "SPREADTRAIN_S3_ENDPOINT": self.relay.endpoint,
             }
-        self.service = self._serve()
 
     def _serve(self) -> ServiceProcess:
         return ServiceProcess(self.folder / "data", ready_s=READY_S, **self.environment)
@@ -166,11 +178,7 @@ class Stage:
     def close(self) -> frozenset[int]:
         """Stop the service in order and end the rest, whatever the service does; returns processes
         that outlived it."""
-        with contextlib.ExitStack() as rest:
-            for part in (self.seaweed, self.relay, self.ray):
-                if part is not None:
-                    rest.callback(part.close)
-            rest.callback(self.service.end)
+        with self._parts:
             pids = self.census()
             if self.service.process.poll() is None:
                 self.service.stop(signal.SIGTERM, STOP_S)
@@ -183,11 +191,14 @@ class Stage:
 def stage_of(setting: Setting) -> Iterator[Stage]:
     """A stage in a temporary folder; whatever happens on it, nothing stays."""
     folder = Path(tempfile.mkdtemp(prefix="st-chaos-"))
-    stage = Stage(setting, folder)
+    left: frozenset[int] = frozenset()
     try:
-        yield stage
+        stage = Stage(setting, folder)
+        try:
+            yield stage
+        finally:
+            left = stage.close()
     finally:
-        left = stage.close()
         shutil.rmtree(folder, ignore_errors=True)
     assert not left, f"{setting}: processes outlived the service: {sorted(left)}"
 
