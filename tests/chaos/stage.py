@@ -15,7 +15,7 @@ from api.client import JobHandle
 from service.cluster.processes import is_running
 from tests import ray_census
 from tests.chaos.cells import Setting, Victim
-from tests.e2e.processes import ServiceProcess
+from tests.e2e.processes import PatientServiceProcess, ServiceProcess
 from tests.other_ray import OtherRay, oldest
 from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed
 from workers.artifacts import ArtifactStore, open_store
@@ -25,7 +25,7 @@ WORKERS: dict[Setting, int] = {"own": 1, "gang": 2, "s3": 1, "s3 gang": 2, "join
 # Executors that may be there when nothing runs: one of the default shape for each core, two at most
 # (the one that is released, the spare); a gang's own end with it.
 SPARES: dict[Setting, int] = {"own": 1, "gang": 1, "s3": 1, "s3 gang": 1, "joined": 2}
-READY_S, STOP_S = 180.0, 60.0
+STOP_S = 60.0
 # Ray gives up a raylet that does not answer after 10 s here; by its defaults after a minute or so.
 RAY_SETTINGS = {
     "RAY_worker_niceness": "0",  # or a busy machine never lets them come to their phase
@@ -76,7 +76,7 @@ class Stage:
             }
 
     def _serve(self) -> ServiceProcess:
-        return ServiceProcess(self.folder / "data", ready_s=READY_S, **self.environment)
+        return PatientServiceProcess(self.folder / "data", None, **self.environment)
 
     def store(self) -> ArtifactStore:
         """The artifact store, opened beside the service and not through what is hit."""

@@ -52,14 +52,9 @@ def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
 class ServiceProcess:
     """``spreadtrain serve`` on a data folder."""
 
-    def __init__(
-        self,
-        data_dir: Path,
-        port: int | None = None,
-        *,
-        ready_s: float = READY_S,
-        **environment: str,
-    ) -> None:
+    ready_s = READY_S
+
+    def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -80,7 +75,7 @@ class ServiceProcess:
             )
         self.client = Client(self.url)
         try:
-            wait_until(self.is_ready, ready_s, "the service to be ready")
+            wait_until(self.is_ready, self.ready_s, "the service to be ready")
         except AssertionError:
             self.end()
             raise AssertionError(self.log.read_text()[-3000:]) from None
@@ -132,6 +127,12 @@ class ServiceProcess:
             self.process.kill()
             self.process.wait()
             wait_until_gone(pids)
+
+
+class PatientServiceProcess(ServiceProcess):
+    """One on a machine that others keep busy."""
+
+    ready_s = 180.0
 
 
 def pid_of_attempt(job: JobHandle) -> int:
