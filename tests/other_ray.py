@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -19,10 +20,17 @@ from tests.s3_servers import free_ports
 class OtherRay:
     """It can be killed and started again on its address; ``settings`` join it.
 
-    ``token`` is for a process that has joined another Ray with it already.
+    ``token`` is for a process that has joined another Ray with it already, ``environment`` for
+    what its daemons read beside it.
     """
 
-    def __init__(self, cpus: int = 2, token: str | None = None) -> None:
+    def __init__(
+        self,
+        cpus: int = 2,
+        token: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="st-ray-"))
         (self.port,) = free_ports(1)
         self._cpus = cpus
@@ -40,7 +48,7 @@ class OtherRay:
                 *("--include-dashboard=false", f"--temp-dir={temporary}"),
                 *("--object-store-memory=83886080", "--disable-usage-stats"),
             ],
-            env={**os.environ, **self._token, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **self._environment, **self._token, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -57,6 +65,10 @@ class OtherRay:
             found |= {child.pid for child in children}
         return frozenset(found | {holder.pid for holder in holders(self.folder)})
 
+    def daemon(self, name: str) -> int | None:
+        """Process id of its raylet or gcs_server."""
+        return oldest(name, self.pids())
+
     def bury(self) -> None:
         """End it by its process ids, or what is left of it."""
         pids = self.pids()
@@ -71,3 +83,15 @@ class OtherRay:
         """End it and remove its folder."""
         self.bury()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def oldest(name: str, pids: Iterable[int]) -> int | None:
+    """The living one of these processes that has this name; what a raylet has just forked has its
+    name too, and is younger."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if process.name() == name and process.status() != psutil.STATUS_ZOMBIE:
+                found.append((process.create_time(), pid))
+    return min(found)[1] if found else None

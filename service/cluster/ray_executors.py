@@ -64,6 +64,10 @@ class RayExecutors:
         self._check()
         with _vendor_errors():
             having = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if self._ray.own and not having:
+            # Its process is there and hangs, or it would be missed by its id: nothing runs any more
+            # that Ray could start or end.
+            raise ClusterDown("the local Ray has given up its only node")
         return Capacity(
             tuple(
                 Node(each.get("CPU", 0.0), each.get("GPU", 0.0), int(each.get("memory", 0.0)))

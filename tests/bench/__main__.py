@@ -1,6 +1,7 @@
 """All benchmarks, one after the other: ``python -m tests.bench``."""
 
 from tests.bench import (
+    bench_detection,
     bench_gang,
     bench_ica,
     bench_jobstore,
@@ -15,6 +16,7 @@ for part in (
     bench_step,
     bench_learned,
     bench_gang,
+    bench_detection,
     bench_service,
     bench_jobstore,
     bench_storage,

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
+from api.bodies import JobBody
 from api.client import JobHandle
 from service.jobs import TRANSITIONS, JobState
+from tests.chaos.cells import Must
 from tests.chaos.stage import Stage
-from workers.artifacts import ArtifactStore, attempt_prefix, job_prefix, outcome_key
+from workers.artifacts import ArtifactStore, attempt_prefix, outcome_key
 from workers.events import (
     RECORD,
     CheckpointRecord,
@@ -37,13 +39,16 @@ class AttemptFacts:
 
 @dataclass
 class Faults:
-    """What must be empty."""
+    """What must be empty; ``needless`` are attempts that a strike should not have cost."""
 
     lost: list[str] = field(default_factory=list)
     false_states: list[str] = field(default_factory=list)
     two_at_once: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     recomputed: list[str] = field(default_factory=list)
+    needless: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -78,7 +83,7 @@ def attempts_of(store: ArtifactStore, job: JobHandle) -> list[AttemptFacts]:
     return found
 
 
-def judge_history(job: JobHandle, events: Sequence[tuple[str, str]], faults: Faults) -> None:
+def judge_history(job: JobBody, events: Sequence[tuple[str, str]], faults: Faults) -> None:
     """Every change of state that the job's followers were told of is one that may happen, and
     none of them is a failure. ``events`` are (state, reason)."""
     before: str | None = None
@@ -89,13 +94,13 @@ def judge_history(job: JobHandle, events: Sequence[tuple[str, str]], faults: Fau
         if changes and JobState(state) not in TRANSITIONS[JobState(before or state)]:
             faults.false_states.append(f"{before} became {state}")
         if state == "failed":
-            faults.false_states.append(f"failed with {reason}: {job.body.message}")
+            faults.false_states.append(f"failed with {reason}: {job.message}")
         before = state
     if before != job.state:
         faults.false_states.append(f"its history ends with {before}, but it is {job.state}")
 
 
-def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults) -> int:
+def judge_attempts(job: JobBody, facts: Sequence[AttemptFacts], faults: Faults) -> int:
     """No attempt speaks after its successor began, none is without an end; the steps that were
     computed twice, the most of one strike, are at most those since the last checkpoint."""
     recomputed = 0
@@ -123,20 +128,19 @@ def judge_attempts(job: JobHandle, facts: Sequence[AttemptFacts], faults: Faults
         last_outcome = facts[-1].outcome
         if last_outcome is None or last_outcome.reason != "completed":
             faults.false_states.append(f"succeeded on {last_outcome}")
-        total = job.body.progress.total_steps if job.body.progress is not None else None
+        total = job.progress.total_steps if job.progress is not None else None
         if not facts[-1].published or facts[-1].published[-1] != total:
             faults.lost.append(f"no last checkpoint: {facts[-1].published}, of {total} steps")
     return recomputed
 
 
-def judge_keys(store: ArtifactStore, job: JobHandle) -> list[str]:
-    """Keys of the job that nothing speaks of: files of a checkpoint that a strike interrupted."""
-    known = {checkpoint.id for checkpoint in job.checkpoints()}
-    return [
-        stored.key
-        for stored in store.list(job_prefix(job.id))
-        if "/checkpoints/" in stored.key and stored.key.split("/")[-2] not in known
-    ]
+def judge_must(job: JobBody, must: Must, faults: Faults) -> None:
+    """It ended as it must, and took no more attempts than it may."""
+    if job.state not in must.ends:
+        faults.false_states.append(f"{job.state}, not {' or '.join(must.ends)}")
+    if len(job.attempts) > 1 + must.more_attempts:
+        reasons = [f"{attempt.reason}: {attempt.message}" for attempt in job.attempts]
+        faults.needless.append(f"{len(reasons)} attempts: {'; '.join(reasons)}")
 
 
 def judge_weights(stage: Stage, job: JobHandle, faults: Faults) -> None:

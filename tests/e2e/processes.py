@@ -52,6 +52,8 @@ def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
 class ServiceProcess:
     """``spreadtrain serve`` on a data folder."""
 
+    ready_s = READY_S
+
     def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
         self.port = port or free_port()
@@ -73,7 +75,7 @@ class ServiceProcess:
             )
         self.client = Client(self.url)
         try:
-            wait_until(self.is_ready, READY_S, "the service to be ready")
+            wait_until(self.is_ready, self.ready_s, "the service to be ready")
         except AssertionError:
             self.end()
             raise AssertionError(self.log.read_text()[-3000:]) from None
@@ -125,6 +127,12 @@ class ServiceProcess:
             self.process.kill()
             self.process.wait()
             wait_until_gone(pids)
+
+
+class PatientServiceProcess(ServiceProcess):
+    """One on a machine that others keep busy."""
+
+    ready_s = 180.0
 
 
 def pid_of_attempt(job: JobHandle) -> int:
