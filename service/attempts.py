@@ -14,7 +14,7 @@ from pathlib import Path
 
 from service.cluster.base import Cluster, Sighting
 from service.errors import StateConflict
-from service.evidence import Evidence
+from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
@@ -200,8 +200,8 @@ class Attempts:
         message = f"The attempt was lost: {cause}"
         if exit.signal is not None:
             message += f"; the kernel says that {exit.signal} ended it"
-        if sighting.cause == "worker_lost" and exit.oom_kills:
-            message += "; the kernel has ended a process for want of memory meanwhile"
+        if sighting.cause == "worker_lost" and is_for_memory(exit):
+            message += "; the kernel ended a process for want of memory at that time"
             return self._write_lost(job, attempt, watch, message, "out_of_memory", exit)
         return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
 
