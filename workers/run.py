@@ -21,7 +21,14 @@ from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome
 from workers.beginning import Origin, Tensors, beginning
 from workers.checkpoint import Versions
 from workers.data import Dataset, load
-from workers.errors import ArtifactExists, ClaimLost, PeerLost, VersionMismatch
+from workers.errors import (
+    ArtifactExists,
+    ClaimLost,
+    PeerLost,
+    StoreAway,
+    StoreError,
+    VersionMismatch,
+)
 from workers.events import (
     Checkpoint,
     Finished,
@@ -39,7 +46,7 @@ from workers.events import (
     read_outcome,
 )
 from workers.failures import STOPPED, Ending, failed, finished
-from workers.ledger import Ledger
+from workers.ledger import Ledger, patiently
 from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
@@ -231,10 +238,11 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Tensors | None]:
             "install the same versions on every node."
         )
     torch.set_num_threads(run.spec.resources.cpus_per_worker)
-    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
+    # A store that is away is waited for; one that this node may not use says so now.
+    if patiently(lambda: store.exists(outcome_key(run.prefix)), StoreAway):
         raise ClaimLost
-    data = load(run.spec.dataset, run.cache_dir, store)
-    return data, beginning(store, run.resume_from, run.origin)
+    data = patiently(lambda: load(run.spec.dataset, run.cache_dir, store))
+    return data, patiently(lambda: beginning(store, run.resume_from, run.origin))
 
 
 def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: ExitStack) -> Peers:
@@ -297,7 +305,9 @@ def _conclude(run: Run, store: ArtifactStore, ledger: Ledger, ending: Ending) ->
             chunks=chunks,
             detail=ending.detail,
         )
-        store.put(key, outcome.model_dump_json().encode())
+        # What no waiting helps against was told at the start, before anything was written.
+        about = StoreError if ledger.written else StoreAway
+        patiently(lambda: store.put(key, outcome.model_dump_json().encode()), about)
     except (ArtifactExists, ClaimLost):
-        return read_outcome(store.get(key))
+        return read_outcome(patiently(lambda: store.get(key)))
     return outcome
