@@ -101,6 +101,9 @@ class Health:
         if self._probed_at is None or now - self._probed_at > PROBE_INTERVAL_S:
             self._probed_at = now
             self._storage = self._ask("storage", self._probe_storage)
+        # One object may be denied where the probe is not.
+        if self._storage.ready and (trouble := self._watcher.store_trouble) is not None:
+            return Part("storage", False, str(trouble))
         return self._storage
 
     def _probe_storage(self) -> str:
