@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def service(jobs: JobStore, store: Troubled, tmp_path: Path, cluster: Hung) -> S
     return make_service(jobs, store, tmp_path, cluster)
 
 
-def running(service: Service, **fields: object) -> Job:
+def running(service: Service, **fields: Any) -> Job:
     job = service.submit(request(**fields))
     return service.run_until(job, lambda now: now.state is JobState.RUNNING)
 
