@@ -98,6 +98,7 @@ def running_services(
         yield services
     finally:
         datasets.close()
+        health.close()
         sweeper.stop()
         watcher.stop(settings.stop_grace_s)
 

@@ -19,6 +19,7 @@
     ├── ClaimLost             another writer has ended this attempt
     ├── PeerLost              another worker of the same run is gone
     └── StoreError            the artifact store failed
+        ├── StoreAway         it cannot be reached, or is too busy: another time it may answer
         ├── ArtifactNotFound
         └── ArtifactExists    a key is immutable and already written
 
@@ -99,6 +100,10 @@ class PeerLost(WorkerError):
 
 class StoreError(WorkerError):
     """The artifact store failed; see GET /readyz."""
+
+
+class StoreAway(StoreError):
+    """The artifact store cannot be reached; see GET /readyz, and try again."""
 
 
 class ArtifactNotFound(StoreError):

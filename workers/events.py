@@ -247,7 +247,7 @@ class Exit(BaseModel):
     """What is known of the end of an attempt's process, by who saw it; None is not known.
 
     ``signal`` and ``code`` are the kernel's word. ``detail`` is the cluster's. ``oom_kills`` is how
-    many processes the kernel of that machine ended for want of memory while the attempt ran, and
+    many processes the kernel of that machine ended for want of memory around this end, and
     ``by_memory_monitor`` says that Ray's memory monitor ended this one.
     """
 

@@ -3,15 +3,18 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from workers.artifacts import ArtifactStore, chunk_key, outcome_key
-from workers.errors import ArtifactExists, ClaimLost, StoreError
+from workers.errors import ArtifactExists, ArtifactNotFound, ClaimLost, StoreError
 from workers.events import ProgressRecord, Record
 from workers.memory import peak_rss_bytes
 
 FLUSH_INTERVAL_S = 1.0
 STORE_PATIENCE_S = 60.0  # a store that is away for longer ends the attempt
+T = TypeVar("T")
 
 
 class Ledger:
@@ -32,13 +35,13 @@ class Ledger:
         self._hurry = False
         self._progress: ProgressRecord | None = None
         self._chunk = 0
-        self._failure: ClaimLost | StoreError | None = None
         self._wake = threading.Condition()
         self._closing = False
         self.written = 0
         self.last_step = 0
-        self._thread = threading.Thread(target=self._write_chunks, name="ledger", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._writing = self._thread.submit(self._write_chunks)
+        self._writing.add_done_callback(self._tell_the_end)
 
     def append(self, record: Record) -> int:
         """Add a record to the next chunk; it is durable once ``written`` is the number returned."""
@@ -58,23 +61,27 @@ class Ledger:
             self._wake.notify_all()
 
     def check(self) -> None:
-        """Raise ClaimLost or StoreError if the log can no longer be written."""
-        if self._failure is not None:
-            raise self._failure
+        """Raise what ended the writing, if it has ended: ClaimLost, StoreError, or a defect's."""
+        if self._writing.done():
+            self._writing.result()
 
     def flush(self) -> None:
         """Write what there is now and wait until it is durable. Raises as ``check`` does."""
         with self._wake:
             self._hurry = True
             self._wake.notify_all()
-            self._wake.wait_for(lambda: self.written == self._appended or self._failure is not None)
+            self._wake.wait_for(lambda: self.written == self._appended or self._writing.done())
             self._hurry = False
         self.check()
 
     def close(self) -> int:
-        """Write what is left; returns the number of chunks. Raises as ``check`` does."""
+        """Write what is left; returns the number of chunks. Raises ClaimLost, StoreError.
+
+        A defect is ``check``'s to tell: the outcome that says so must still be written.
+        """
         self._end()
-        self.check()
+        if isinstance(error := self._writing.exception(), ClaimLost | StoreError):
+            raise error
         return self._chunk
 
     def abandon(self) -> None:
@@ -88,7 +95,11 @@ class Ledger:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
-        self._thread.join()
+        self._thread.shutdown(wait=True)
+
+    def _tell_the_end(self, _: Future[None]) -> None:
+        with self._wake:
+            self._wake.notify_all()
 
     def _take(self) -> tuple[list[Record], int] | None:
         """The records of the next chunk and how many were appended with them, or None at the end;
@@ -109,13 +120,7 @@ class Ledger:
         while (taken := self._take()) is not None:
             records, appended = taken
             content = "".join(record.model_dump_json() + "\n" for record in records)
-            try:
-                self._write(content.encode())
-            except (ClaimLost, StoreError) as error:
-                with self._wake:
-                    self._failure = error
-                    self._wake.notify_all()
-                return
+            self._write(content.encode())
             with self._wake:
                 self.written = appended
                 self._wake.notify_all()
@@ -127,9 +132,27 @@ class Ledger:
             put_patiently(self._store, self._prefix, key, content)
         except ArtifactExists as error:
             # An answer lost after a completed write looks like a foreign writer: compare.
-            if self._store.get(key) != content:
+            if patiently(lambda: self._store.get(key)) != content:
                 raise ClaimLost from error
         self._chunk += 1
+
+
+def patiently(work: Callable[[], T], about: type[StoreError] = StoreError) -> T:
+    """What ``work`` returns; it is done again while the store fails so.
+
+    Raises ArtifactExists and ArtifactNotFound at once, since these are answers, and any other
+    StoreError when the store was away for ``STORE_PATIENCE_S``.
+    """
+    give_up_at = time.monotonic() + STORE_PATIENCE_S
+    while True:
+        try:
+            return work()
+        except (ArtifactExists, ArtifactNotFound):
+            raise
+        except about:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(FLUSH_INTERVAL_S)
 
 
 def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes | Path) -> None:
@@ -140,20 +163,13 @@ def put_patiently(store: ArtifactStore, prefix: str, key: str, content: bytes | 
     Raises ClaimLost once the attempt has an outcome, ArtifactExists for a taken key, and
     StoreError when the store was away for ``STORE_PATIENCE_S``.
     """
-    give_up_at = time.monotonic() + STORE_PATIENCE_S
-    while True:
-        try:
-            if store.exists(outcome_key(prefix)):
-                raise ClaimLost
-            if isinstance(content, Path):
-                store.put_file(key, content)
-            else:
-                store.put(key, content)
-        except ArtifactExists:
-            raise
-        except StoreError:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(FLUSH_INTERVAL_S)
+
+    def put() -> None:
+        if store.exists(outcome_key(prefix)):
+            raise ClaimLost
+        if isinstance(content, Path):
+            store.put_file(key, content)
         else:
-            return
+            store.put(key, content)
+
+    patiently(put)

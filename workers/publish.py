@@ -22,7 +22,7 @@ from workers.events import (
     CheckpointRecord,
     CheckpointRemovedRecord,
 )
-from workers.ledger import Ledger, put_patiently
+from workers.ledger import Ledger, patiently, put_patiently
 from workers.spec import IcaSpec, TrainSpec
 
 TRAIN_STATES_KEPT = 2
@@ -214,7 +214,8 @@ class Publisher:
     def _bury(self) -> None:
         """Delete what was announced long enough ago."""
         written = self._ledger.written
-        self._store.delete_many(key for announced, key in self._doomed if announced <= written)
+        keys = [key for announced, key in self._doomed if announced <= written]
+        patiently(lambda: self._store.delete_many(keys))
         self._doomed = [doomed for doomed in self._doomed if doomed[0] > written]
 
 

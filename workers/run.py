@@ -21,7 +21,14 @@ from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome
 from workers.beginning import Origin, Tensors, beginning
 from workers.checkpoint import Versions
 from workers.data import Dataset, load
-from workers.errors import ArtifactExists, ClaimLost, PeerLost, VersionMismatch
+from workers.errors import (
+    ArtifactExists,
+    ClaimLost,
+    PeerLost,
+    StoreAway,
+    StoreError,
+    VersionMismatch,
+)
 from workers.events import (
     Artifact,
     Checkpoint,
@@ -41,14 +48,14 @@ from workers.events import (
 )
 from workers.failures import STOPPED, Ending, failed, finished
 from workers.kinds import plan, train
-from workers.ledger import Ledger
+from workers.ledger import Ledger, patiently
 from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
 from workers.spec import JobSpec
 
-StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped"]
+StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped", "time_limit"]
 MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
 
 
@@ -232,10 +239,11 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Tensors | None]:
             "install the same versions on every node."
         )
     torch.set_num_threads(run.spec.resources.cpus_per_worker)
-    if store.exists(outcome_key(run.prefix)):  # and a store that this node cannot use says so now
+    # A store that is away is waited for; one that this node may not use says so now.
+    if patiently(lambda: store.exists(outcome_key(run.prefix)), StoreAway):
         raise ClaimLost
-    data = load(run.spec.dataset, run.cache_dir, store)
-    return data, beginning(store, run.resume_from, run.origin)
+    data = patiently(lambda: load(run.spec.dataset, run.cache_dir, store))
+    return data, patiently(lambda: beginning(store, run.resume_from, run.origin))
 
 
 def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: ExitStack) -> Peers:
@@ -302,7 +310,9 @@ def _conclude(run: Run, store: ArtifactStore, ledger: Ledger, ending: Ending) ->
             chunks=chunks,
             detail=ending.detail,
         )
-        store.put(key, outcome.model_dump_json().encode())
+        # What no waiting helps against was told at the start, before anything was written.
+        about = StoreError if ledger.written else StoreAway
+        patiently(lambda: store.put(key, outcome.model_dump_json().encode()), about)
     except (ArtifactExists, ClaimLost):
-        return read_outcome(store.get(key))
+        return read_outcome(patiently(lambda: store.get(key)))
     return outcome

@@ -107,7 +107,7 @@ class MemoryBody(Body):
     peak_rss_bytes: int | None
     """The most resident memory of its process."""
     oom_kills: int | None
-    """Processes that the kernel of its machine ended for want of memory while it ran."""
+    """Processes that the kernel of its machine ended for want of memory around its end."""
     by_memory_monitor: bool
     """Whether Ray's memory monitor ended it."""
 

@@ -8,6 +8,7 @@ not known here.
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import struct
 import time
@@ -26,6 +27,14 @@ class ExitWatch:
         self._fd: int | None = None
         with contextlib.suppress(OSError):
             self._fd = os.pidfd_open(pid)
+
+    def has_ended(self) -> bool:
+        """Whether it is known to have ended, collected by its parent or not."""
+        if self._fd is None:
+            return False
+        poll = select.poll()  # select() ends at descriptor 1023
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def status(self, patience_s: float = REAPED_WITHIN_S) -> int | None:
         """The process's exit code, or minus the signal that ended it; None if that is not known.

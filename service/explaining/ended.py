@@ -142,7 +142,7 @@ def _evidence(exit: Exit | None, peak_rss_bytes: int | None) -> str:
     if exit is not None and exit.by_memory_monitor:
         parts.append("Ray's memory monitor ended it")
     if exit is not None and exit.oom_kills is not None:
-        parts.append(f"the kernel ended {exit.oom_kills} process(es) for want of memory meanwhile")
+        parts.append(f"the kernel ended {exit.oom_kills} process(es) for want of memory then")
     if peak_rss_bytes is not None:
         parts.append(f"its process had at most {peak_rss_bytes / _GIB:.2f} GiB of memory")
     return f"Seen: {'; '.join(parts)}." if parts else ""

@@ -36,12 +36,14 @@ def test_the_end_of_a_strangers_child_is_told_by_the_kernel(status: int) -> None
         pid = int(stranger.stdout.readline())
         watch = ExitWatch(pid)
         assert watch.status(patience_s=0) is None
+        assert not watch.has_ended()
         if status < 0:
             os.kill(pid, -status)
         stranger.stdin.write("end\n" if status > 0 else "wait\n")
         stranger.stdin.flush()
         assert int(stranger.stdout.readline()) == status
         assert not is_running(pid)
+        assert watch.has_ended()
         assert watch.status() == (status if IS_TOLD else None)
         watch.close()
         assert watch.status() is None

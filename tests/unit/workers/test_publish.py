@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import workers.run
 from tests.factories import tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.data import load
@@ -18,10 +19,11 @@ from workers.events import (
     CheckpointRemovedRecord,
     NoticeRecord,
     ProgressRecord,
+    read_outcome,
 )
 from workers.ledger import Ledger
 from workers.publish import KeptCheckpoint, Publisher, surplus
-from workers.run import Run
+from workers.run import Run, StopFlag, execute
 from workers.train import train
 
 PREFIX = "jobs/j/attempts/1"
@@ -85,7 +87,33 @@ def test_an_abandoned_log_writes_nothing_more_and_leaves_no_thread(artifacts: Lo
     ledger = Ledger(artifacts, PREFIX)
     ledger.abandon()
     assert list(artifacts.list("jobs")) == []
-    assert "ledger" not in {thread.name for thread in threading.enumerate()}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ledger")]
+
+
+class Defective(LocalStore):
+    """Fails in a way that nobody has thought of."""
+
+    def put(self, key: str, content: bytes) -> None:
+        if "/events/" in key:
+            raise ZeroDivisionError
+        super().put(key, content)
+
+
+def test_a_defect_in_writing_the_log_is_told_and_holds_up_nobody(
+    artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Defective(artifacts.root)
+    ledger = Ledger(store, PREFIX)
+    ledger.append(notice("never written"))
+    with pytest.raises(ZeroDivisionError):
+        ledger.flush()
+    assert ledger.close() == 0
+    monkeypatch.setattr(workers.run, "open_store", lambda uri: store)
+    run = Run(job_id="j", attempt=2, spec=tiny_spec(), artifacts_uri=store.uri, cache_dir=tmp_path)
+    outcome = execute(run, StopFlag())
+    assert outcome.reason == "internal_error"
+    assert "ZeroDivisionError" in outcome.message
+    assert read_outcome(store.get(outcome_key(run.prefix))) == outcome
 
 
 def checkpoint(step: int, *, best: bool = False, named: bool = False) -> KeptCheckpoint:

@@ -8,7 +8,7 @@ import urllib3.exceptions
 
 from workers.artifacts.s3.errors import CODES, FAMILIES, explained, translated
 from workers.artifacts.s3.location import S3Location
-from workers.errors import ArtifactNotFound, StoreError
+from workers.errors import ArtifactNotFound, StoreAway, StoreError
 
 LOCATION = S3Location("bucket", "runs", "http://server:8333")
 KINDS = [
@@ -82,6 +82,23 @@ def test_an_answer_is_told_by_its_code_and_status(code: str, status: int, senten
     with pytest.raises(StoreError, match=sentence) as caught, translated(LOCATION, "k"):
         raise answer(code, status)
     assert not isinstance(caught.value, ArtifactNotFound)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [
+        (vendor.EndpointConnectionError(endpoint_url="http://server:8333"), True),
+        (vendor.ReadTimeoutError(endpoint_url="http://server:8333"), True),
+        (answer("SlowDown", 503), True),
+        (answer("AccessDenied", 403), False),
+        (answer("NoSuchBucket", 404), False),
+        (vendor.NoCredentialsError(), False),
+    ],
+)
+def test_a_server_that_is_away_is_told_from_one_that_refuses(
+    error: Exception, is_away: bool
+) -> None:
+    assert isinstance(explained(error, LOCATION), StoreAway) is is_away
 
 
 @pytest.mark.parametrize("code", ["NoSuchKey", "404"])

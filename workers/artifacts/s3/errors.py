@@ -11,7 +11,7 @@ import botocore.exceptions as vendor
 import urllib3.exceptions
 
 from workers.artifacts.s3.location import CREDENTIALS_HINT, S3Location
-from workers.errors import ArtifactNotFound, StoreError
+from workers.errors import ArtifactNotFound, StoreAway, StoreError
 
 VENDOR_ERRORS = (
     vendor.BotoCoreError,
@@ -189,12 +189,15 @@ CODES: Mapping[str, str] = {
 }
 
 
+_AWAY = (_UNREACHABLE, _TIMED_OUT, _PROXY, _BROKEN_OFF, _BUSY)
+
+
 def explained(error: Exception, location: S3Location, key: str | None = None) -> StoreError:
     """The vendor's error as ours; ``key`` is the object's where one was asked for."""
     if isinstance(error, vendor.ClientError):
         return _refusal(error, location, key)
     template = next(FAMILIES[kind] for kind in type(error).__mro__ if kind in FAMILIES)
-    return StoreError(template.format(server=location.server))
+    return _kind(template)(template.format(server=location.server))
 
 
 def _refusal(error: vendor.ClientError, location: S3Location, key: str | None) -> StoreError:
@@ -208,9 +211,14 @@ def _refusal(error: vendor.ClientError, location: S3Location, key: str | None) -
         template = _BUSY
     if template is None:
         template = "the S3 server {server} refused a request ({code}); see its log"
-    return StoreError(
+    return _kind(template)(
         template.format(server=location.server, bucket=location.bucket, code=code or status)
     )
+
+
+def _kind(template: str) -> type[StoreError]:
+    """Whether the server is away, or something is wrong that no waiting mends."""
+    return StoreAway if template in _AWAY else StoreError
 
 
 def code_of(error: vendor.ClientError) -> str:
