@@ -22,6 +22,7 @@ from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import judge
 from workers.artifacts import ArtifactStore
+from workers.errors import StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
 
@@ -177,6 +178,9 @@ class Attempts:
         watch.evidence.see(sighting)
         if sighting.pid is not None and attempt.pid is None:
             self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
+        if sighting.cause == "store_not_shared":  # and it would be so again
+            detail = sighting.detail or str(StoreNotShared())
+            return self._write_lost(job, attempt, watch, detail, sighting.cause)
         match sighting.state:
             case "gone":
                 return self._write_gone(job, attempt, watch, sighting)
