@@ -22,7 +22,7 @@ from service.starting import Starter
 from service.verdicts import ENDS, judge
 from service.watch import Watch
 from workers.artifacts import ArtifactStore
-from workers.errors import StoreError
+from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
 
@@ -213,6 +213,9 @@ class Attempts:
                 "The service was restarted, and this attempt ended; the job goes on from its "
                 "last checkpoint.",
             )
+        if sighting.cause == "store_not_shared":  # and it would be so again
+            detail = sighting.detail or str(StoreNotShared())
+            return self._write_lost(job, attempt, watch, detail, sighting.cause)
         match sighting.state:
             case "gone":
                 return self._write_gone(job, attempt, watch, sighting)

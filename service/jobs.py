@@ -75,6 +75,8 @@ class Reason(StrEnum):
     DATA_UNAVAILABLE = "data_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     STORE_UNREACHABLE = "store_unreachable"
+    STORE_FULL = "store_full"
+    STORE_NOT_SHARED = "store_not_shared"
     TIME_LIMIT = "time_limit"
     VERSION_MISMATCH = "version_mismatch"
     WORKER_LOST = "worker_lost"
@@ -96,8 +98,8 @@ class Limits(_Request):
     """Seconds of training, over all attempts, after which the job fails with ``time_limit``. Time
     in the queue or paused does not count, and a retry begins to count anew."""
     max_attempts: int = Field(default=3, ge=1, le=100)
-    """Attempts that may be lost to crashes, lack of memory or an unreachable store before the job
-    fails; restarts of the service itself do not count, and a retry begins to count anew."""
+    """Attempts that may be lost to crashes, lack of memory, or a store that is full or away before
+    the job fails; restarts of the service itself do not count, and a retry begins to count anew."""
 
 
 KEEP_MIN_S, KEEP_MAX_S = 60.0, 315_360_000.0  # a minute, ten years

@@ -15,7 +15,7 @@ from workers.run import Run
 
 _NOTICED_LATE = (
     *(Reason.INTERRUPTED, Reason.WORKER_LOST, Reason.CLUSTER_LOST),
-    *(Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE),
+    *(Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE, Reason.STORE_FULL),
 )
 
 

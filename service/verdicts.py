@@ -19,6 +19,7 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "cluster_lost": JobState.QUEUED,
     "out_of_memory": JobState.QUEUED,
     "store_unreachable": JobState.QUEUED,
+    "store_full": JobState.QUEUED,
     "diverged": JobState.FAILED,
     "invalid": JobState.FAILED,
     "too_few_rows": JobState.FAILED,
@@ -30,13 +31,16 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "data_unavailable": JobState.FAILED,
     "time_limit": JobState.FAILED,
     "version_mismatch": JobState.FAILED,
+    "store_not_shared": JobState.FAILED,
     "internal_error": JobState.FAILED,
 }
 
 
 # A run that takes Ray down with it each time must end; other jobs' falls must not end it.
 CLUSTER_LOSSES_PER_ATTEMPT = 5
-_OWN_LOSSES = frozenset({Reason.WORKER_LOST, Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE})
+_OWN_LOSSES = frozenset(
+    {Reason.WORKER_LOST, Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE, Reason.STORE_FULL}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,13 @@ class Repeat:
         return min(self.first_s * 2.0 ** min(lost - 1, 32), self.most_s)
 
 
-# Memory and a store that is away come back in their own time; a crash may be over at once. After
-# the fall of Ray its start anew is wait enough.
+# Memory, room on a disk and a store that is away come back in their own time; a crash may be over
+# at once. After the fall of Ray its start anew is wait enough.
 REPEATS: Mapping[OutcomeReason, Repeat] = {
     "worker_lost": Repeat(_OWN_LOSSES, first_s=1, most_s=60),
     "out_of_memory": Repeat(_OWN_LOSSES, first_s=5, most_s=300),
     "store_unreachable": Repeat(_OWN_LOSSES, first_s=5, most_s=300),
+    "store_full": Repeat(_OWN_LOSSES, first_s=5, most_s=300),
     "cluster_lost": Repeat(
         frozenset({Reason.CLUSTER_LOST}), 0, 0, per_attempt=CLUSTER_LOSSES_PER_ATTEMPT
     ),

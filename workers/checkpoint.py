@@ -25,7 +25,7 @@ from torch import Tensor
 
 import workers
 from workers.data import DatasetInfo
-from workers.errors import CheckpointError, StoreError
+from workers.errors import CheckpointError, StoreError, StoreFull
 from workers.events import Checkpoint
 from workers.spec import IcaSpec, JobSpec, TrainSpec
 
@@ -118,6 +118,8 @@ def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None, path:
         safetensors.torch.save_file(dict(tensors), path, metadata)
         return FileFacts.of(path)
     except (OSError, safetensors.SafetensorError) as error:
+        if "No space left" in str(error):  # safetensors says so in words alone
+            raise StoreFull("the disk for a checkpoint on its way is full; make room") from error
         raise StoreError(
             "a checkpoint could not be written to a temporary file; make room on this node's disk"
         ) from error

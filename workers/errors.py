@@ -21,7 +21,9 @@
     └── StoreError            the artifact store failed
         ├── StoreAway         it cannot be reached, or is too busy: another time it may answer
         ├── ArtifactNotFound
-        └── ArtifactExists    a key is immutable and already written
+        ├── ArtifactExists    a key is immutable and already written
+        ├── StoreFull         no room is left where it keeps its objects
+        └── StoreNotShared    it is a folder, and this node has none or another one
 
 A class docstring is the default message and says what to do next.
 """
@@ -112,6 +114,14 @@ class ArtifactNotFound(StoreError):
 
 class ArtifactExists(StoreError):
     """That key is taken in the artifact store; keys are never rewritten."""
+
+
+class StoreFull(StoreError):
+    """The disk of the artifact store is full; make room on it."""
+
+
+class StoreNotShared(StoreError):
+    """This node does not share the artifact folder; use s3://, or mount it on every node."""
 
 
 class VersionMismatch(WorkerError):

@@ -234,6 +234,8 @@ OutcomeReason = Literal[
     "data_unavailable",
     "out_of_memory",
     "store_unreachable",
+    "store_full",
+    "store_not_shared",
     "time_limit",
     "version_mismatch",
     "worker_lost",

@@ -15,6 +15,8 @@ from workers.errors import (
     PeerLost,
     SpecMismatch,
     StoreError,
+    StoreFull,
+    StoreNotShared,
     VersionMismatch,
     WorkerError,
 )
@@ -85,6 +87,10 @@ def _reason(error: WorkerError) -> OutcomeReason:
             return "data_unavailable"
         case ArtifactNotFound() | ArtifactExists():
             return "internal_error"
+        case StoreFull():
+            return "store_full"
+        case StoreNotShared():
+            return "store_not_shared"
         case StoreError():
             return "store_unreachable"
         case PeerLost():

@@ -7,14 +7,16 @@ waits only while the one before it is still being written.
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from workers.artifacts import ArtifactStore
-from workers.checkpoint import encode_manifest, encode_train_state, encode_weights
+from workers.checkpoint import FileFacts, encode_manifest, encode_train_state, encode_weights
 from workers.data import DatasetInfo
 from workers.events import (
     ArtifactRecord,
@@ -146,10 +148,10 @@ class Publisher:
         if any(kept.id == identifier and kept.has_train_state for kept in self._kept):
             return  # stopped right after a checkpoint, or before the first step
         prefix = f"{self._prefix}/checkpoints/{identifier}"
-        with self._store.staging() as folder:
-            weights_path, train_state_path = folder / "weights", folder / "train_state"
-            weights = encode_weights(checkpoint, self._spec, self._info, weights_path)
-            train_state = encode_train_state(checkpoint, train_state_path)
+        with ExitStack() as staged:
+            weights_path, train_state_path, weights, train_state = patiently(
+                lambda: self._encode(checkpoint, staged)
+            )
             put_patiently(self._store, self._prefix, f"{prefix}/weights.safetensors", weights_path)
             put_patiently(
                 self._store, self._prefix, f"{prefix}/train_state.safetensors", train_state_path
@@ -181,6 +183,19 @@ class Publisher:
             )
         )
         self._thin()
+
+    def _encode(
+        self, checkpoint: Checkpoint, staged: ExitStack
+    ) -> tuple[Path, Path, FileFacts, FileFacts]:
+        """Weights and train state as files, on the store's own disk where it has one."""
+        self._ledger.check()  # or a run that was given up would wait for room
+        with ExitStack() as attempt:  # what was written until an error takes no room while we wait
+            folder = attempt.enter_context(self._store.staging())
+            weights_path, train_state_path = folder / "weights", folder / "train_state"
+            weights = encode_weights(checkpoint, self._spec, self._info, weights_path)
+            train_state = encode_train_state(checkpoint, train_state_path)
+            staged.push(attempt.pop_all())
+        return weights_path, train_state_path, weights, train_state
 
     def _thin(self) -> None:
         """Apply the keep policy.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from workers.errors import StoreError, StoreFull, StoreNotShared
 from workers.spec import Resources
 
 if TYPE_CHECKING:  # Ray's host process imports this, and does without torch
@@ -47,7 +48,20 @@ class Unclaimed:
     gpus: float
 
 
-LossCause = Literal["worker_lost", "out_of_memory", "store_unreachable"]
+LossCause = Literal[
+    "worker_lost", "out_of_memory", "store_unreachable", "store_full", "store_not_shared"
+]
+
+
+def loss_by_store(error: StoreError) -> tuple[str, LossCause]:
+    """What the store did to an attempt that could not even write its outcome: detail and cause."""
+    match error:
+        case StoreNotShared():
+            return str(error), "store_not_shared"
+        case StoreFull():
+            return f"its outcome could not be written: {error}", "store_full"
+        case _:
+            return f"its outcome could not be written: {error}", "store_unreachable"
 
 
 @dataclass(frozen=True, slots=True)

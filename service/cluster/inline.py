@@ -13,7 +13,7 @@ import threading
 
 import psutil
 
-from service.cluster.base import Capacity, Node, Sighting, Unclaimed
+from service.cluster.base import Capacity, LossCause, Node, Sighting, Unclaimed, loss_by_store
 from workers.errors import StoreError
 from workers.parallel import LOOPBACK, Seat
 from workers.run import Run, StopFlag, StopReason, execute, follow
@@ -28,6 +28,7 @@ class _Crew:
         self._folder = tempfile.mkdtemp(prefix="spreadtrain-") if resources.workers > 1 else None
         self._wire = wire
         self.detail: str | None = None
+        self.cause: LossCause = "worker_lost"
         self.stops = [StopFlag() for _ in range(resources.workers)]
         self._threads = [
             threading.Thread(target=self._work, args=(rank,), name=f"{name}.{rank}")
@@ -56,7 +57,7 @@ class _Crew:
             else:
                 follow(run, self.stops[rank], seat)
         except StoreError as error:
-            self.detail = f"its outcome could not be written: {error}"
+            self.detail, self.cause = loss_by_store(error)
 
 
 class InlineCluster:
@@ -101,7 +102,7 @@ class InlineCluster:
             pid=os.getpid(),
             host=socket.gethostname(),
             detail=crew.detail,
-            cause="store_unreachable" if crew.detail is not None else "worker_lost",
+            cause=crew.cause,
         )
 
     def request_stop(self, executor_id: str, reason: StopReason) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import ray
 from ray.util.placement_group import get_current_placement_group, remove_placement_group
 
-from service.cluster.base import LossCause
+from service.cluster.base import LossCause, loss_by_store
 from workers.errors import StoreError
 from workers.memory import forget_peak, give_back
 
@@ -128,8 +128,7 @@ class Executor:
             else:
                 self._runs.follow(run, stop, seat)
         except StoreError as error:
-            self._detail = f"its outcome could not be written: {error}"
-            self._cause = "store_unreachable"
+            self._detail, self._cause = loss_by_store(error)
             raise
         finally:
             give_back()  # for as long as this process is a spare

@@ -108,9 +108,14 @@ class Gang:
     def _note_loss(self) -> None:
         """Keep why the first that is lost was: the others are ended after it."""
         for rank, member in enumerate(self._members):
-            if member.failure is not None and self._lost is None:
-                several = f"worker {rank}: " if len(self._members) > 1 else ""
+            if self._lost is not None:
+                return
+            several = f"worker {rank}: " if len(self._members) > 1 else ""
+            said = member.sighting
+            if member.failure is not None:
                 self._lost = (time.monotonic(), f"{several}{member.failure}", member.cause)
+            elif rank > 0 and said.detail is not None:  # it could not leave its reason in the store
+                self._lost = (time.monotonic(), f"{several}{said.detail}", said.cause)
 
 
 def create(name: str, shape: Resources, namespace: str, folder: Path | None) -> Gang:

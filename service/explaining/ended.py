@@ -13,6 +13,7 @@ _NOT_REPEATED: Mapping[Reason, str] = {
     Reason.DIVERGED: "A run whose numbers became infinite is not repeated: it would do so again.",
     Reason.INVALID: "A spec that does not fit is not repeated: it would not fit again.",
     Reason.DATA_UNAVAILABLE: "Data that cannot be had are not asked for again by themselves.",
+    Reason.STORE_NOT_SHARED: "A node without the artifact folder refuses every attempt.",
     Reason.VERSION_MISMATCH: "A node with other versions of the software refuses every attempt.",
     **dict.fromkeys(
         (
@@ -191,6 +192,14 @@ def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Chang
         case Reason.STORE_UNREACHABLE:
             ready = Change("See whether the artifact store is there again.", "readyz")
             return [ready, retry]
+        case Reason.STORE_FULL:
+            return [Change("Make room where the artifact store keeps its objects."), retry]
+        case Reason.STORE_NOT_SHARED:
+            share = Change(
+                "Use a store in S3 (SPREADTRAIN_ARTIFACTS_URI=s3://bucket/prefix), or mount the "
+                "artifact folder under the same path on every node."
+            )
+            return [share, retry]
         case Reason.VERSION_MISMATCH:
             same = Change("Install the same versions on every node; the message names them.")
             return [same, retry]

@@ -149,6 +149,9 @@ def _translated() -> Iterator[None]:
     except (DataError, IntegrityError, NotSupportedError, ProgrammingError):
         raise  # defects of ours, which must not look like a database that is down
     except (DBAPIError, TimeoutError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise NotReady("the disk of the database is full; make room on it") from error
         raise NotReady("the database does not answer; repeat the request in a moment") from error
 
 

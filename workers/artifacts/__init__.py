@@ -1,7 +1,7 @@
 """The artifact store: immutable content under keys, in a local folder or in S3."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 from workers.artifacts.base import (
     STREAM_BYTES,
@@ -49,13 +49,15 @@ __all__ = [
 def open_store(uri: str) -> ArtifactStore:
     """The store at a URI: ``file:///folder`` or ``s3://bucket/prefix?endpoint=…``.
 
-    A store crosses to a worker as its URI and is opened there; see
-    :class:`workers.artifacts.s3.location.S3Location` for what an S3 URI holds. Raises StoreError
-    for a URI that is none of these.
+    A store crosses to a worker as its own ``uri`` and is opened there. That of a folder names it
+    (``?store=…``), so that it is never made or mistaken on another machine: see
+    :class:`LocalStore`, and :class:`workers.artifacts.s3.location.S3Location` for S3. Raises
+    StoreError for a URI that is none of these.
     """
     parsed = urlparse(uri)
     if parsed.scheme == "file" and parsed.netloc in ("", "localhost"):
-        return LocalStore(Path(unquote(parsed.path)))
+        (name,) = parse_qs(parsed.query).get("store", [None])
+        return LocalStore(Path(unquote(parsed.path)), name)
     if parsed.scheme == "s3":
         # Here, as boto3 takes a fifth of a second to import and a local folder needs none of it.
         from workers.artifacts.s3.location import S3Location

@@ -5,6 +5,7 @@ that still goes on from one whose process is gone, but for the time of the last 
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.errors import StoreError
+from workers.errors import StoreError, StoreFull
 
 INCOMING = ".incoming-"
 # In a folder that all programs share the name says whose it is.
@@ -41,6 +42,8 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
             prefix=_OURS if parent is None else INCOMING, dir=parent, ignore_cleanup_errors=True
         )
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull("the disk for a checkpoint on its way is full; make room") from error
         raise StoreError(f"there is no place for temporary files: {error.strerror}") from error
     with folder as name:
         yield Path(name)

@@ -1,10 +1,13 @@
 """Artifacts in a folder."""
 
 import contextlib
+import errno
 import filecmp
 import itertools
 import os
+import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -27,21 +30,69 @@ from workers.artifacts.leftovers import (
     remove_leftover,
     temporary_folder,
 )
-from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
+from workers.errors import (
+    ArtifactExists,
+    ArtifactNotFound,
+    StoreError,
+    StoreFull,
+    StoreNotShared,
+)
+
+NAME_FILE = ".spreadtrain-store"  # holds the store's name; no key begins with a dot
 
 
 class LocalStore(ArtifactStore):
-    """A folder on this machine. Durable: content and names are flushed before put returns."""
+    """A folder on this machine. Durable: content and names are flushed before put returns.
 
-    def __init__(self, root: Path) -> None:
+    Without a name the folder is made where it is missing, and given one. With the name, as workers
+    open it, it must be there already: a node that does not share the folder would train into one of
+    its own, and nobody would see the results. Raises StoreNotShared.
+    """
+
+    def __init__(self, root: Path, name: str | None = None) -> None:
         self.root = root.resolve()
-        self.uri = self.root.as_uri()
+        self._store_name = self._named() if name is None else name
+        self.uri = f"{self.root.as_uri()}?store={self._store_name}"
+        if name is not None and (found := self._found_name()) != name:
+            there = "has none at its path" if found is None else "has another one at its path"
+            raise StoreNotShared(
+                f"node {socket.gethostname()} {there}, so it does not share the artifact folder of "
+                "the service; use s3://bucket/prefix (SPREADTRAIN_ARTIFACTS_URI), or mount the "
+                "folder under the same path on every node"
+            )
+
+    def _named(self) -> str:
+        """The name of the folder, which is made and named where it is not yet."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"the artifact folder cannot be made: {error.strerror}; check its permissions"
             ) from error
+        with _explained("the artifact folder's name"), contextlib.suppress(ArtifactExists):
+            if self._found_name() is None:
+                self._put(self.root / NAME_FILE, secrets.token_hex(8).encode(), NAME_FILE)
+        found = self._found_name()
+        if found is None:
+            raise StoreError("the artifact folder loses what is written into it")
+        return found
+
+    def _found_name(self) -> str | None:
+        """The name of the folder that is there now; None where there is none."""
+        try:
+            return (self.root / NAME_FILE).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreError(f"the artifact folder cannot be read: {error.strerror}") from error
+
+    def _make(self, folder: Path) -> None:
+        """A folder of the store; one that was unmounted must not be filled below its mount."""
+        if folder.is_dir():
+            return
+        if self._found_name() != self._store_name:
+            raise StoreError("the artifact folder is not there any more; mount it again")
+        folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -50,23 +101,26 @@ class LocalStore(ArtifactStore):
         """See :meth:`ArtifactStore.put`."""
         path = self._path(key)
         with _explained(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=INCOMING, dir=path.parent)
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                _name(temporary, path, key)
-            finally:
-                temporary.unlink()
+            self._make(path.parent)
+            self._put(path, content, key)
+
+    def _put(self, path: Path, content: bytes, key: str) -> None:
+        handle, name = tempfile.mkstemp(prefix=INCOMING, dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _name(temporary, path, key)
+        finally:
+            temporary.unlink()
 
     def put_file(self, key: str, path: Path) -> None:
         """See :meth:`ArtifactStore.put_file`."""
         target = self._path(key)
         with _explained(key):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make(target.parent)
             if path.is_relative_to(self.root):  # staged: on this disk, and nobody's but ours
                 _flush(path)
                 _name(path, target, key)
@@ -206,6 +260,8 @@ def _explained(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull from error
         raise StoreError(f"{key} could not be written: {error.strerror}") from error
 
 

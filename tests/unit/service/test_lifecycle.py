@@ -7,6 +7,7 @@ import pytest
 
 from service.cluster import inline
 from service.cluster.inline import InlineCluster
+from service.explaining.ended import explain_ended
 from service.jobs import Job, JobState, Limits, Reason
 from service.jobstore import JobStore
 from tests.factories import long_spec, request
@@ -245,3 +246,19 @@ def test_a_job_whose_store_went_away_is_tried_again(
     assert service.jobs.attempts(job.id)[-1].resumed_from_step
     service.training.cancel(job.id)
     service.run_to_end(job)
+
+
+def test_a_job_on_a_node_without_the_artifact_folder_fails_at_once_and_says_why(
+    service: Service, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    artifacts.uri = artifacts.uri.replace("/artifacts?", "/elsewhere?")  # as another node sees it
+    job = service.run_to_end(service.submit(request(spec())))
+    assert (job.state, job.reason) == (JobState.FAILED, Reason.STORE_NOT_SHARED)
+    assert reasons(service, job) == [Reason.STORE_NOT_SHARED]
+    assert "does not share the artifact folder" in job.message
+    assert "use s3://bucket/prefix" in job.message
+    assert str(tmp_path) not in job.message
+    assert not (tmp_path / "elsewhere").exists()
+    said = explain_ended(job, service.jobs.attempts(job.id), has_checkpoint=False)
+    assert said.rule.name == "not_repeated"
+    assert "SPREADTRAIN_ARTIFACTS_URI" in said.changes[0].sentence

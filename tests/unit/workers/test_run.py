@@ -8,7 +8,7 @@ import pytest
 from tests.factories import long_spec, tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.checkpoint import Versions, decode_tensors
-from workers.errors import StoreError
+from workers.errors import StoreError, StoreNotShared
 from workers.events import (
     RECORD,
     CheckpointRecord,
@@ -187,6 +187,33 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path, artifacts: LocalS
     )
     with pytest.raises(StoreError):
         execute(run, StopFlag())
+
+
+def test_a_node_without_the_artifact_folder_refuses_and_makes_none(
+    tmp_path: Path, artifacts: LocalStore
+) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec())
+    artifacts.root.rename(tmp_path / "on another node")
+    with pytest.raises(StoreNotShared, match=r"has none at its path.*use s3://.*or mount"):
+        execute(run, StopFlag())
+    assert not artifacts.root.exists()
+    LocalStore(artifacts.root)  # of another installation, under the same path
+    with pytest.raises(StoreNotShared, match="has another one at its path"):
+        execute(run, StopFlag())
+    assert list(artifacts.list("jobs")) == []
+
+
+def test_a_folder_that_was_unmounted_is_not_filled_below_its_mount(artifacts: LocalStore) -> None:
+    artifacts.put("jobs/before", b"x")
+    away = artifacts.root.rename(artifacts.root.with_name("away"))
+    artifacts.root.mkdir()
+    with pytest.raises(StoreError, match="not there any more"):
+        artifacts.put("jobs/after", b"x")
+    assert not list(artifacts.root.iterdir())
+    artifacts.root.rmdir()
+    away.rename(artifacts.root)
+    artifacts.put("jobs/after", b"x")
+    assert LocalStore(artifacts.root).uri == artifacts.uri
 
 
 OUT_OF_MEMORY = """
