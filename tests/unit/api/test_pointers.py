@@ -41,7 +41,8 @@ def trainer(**fields: object) -> dict[str, object]:
         (
             trainer(spread={"kind": "laplacian"}),
             "/spec/trainer/spread/kind",
-            "must be one of: gaussian, laplace; did you mean 'laplace'?",
+            "must be one of: gaussian, laplace, logistic, student_t, gaussian_mixture; "
+            "did you mean 'laplace'?",
         ),
         (
             trainer(spread={}),

@@ -58,8 +58,9 @@ def finished(events: list[Event]) -> Finished:
 
 
 def metrics(events: list[Event]) -> list[Metrics]:
-    """The metrics at the end of each epoch."""
-    return [e for e in events if isinstance(e, Metrics) and e.epoch == int(e.epoch)]
+    """The metrics at the end of each epoch; a slow round that learns the spread speaks before."""
+    whole = [e for e in events if isinstance(e, Metrics) and e.epoch == int(e.epoch)]
+    return list({event.epoch: event for event in whole}.values())
 
 
 def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
