@@ -96,6 +96,7 @@ def running_services(
         yield services
     finally:
         datasets.close()
+        health.close()
         sweeper.stop()
         watcher.stop(settings.stop_grace_s)
 

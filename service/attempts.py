@@ -5,15 +5,14 @@ process is gone without one, it is written here in its place, and the store lets
 two succeed. So an attempt that was given up can never be believed later, nor publish any more.
 """
 
-import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import assert_never
 
 from service.cluster.base import Cluster, Sighting
-from service.errors import StateConflict
 from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
@@ -21,25 +20,16 @@ from service.jobstore import JobStore
 from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import judge
+from service.watch import Watch
 from workers.artifacts import ArtifactStore
-from workers.errors import StoreNotShared
+from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
 
 log = logging.getLogger(__name__)
 
+STORE_INTERVAL_S = 1.0  # an attempt writes at most so often
 OUTCOME_PATIENCE_S = 5.0  # an executor that is idle for longer without an outcome has lost it
-
-
-@dataclass
-class _Watch:
-    """What is held of a running attempt between two rounds; a restart may forget it."""
-
-    evidence: Evidence
-    since: float = field(default_factory=time.monotonic)
-    asked_to_stop_at: float | None = None
-    asked: StopReason | None = None
-    idle_since: float | None = None
 
 
 class Attempts:
@@ -55,6 +45,7 @@ class Attempts:
         *,
         cancel_grace_s: float,
         start_timeout_s: float,
+        store_interval_s: float = STORE_INTERVAL_S,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
@@ -63,7 +54,8 @@ class Attempts:
         self._starter = Starter(jobs, artifacts, cluster, cache_dir)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
-        self._watched: dict[tuple[str, int], _Watch] = {}
+        self._store_interval_s = store_interval_s
+        self._watched: dict[tuple[str, int], Watch] = {}
         self._sessions = {cluster.session}
         self._service_stops = False
 
@@ -90,44 +82,90 @@ class Attempts:
     # --- following ----------------------------------------------------------------------------
 
     def follow(self, job: Job) -> None:
-        """Bring a running job up to date: its events, its wishes, its end."""
-        attempt = self._jobs.attempts(job.id)[-1]
-        watch = self._watch(job, attempt)
+        """Bring a running job up to date: its events, its wishes, its end.
+
+        Wishes are carried out while the store is away, too. Raises StateConflict, StoreError.
+        """
+        attempts = self._jobs.attempts(job.id)
+        attempt = attempts[-1]
+        watch = self._watch(job, attempts)
+        sighting = self._look(attempt, watch)
+        try:
+            outcome = self._outcome(job, attempt, watch, sighting)
+            if outcome is not None:
+                self._conclude(job, attempt, outcome)
+                return
+        except StoreError as error:
+            watch.trouble = error
+            self._heed(job, attempt, watch, sighting)
+            raise
+        self._heed(job, attempt, watch, sighting)
+
+    def heed(self, job: Job) -> None:
+        """Carry out what is wished of a running job, without asking the store."""
+        attempts = self._jobs.attempts(job.id)
+        watch = self._watch(job, attempts)
+        self._heed(job, attempts[-1], watch, self._look(attempts[-1], watch))
+
+    def stop(self, job: Job, grace_s: float) -> None:
+        """The service stops: let the attempt publish a checkpoint and end; then end it."""
+        self._service_stops = True
+        attempts = self._jobs.attempts(job.id)
+        watch = self._watch(job, attempts)
+        self._press(job, attempts[-1], watch, "service_stopped", grace_s)
+        self.follow(job)
+
+    def store_trouble(self) -> StoreError | None:
+        """Why the store could not be asked for one of the running attempts the last time."""
+        troubles = (watch.trouble for watch in self._watched.values())
+        return next((trouble for trouble in troubles if trouble is not None), None)
+
+    def _watch(self, job: Job, attempts: Sequence[Attempt]) -> Watch:
+        key = (job.id, attempts[-1].number)
+        if key not in self._watched:
+            wall_s = self._starter.wall_left_s(job, attempts[:-1])
+            self._watched[key] = Watch(Evidence(is_here=self._cluster.own), wall_s)
+        return self._watched[key]
+
+    def _look(self, attempt: Attempt, watch: Watch) -> Sighting | None:
+        """What is to be seen of the attempt's process; None of one of another session."""
+        self._sessions.add(self._cluster.session)
+        if attempt.session != self._cluster.session:
+            return None
+        sighting = self._cluster.look(attempt.executor_id)
+        watch.see(sighting)
+        if sighting.pid is not None and attempt.pid is None:
+            self._jobs.note_process(attempt.job_id, attempt.number, sighting.pid, sighting.host)
+        return sighting
+
+    def _outcome(
+        self, job: Job, attempt: Attempt, watch: Watch, sighting: Sighting | None
+    ) -> Outcome | None:
+        """How the attempt has ended, or None while it goes on or nobody has looked; takes in its
+        events."""
+        if not watch.is_due(job, sighting, self._store_interval_s):
+            return None
         outcome = self._reports.outcome(attempt)
         readable = self._reports.ingest(attempt)
+        watch.trouble = None
         if outcome is None and not readable:
-            outcome = self._reports.write_outcome(
+            return self._reports.write_outcome(
                 attempt, "internal_error", "Its events are unreadable."
             )
-        if outcome is None:
-            outcome = self._outcome_of_the_lost(job, attempt, watch)
-        if outcome is not None:
-            self._conclude(job, attempt, outcome)
-        elif job.cancel_requested:
+        return outcome or self._outcome_of_the_lost(job, attempt, watch, sighting)
+
+    def _heed(self, job: Job, attempt: Attempt, watch: Watch, sighting: Sighting | None) -> None:
+        if sighting is None:  # nobody is there to hear it
+            return
+        if job.cancel_requested:
             self._press(job, attempt, watch, "cancelled", self._cancel_grace_s)
         elif job.pause_requested or watch.asked == "paused":
             # A stop that was asked for cannot be taken back: a resumed job goes on afterwards.
             self._press(job, attempt, watch, "paused", self._cancel_grace_s)
+        elif watch.is_over_time(attempt):
+            self._press(job, attempt, watch, "time_limit", self._cancel_grace_s)
         elif attempt.first_step_at is not None:
             self.explain(job, Reason.TRAINING, "Training.")
-
-    def _watch(self, job: Job, attempt: Attempt) -> _Watch:
-        key = (job.id, attempt.number)
-        if key not in self._watched:
-            self._watched[key] = _Watch(Evidence(is_here=self._cluster.own))
-        return self._watched[key]
-
-    def stop_all(self, grace_s: float) -> None:
-        """The service stops: let every attempt publish a checkpoint and end, then end the rest."""
-        self._service_stops = True
-        while running := self._jobs.running():
-            for job in running:
-                attempt = self._jobs.attempts(job.id)[-1]
-                watch = self._watch(job, attempt)
-                with contextlib.suppress(StateConflict):  # another wish: the next look sees it
-                    self._press(job, attempt, watch, "service_stopped", grace_s)
-                    self.follow(job)
-            time.sleep(0.05)
 
     def settle(
         self,
@@ -160,10 +198,11 @@ class Attempts:
         if job.reason is not reason:
             self._feed.notify(job.id, urgent=True)
 
-    def _outcome_of_the_lost(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
+    def _outcome_of_the_lost(
+        self, job: Job, attempt: Attempt, watch: Watch, sighting: Sighting | None
+    ) -> Outcome | None:
         """The outcome of an attempt whose process is gone, or None while there is hope."""
-        self._sessions.add(self._cluster.session)
-        if attempt.session != self._cluster.session:
+        if sighting is None:
             if attempt.session in self._sessions:
                 return self._write_lost(
                     job, attempt, watch, "Ray died, and the attempt with it", "cluster_lost"
@@ -174,10 +213,6 @@ class Attempts:
                 "The service was restarted, and this attempt ended; the job goes on from its "
                 "last checkpoint.",
             )
-        sighting = self._cluster.look(attempt.executor_id)
-        watch.evidence.see(sighting)
-        if sighting.pid is not None and attempt.pid is None:
-            self._jobs.note_process(job.id, attempt.number, sighting.pid, sighting.host)
         if sighting.cause == "store_not_shared":  # and it would be so again
             detail = sighting.detail or str(StoreNotShared())
             return self._write_lost(job, attempt, watch, detail, sighting.cause)
@@ -187,17 +222,19 @@ class Attempts:
             case "pending":
                 return self._still_pending(job, attempt, watch)
             case "idle":
-                watch.idle_since = watch.idle_since or time.monotonic()
-                if time.monotonic() - watch.idle_since > OUTCOME_PATIENCE_S:
+                since = watch.idle_since or time.monotonic()
+                if time.monotonic() - since > OUTCOME_PATIENCE_S:
                     cause = sighting.detail or "nothing is known of the cause"
                     message = f"It ended without an outcome: {cause}"
                     exit = watch.evidence.of(sighting)
                     return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
             case "running":
-                watch.idle_since = None
+                pass
+            case _:
+                assert_never(sighting.state)
         return None
 
-    def _write_gone(self, job: Job, attempt: Attempt, watch: _Watch, sighting: Sighting) -> Outcome:
+    def _write_gone(self, job: Job, attempt: Attempt, watch: Watch, sighting: Sighting) -> Outcome:
         """The kernel ends a process for want of memory without a word; its count is evidence."""
         cause = sighting.detail or "its process ended without a word"
         exit = watch.evidence.of(sighting)
@@ -209,7 +246,7 @@ class Attempts:
             return self._write_lost(job, attempt, watch, message, "out_of_memory", exit)
         return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
 
-    def _still_pending(self, job: Job, attempt: Attempt, watch: _Watch) -> Outcome | None:
+    def _still_pending(self, job: Job, attempt: Attempt, watch: Watch) -> Outcome | None:
         """A joined cluster may make an executor wait; an own one has room, so it must come."""
         waited = time.monotonic() - watch.since
         if waited > self._start_timeout_s:
@@ -230,7 +267,7 @@ class Attempts:
         self,
         job: Job,
         attempt: Attempt,
-        watch: _Watch,
+        watch: Watch,
         message: str,
         reason: OutcomeReason = "worker_lost",
         exit: Exit | None = None,
@@ -240,6 +277,12 @@ class Attempts:
             reason, message = "cancelled", "Cancelled; it had to be ended."
         elif job.pause_requested or watch.asked == "paused":
             reason, message = "paused", "Paused; it had to be ended."
+        elif watch.asked == "time_limit":
+            reason = "time_limit"
+            message = (
+                "The time limit (limits.max_wall_s) is used up; its process did not end by "
+                "itself and was ended."
+            )
         elif self._service_stops:
             reason = "service_stopped"
             message = (
@@ -251,7 +294,7 @@ class Attempts:
     # --- ending -------------------------------------------------------------------------------
 
     def _press(
-        self, job: Job, attempt: Attempt, watch: _Watch, reason: StopReason, grace_s: float
+        self, job: Job, attempt: Attempt, watch: Watch, reason: StopReason, grace_s: float
     ) -> None:
         """Ask the attempt to end; when the grace time is over, end it."""
         if watch.asked_to_stop_at is None:

@@ -46,6 +46,7 @@ from workers.spec import NamedDataset, ToyDataset
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVE_BYTES = 256 << 20  # left free on the disk that uploads come to
+LOOK_BYTES = 8 << 20  # written between two looks at what is free
 _NO_ROOM = "There is no room left on disk for the upload; make room."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,6 +59,7 @@ class Incoming:
         self.folder.mkdir(parents=True)
         self._max_bytes = max_bytes
         self._size_bytes = 0
+        self._unlooked_bytes = 0
         self._digest = hashlib.sha256()
         self._file = self.source.open("wb")
 
@@ -82,6 +84,12 @@ class Incoming:
         if self._size_bytes > self._max_bytes:
             raise UploadTooLarge(f"An upload may have {self._max_bytes:,} bytes at most.")
         self._digest.update(piece)
+        # A body need not declare its length, and others come at the same time.
+        self._unlooked_bytes += len(piece)
+        if self._unlooked_bytes >= LOOK_BYTES:
+            self._unlooked_bytes = 0
+            if shutil.disk_usage(self.folder).free < RESERVE_BYTES:
+                raise OutOfStorage(_NO_ROOM)
         with _room():
             self._file.write(piece)
 
@@ -215,7 +223,11 @@ class Datasets:
         incoming.finish()
         try:
             found = take_in_apart(
-                incoming.source, incoming.normal, self._limits, stop=self._stopping
+                incoming.source,
+                incoming.normal,
+                self._limits,
+                stop=self._stopping,
+                reserve_bytes=RESERVE_BYTES,
             )
         except InvalidUpload as error:
             raise InvalidDataset(f"The upload is no data set: {error}.") from error

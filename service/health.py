@@ -1,7 +1,9 @@
 """Whether the service can do its work, part by part, and its figures."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,6 +19,7 @@ from workers.errors import StoreError
 
 WATCHER_SILENCE_S = 30.0
 PROBE_INTERVAL_S = 5.0  # the store is probed at most this often, however often it is asked
+PROBE_PATIENCE_S = 5.0  # a probe that takes longer holds up nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +68,24 @@ class Health:
         self._watcher = watcher
         self._feed = feed
         self._sweeper = sweeper
-        self._probed_at: float | None = None
-        self._storage = Part("storage", False, "not probed yet")
+        # One probe at a time: those of a silent store would take up all threads.
+        self._prober = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
+        self._asking = threading.Lock()
+        self._probed_at = float("-inf")
+        self._probe: Future[Part] | None = None
+
+    def close(self) -> None:
+        """Probe no more; a probe that is under way is not waited for."""
+        self._prober.shutdown(wait=False, cancel_futures=True)
 
     def report(self) -> Readiness:
         """The state of every part now."""
+        storage = self._ask_storage()
         parts = (
             self._ask("database", self._jobs.ping),
-            self._ask_storage(),
+            storage,
             self._ask("ray", self._ask_cluster),
-            self._ask_watcher(),
+            self._ask_watcher(storage),
             self._queue(),
             self._ask_sweeper(),
         )
@@ -97,11 +108,27 @@ class Health:
             return Part(name, False, str(error))
 
     def _ask_storage(self) -> Part:
-        now = time.monotonic()
-        if self._probed_at is None or now - self._probed_at > PROBE_INTERVAL_S:
-            self._probed_at = now
-            self._storage = self._ask("storage", self._probe_storage)
-        return self._storage
+        with self._asking:
+            now = time.monotonic()
+            is_over = self._probe is None or self._probe.done()
+            if self._probe is None or (is_over and now - self._probed_at > PROBE_INTERVAL_S):
+                self._probed_at = now
+                self._probe = self._prober.submit(self._ask, "storage", self._probe_storage)
+            probe, begun_at = self._probe, self._probed_at
+        try:
+            storage = probe.result(max(0.0, begun_at + PROBE_PATIENCE_S - now))
+        except TimeoutError:
+            silence_s = time.monotonic() - begun_at
+            return Part(
+                "storage",
+                False,
+                f"the artifact store has not answered for {silence_s:.0f} s; check its server and "
+                "the network",
+            )
+        # One object may be denied where the probe is not.
+        if storage.ready and (trouble := self._watcher.store_trouble) is not None:
+            return Part("storage", False, str(trouble))
+        return storage
 
     def _probe_storage(self) -> str:
         self._artifacts.check()
@@ -111,8 +138,10 @@ class Health:
         capacity = self._cluster.capacity()
         return f"{capacity.cpus:g} cores, {capacity.gpus:g} GPUs"
 
-    def _ask_watcher(self) -> Part:
+    def _ask_watcher(self, storage: Part) -> Part:
         silence_s = time.monotonic() - self._watcher.last_round_at
+        if silence_s > WATCHER_SILENCE_S and not storage.ready:
+            return Part("watcher", True, f"has waited for the storage for {silence_s:.0f} s")
         if silence_s > WATCHER_SILENCE_S:
             return Part("watcher", False, f"no round for {silence_s:.0f} s; restart the service")
         trouble = self._watcher.trouble

@@ -1,5 +1,6 @@
 """What a job's next attempt is given: its number, its time, and where it goes on from."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Starter:
     def prepare(self, job: Job) -> tuple[Attempt, Run] | None:
         """The next attempt of a queued job, or None where its time limit is used up."""
         earlier = self._jobs.attempts(job.id)
-        wall_s = self._wall_left_s(job, earlier)
+        wall_s = self.wall_left_s(job, earlier)
         if wall_s is not None and wall_s <= 0:
             return None
         last = earlier[-1].number if earlier else 0
@@ -55,7 +56,8 @@ class Starter:
             ended_at = min(ended_at, last or attempt.started_at)
         return (ended_at - attempt.started_at).total_seconds()
 
-    def _wall_left_s(self, job: Job, earlier: list[Attempt]) -> float | None:
+    def wall_left_s(self, job: Job, earlier: Sequence[Attempt]) -> float | None:
+        """Seconds that the job's time limit leaves behind these attempts; None without a limit."""
         if job.limits.max_wall_s is None:
             return None
         counted = [attempt for attempt in earlier if attempt.number >= job.counts_from]

@@ -9,19 +9,23 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from service.attempts import Attempts
 from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
 from service.errors import NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
-from workers.errors import StoreError
+from workers.errors import StoreAway, StoreError
 
 log = logging.getLogger(__name__)
 
 ROUND_INTERVAL_S = 0.1
 QUIET_INTERVAL_S = 1.0  # between rounds while nothing runs; a submission wakes the watcher
 REJOIN_INTERVAL_S = 2.0
+AWAY_INTERVAL_S = 2.0  # while the store is away; a wish wakes the watcher
+WIND_DOWN_INTERVAL_S = 0.05
+WIND_DOWN_S = 10.0  # beyond the grace time, for what has to be killed
 AT_A_TIME = 8  # queued jobs looked at in one round; the next round comes at once
 EXPLAINED = 100  # queued jobs whose reason is kept up to date; those behind wait for these
 EXPLAIN_INTERVAL_S = 1.0
@@ -31,7 +35,8 @@ class Watcher:
     """Runs its rounds in a thread of its own from ``start`` to ``stop``.
 
     ``trouble`` says what was wrong with the last round, ``last_round_at`` when it was
-    (time.monotonic).
+    (time.monotonic), and ``store_trouble`` what was wrong with the artifact store, which holds up
+    nothing but what needs it.
     """
 
     def __init__(self, jobs: JobStore, cluster: Cluster, attempts: Attempts) -> None:
@@ -45,6 +50,7 @@ class Watcher:
         self._explained_at = float("-inf")
         self.last_round_at = time.monotonic()
         self.trouble: str | None = None
+        self.store_trouble: StoreError | None = None
 
     def wake(self) -> None:
         """From any thread: there is something to do."""
@@ -64,15 +70,26 @@ class Watcher:
 
     def round(self) -> bool:
         """One round; returns whether attempts are running."""
-        for job in self._jobs.running():
-            self._follow(job)
+        self._follow_all()
         for job in self._jobs.queued_with_wishes():
             self._grant(job)
         running = self._jobs.running()
-        self._serve_queue(running)
+        trouble = self._attempts.store_trouble()
+        # What is started while the store is away, could only wait for it and hold resources.
+        if not isinstance(trouble, StoreAway):
+            trouble = self._serve_queue(running) or trouble
         known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
         self._cluster.tend(frozenset(known))
+        self.store_trouble = trouble
         return bool(running)
+
+    def _follow_all(self) -> None:
+        """Bring every running job up to date. Where the store is away for one, it is for all, and
+        the others' requests would only wait: their wishes do not."""
+        is_away = False
+        for job in self._jobs.running():
+            error = self._attend(job, self._attempts.heed if is_away else self._attempts.follow)
+            is_away = is_away or isinstance(error, StoreAway)
 
     def _grant(self, job: Job) -> None:
         """A queued job has nothing that must end first. What is asked meanwhile, is for the next
@@ -83,16 +100,21 @@ class Watcher:
         with contextlib.suppress(StateConflict):
             self._attempts.settle(job, to, reason, message)
 
-    def _follow(self, job: Job) -> None:
-        """Bring one job up to date; what is wrong with it alone does not hold up the others."""
+    def _attend(self, job: Job, work: Callable[[Job], None]) -> StoreError | None:
+        """Do this for one job; what is wrong with it alone does not hold up the others. Returns
+        what was wrong with the store."""
         try:
-            self._attempts.follow(job)
+            work(job)
         except StateConflict as error:
             log.info("%s: %s", job.id, error)
-        except (ClusterDown, StoreError, NotReady):
+        except StoreError as error:
+            log.warning("%s: artifact store: %s", job.id, error)
+            return error
+        except (ClusterDown, NotReady):
             raise
         except Exception:
             log.exception("%s cannot be followed", job.id)
+        return None
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -100,12 +122,11 @@ class Watcher:
             try:
                 interval = ROUND_INTERVAL_S if self.round() else QUIET_INTERVAL_S
                 self.trouble = None
+                if isinstance(self.store_trouble, StoreAway):
+                    interval = AWAY_INTERVAL_S
             except ClusterDown as error:
                 log.warning("%s; starting or joining it again", error)
                 self._rejoin(str(error))
-            except StoreError as error:
-                self.trouble = str(error)
-                log.warning("artifact store: %s", error)
             except Exception:
                 self.trouble = "the last round failed; the log says why"
                 log.exception("a round of the watcher failed")
@@ -116,11 +137,36 @@ class Watcher:
             self._wind_down()
 
     def _wind_down(self) -> None:
-        """The last rounds: every attempt publishes a checkpoint and ends."""
+        """The last rounds: every attempt publishes a checkpoint and ends. What cannot end in time,
+        because of the store or the database, goes on from its last checkpoint all the same."""
+
+        give_up_at = time.monotonic() + self._grace_s + WIND_DOWN_S
         try:
-            self._attempts.stop_all(self._grace_s)
-        except (ClusterDown, StoreError) as error:
+            while self._stop_running():
+                if time.monotonic() > give_up_at:
+                    log.warning("some jobs did not end; they go on from their last checkpoints")
+                    return
+                time.sleep(WIND_DOWN_INTERVAL_S)
+        except ClusterDown as error:
             log.warning("%s; running jobs go on from their last checkpoints", error)
+
+    def _stop_running(self) -> bool:
+        """Stop every running job, each by itself; returns whether any may be left."""
+
+        def stop(job: Job) -> None:
+            self._attempts.stop(job, self._grace_s)
+
+        try:
+            running = self._jobs.running()
+        except NotReady as error:
+            log.warning("%s", error)
+            return True
+        for job in running:
+            try:
+                self._attend(job, stop)
+            except NotReady as error:
+                log.warning("%s: %s", job.id, error)
+        return bool(running)
 
     def _rejoin(self, trouble: str) -> None:
         self.trouble = trouble
@@ -130,23 +176,30 @@ class Watcher:
             self.trouble = str(error)
             log.warning("%s", error)
 
-    def _serve_queue(self, running: list[Job]) -> None:
+    def _serve_queue(self, running: list[Job]) -> StoreError | None:
         """Start queued jobs in their order; one that does not fit holds up those behind it, or a
-        large job would wait for ever behind small ones."""
+        large job would wait for ever behind small ones. One whose checkpoints the store does not
+        show holds up nobody; returns what was wrong."""
+        trouble: StoreError | None = None
         free = self._cluster.capacity()
         for job in running:
             free = free.minus(job.spec.resources)
         for job in self._jobs.startable(AT_A_TIME):
             if not free.fits(job.spec.resources):
                 self._explain_queue(len(running))
-                return
+                break
             try:
                 started = self._attempts.start(job)
             except StateConflict:  # paused since it was read
                 continue
+            except StoreError as error:
+                log.warning("%s cannot be started: artifact store: %s", job.id, error)
+                trouble = error
+                continue
             if started.state is JobState.RUNNING:
                 running.append(started)
                 free = free.minus(job.spec.resources)
+        return trouble
 
     def _explain_queue(self, running: int) -> None:
         """Tell the first jobs that wait what for; now and then, as it means reading them all."""

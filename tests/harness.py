@@ -62,10 +62,18 @@ def make_service(
     cache_dir: Path,
     cluster: Cluster,
     start_timeout_s: float = 5,
+    store_interval_s: float = 0,
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
-        jobs, artifacts, cluster, feed, cache_dir, cancel_grace_s=5, start_timeout_s=start_timeout_s
+        jobs,
+        artifacts,
+        cluster,
+        feed,
+        cache_dir,
+        cancel_grace_s=5,
+        start_timeout_s=start_timeout_s,
+        store_interval_s=store_interval_s,
     )
     watcher = Watcher(jobs, cluster, attempts)
     datasets = make_datasets(jobs, artifacts, cache_dir)

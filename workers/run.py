@@ -54,7 +54,7 @@ from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failur
 from workers.spec import TrainSpec
 from workers.train import train
 
-StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped"]
+StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped", "time_limit"]
 MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
 
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from workers import ledger
 from workers.artifacts import ArtifactStore, open_store
 from workers.artifacts.s3 import client as s3_client
 from workers.artifacts.s3.uploads import PART_BYTES
-from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
+from workers.errors import ArtifactExists, ArtifactNotFound, StoreAway, StoreError
 
 pytestmark = pytest.mark.usefixtures("s3_credentials")
 SECONDS = 10.0
@@ -99,6 +99,25 @@ def test_a_missing_bucket_is_named_and_not_made(
 def test_an_endpoint_that_speaks_no_tls_is_named(moto_endpoint: str) -> None:
     with pytest.raises(StoreError, match="the right one of http and https"):
         at(moto_endpoint.replace("http:", "https:")).check()
+
+
+def test_a_server_that_takes_connections_and_is_silent_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3_client, "PROMPT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(s3_client, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = at(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        requests: list[Callable[[], object]] = [
+            store.check,
+            lambda: store.get("k"),
+            lambda: store.exists("k"),
+            lambda: store.put("k", b"x"),
+            lambda: store.delete("k"),
+        ]
+        for request in requests:
+            with pytest.raises(StoreAway, match="does not answer in time"):
+                request()
 
 
 # --- answers that are lost ------------------------------------------------------------------------

@@ -9,11 +9,13 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,18 @@ def take_in_apart(
     memory_bytes: int = MEMORY_BYTES,
     timeout_s: float = TIMEOUT_S,
     stop: threading.Event | None = None,
+    reserve_bytes: int = 0,
 ) -> Facts:
     """:func:`workers.intake.take_in` in a process of its own.
 
     Raises InvalidUpload, also for a file on which the process died or ran out of memory or time,
-    NoRoom where the disk is full, and Interrupted soon after ``stop`` is set.
+    NoRoom where less than ``reserve_bytes`` are left on the disk, which others fill too, and
+    Interrupted soon after ``stop`` is set.
     """
+
+    def has_room() -> bool:
+        return shutil.disk_usage(target.parent).free >= reserve_bytes
+
     order = json.dumps(
         {
             "parent": os.getpid(),
@@ -66,7 +74,7 @@ def take_in_apart(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     with process:
-        answer, trouble = _answer(process, timeout_s, stop)
+        answer, trouble = _answer(process, timeout_s, stop, has_room)
     if process.returncode:
         shown = trouble[-_SHOWN_BYTES:].decode(errors="replace")
         log.warning("checking an upload ended with %d: %s", process.returncode, shown)
@@ -81,11 +89,18 @@ def take_in_apart(
 
 
 def _answer(
-    process: subprocess.Popen[bytes], timeout_s: float, stop: threading.Event | None
+    process: subprocess.Popen[bytes],
+    timeout_s: float,
+    stop: threading.Event | None,
+    has_room: Callable[[], bool],
 ) -> tuple[bytes, bytes]:
-    """What the process prints until its end, which comes early when it is told to stop."""
+    """What the process prints until its end, which comes early when it is told to stop, or when
+    the disk fills."""
     give_up_at = time.monotonic() + timeout_s
     while True:
+        if not has_room():
+            process.kill()
+            raise NoRoom
         try:
             return process.communicate(timeout=_LOOK_EVERY_S)
         except subprocess.TimeoutExpired as error:

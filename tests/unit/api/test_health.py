@@ -1,7 +1,10 @@
 import shutil
+import threading
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import health
 from tests.unit.api.conftest import Quiet, Running
 
 
@@ -40,6 +43,36 @@ def test_a_part_that_fails_is_named(quiet: Quiet) -> None:
     assert states["storage"] is False
     assert states["database"] is True
     assert quiet.http.get("/livez").status_code == 200
+
+
+def test_a_silent_store_is_probed_by_one_thread_and_is_what_is_blamed(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an endpoint that takes connections and says nothing: the watcher waits for it too."""
+    answers, probes = threading.Event(), []
+
+    def check() -> None:
+        probes.append(threading.current_thread())
+        answers.wait()
+
+    monkeypatch.setattr(quiet.artifacts, "check", check)
+    monkeypatch.setattr(health, "PROBE_PATIENCE_S", 0.01)
+    monkeypatch.setattr(health, "PROBE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(health, "WATCHER_SILENCE_S", -1.0)
+    for _ in range(5):
+        answer = quiet.http.get("/readyz")
+        assert answer.status_code == 503
+        parts = {part["name"]: part for part in answer.json()["parts"]}
+        assert not parts["storage"]["ready"]
+        assert "has not answered" in parts["storage"]["detail"]
+        assert parts["watcher"]["ready"]
+        assert "storage" in parts["watcher"]["detail"]
+    assert len(probes) == 1
+    answers.set()
+    monkeypatch.setattr(health, "PROBE_PATIENCE_S", 30.0)
+    parts = {part["name"]: part for part in quiet.http.get("/readyz").json()["parts"]}
+    assert parts["storage"]["ready"]
+    assert not parts["watcher"]["ready"]
 
 
 def test_figures_count_jobs_and_requests_by_route(quiet: Quiet) -> None:

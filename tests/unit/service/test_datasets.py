@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import service.datasets
 from service.datasets import Datasets, Entry
 from service.errors import (
     DatasetBuiltIn,
@@ -271,3 +272,16 @@ def test_what_a_killed_service_left_is_removed_at_the_start(
     datasets.clean()
     assert left(tmp_path) == []
     send(datasets, "ours", npz(images=GREY))
+
+
+def test_an_upload_of_no_declared_length_leaves_the_reserve(
+    datasets: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming = datasets.receive("endless", None)
+    monkeypatch.setattr(service.datasets, "RESERVE_BYTES", 1 << 62)  # others fill the disk
+    monkeypatch.setattr(service.datasets, "LOOK_BYTES", 1000)
+    incoming.write(b"x" * 999)
+    with pytest.raises(OutOfStorage, match="make room"):
+        incoming.write(b"x")
+    incoming.discard()
+    assert not incoming.folder.exists()

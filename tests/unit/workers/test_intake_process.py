@@ -148,6 +148,12 @@ def test_a_full_disk_is_no_fault_of_the_upload(tmp_path: Path) -> None:
         take_in_apart(source, Path("/dev/full"), LIMITS)
 
 
+def test_a_disk_that_fills_ends_the_check_before_it_is_full(tmp_path: Path) -> None:
+    source = written(tmp_path, GOOD["npz"])
+    with pytest.raises(NoRoom):
+        take_in_apart(source, tmp_path / "data.npy", LIMITS, reserve_bytes=1 << 62)
+
+
 def test_the_checks_need_neither_torch_nor_the_service() -> None:
     heavy = ("torch", "ray", "fastapi", "sqlalchemy", "sklearn")
     code = f"import sys, workers.intake.process; print([m for m in {heavy} if m in sys.modules])"

@@ -10,14 +10,17 @@ from workers.artifacts.s3.errors import translated
 from workers.artifacts.s3.location import S3Location
 
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
+PROMPT_TIMEOUT_S = 7  # a small request that is tried three times ends within half a minute
+PATIENT_TIMEOUT_S = 30  # what is large keeps a server busy before it answers
 ATTEMPTS = 3  # of one request
 CONNECTIONS = 50  # the web framework runs at most 40 handlers in threads
 _ANY_REGION = "us-east-1"  # what servers take that have no regions
 
 
-def connect(location: S3Location, endpoint: str) -> Any:
+def connect(location: S3Location, endpoint: str, silence_s: float | None = None) -> Any:
     """A client for many threads, which connects at its first request; raises StoreError.
+
+    ``silence_s`` is how long the server may be silent, ``PATIENT_TIMEOUT_S`` if it is not given.
 
     It has a session of its own, as boto3's default one belongs to the whole process. Credentials
     come from boto3's own chain on this node. No request hangs: times and repetitions are bounded.
@@ -32,7 +35,7 @@ def connect(location: S3Location, endpoint: str) -> Any:
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=READ_TIMEOUT_S,
+                read_timeout=PATIENT_TIMEOUT_S if silence_s is None else silence_s,
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
                 max_pool_connections=CONNECTIONS,
                 ignore_configured_endpoint_urls=True,  # it is the settings' to name it

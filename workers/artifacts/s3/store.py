@@ -23,6 +23,7 @@ from workers.artifacts.base import (
 )
 from workers.artifacts.keys import PREFIXES, probe_prefix
 from workers.artifacts.leftovers import leftovers_of_this_user, remove_leftover, temporary_folder
+from workers.artifacts.s3 import client
 from workers.artifacts.s3.client import connect
 from workers.artifacts.s3.downloads import download_in_parts
 from workers.artifacts.s3.errors import no_bucket, status_of, translated
@@ -33,6 +34,7 @@ from workers.artifacts.s3.unfinished import abort_upload, unfinished_uploads
 from workers.artifacts.s3.uploads import PART_BYTES, digest_of, pieces_of, upload_in_parts
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
 
+PROMPT_BYTES = 1 << 20  # what is no larger is written as promptly as it is read
 BATCH = 1000  # S3's own bound on a batch delete
 CONFLICTS_MAX = 3
 _NOT_FOUND, _CONFLICT, _TAKEN = 404, 409, 412
@@ -46,6 +48,8 @@ class S3Store(ArtifactStore):
     Put-if-absent is the server's own (``If-None-Match: *``) where it proves to have it. An answer
     that is lost after the server has written is told from another's writing by what the object
     says of itself: the digest of its content, or for files in parts who wrote it.
+
+    Small requests end soon on a server that is silent; what is large has time.
     """
 
     def __init__(self, location: S3Location) -> None:
@@ -53,6 +57,7 @@ class S3Store(ArtifactStore):
         self._location = location
         self._bucket = location.bucket
         self._client = connect(location, location.endpoint)
+        self._prompt = connect(location, location.endpoint, client.PROMPT_TIMEOUT_S)
         self._public = (
             connect(location, location.public_endpoint) if location.public_endpoint else None
         )
@@ -66,14 +71,15 @@ class S3Store(ArtifactStore):
         name = self._location.name(key)
         digest = hashlib.sha256(content).hexdigest()
         request: dict[str, Any] = {"Body": content, "Metadata": {_DIGEST: digest}}
+        sender = self._prompt if len(content) <= PROMPT_BYTES else self._client
         if self._known.get("checksums"):
             request["ChecksumCRC32"] = crc32(content)
         with translated(self._location):
             if self._can("conditional_put"):
-                if self._put_if_absent(name, request):
+                if self._put_if_absent(sender, name, request):
                     return
             elif not self.exists(key):
-                self._client.put_object(Bucket=self._bucket, Key=name, **request)
+                sender.put_object(Bucket=self._bucket, Key=name, **request)
             self._accept_if_same(key, len(content), lambda: digest)
 
     def put_file(self, key: str, path: Path) -> None:
@@ -92,11 +98,11 @@ class S3Store(ArtifactStore):
         except OSError as error:
             raise StoreError(f"{key} could not be read for upload: {error.strerror}") from error
 
-    def _put_if_absent(self, name: str, request: dict[str, Any]) -> bool:
+    def _put_if_absent(self, sender: Any, name: str, request: dict[str, Any]) -> bool:
         """Whether this call is known to have written the object; False where the key is taken."""
         for attempt in range(CONFLICTS_MAX):
             try:
-                self._client.put_object(Bucket=self._bucket, Key=name, IfNoneMatch="*", **request)
+                sender.put_object(Bucket=self._bucket, Key=name, IfNoneMatch="*", **request)
             except ClientError as error:
                 if status_of(error) == _TAKEN:
                     return False
@@ -140,7 +146,7 @@ class S3Store(ArtifactStore):
     ) -> None:
         """Raise ArtifactExists unless what is under the key is this writer's, or the same."""
         with translated(self._location, key):
-            head = self._client.head_object(Bucket=self._bucket, Key=self._location.name(key))
+            head = self._prompt.head_object(Bucket=self._bucket, Key=self._location.name(key))
         # Some servers give the names of metadata back in title case.
         said = {label.lower(): value for label, value in head.get("Metadata", {}).items()}
         if head["ContentLength"] == size_bytes and (
@@ -155,7 +161,7 @@ class S3Store(ArtifactStore):
     def size(self, key: str) -> int:
         """See :meth:`ArtifactStore.size`."""
         with translated(self._location, key):
-            head = self._client.head_object(Bucket=self._bucket, Key=self._location.name(key))
+            head = self._prompt.head_object(Bucket=self._bucket, Key=self._location.name(key))
         return int(head["ContentLength"])
 
     def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -163,10 +169,10 @@ class S3Store(ArtifactStore):
         if stop is not None and stop <= start:
             self.size(key)
             return iter(())
-        body = open_body(self._client, self._location, key, start, stop)
+        body = open_body(self._prompt, self._location, key, start, stop)
         if body is None:
             return iter(())
-        return read_on(self._client, self._location, key, body, start, stop)
+        return read_on(self._prompt, self._location, key, body, start, stop)
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """See :meth:`ArtifactStore.list`; a page of 1000 at a time."""
@@ -220,7 +226,7 @@ class S3Store(ArtifactStore):
     def delete(self, key: str) -> None:
         """See :meth:`ArtifactStore.delete`."""
         with contextlib.suppress(ArtifactNotFound), translated(self._location, key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._location.name(key))
+            self._prompt.delete_object(Bucket=self._bucket, Key=self._location.name(key))
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """See :meth:`ArtifactStore.delete_many`; a thousand in one request."""
@@ -279,7 +285,7 @@ class S3Store(ArtifactStore):
         """See :meth:`ArtifactStore.check`; a missing bucket is said before some server makes it."""
         with translated(self._location):
             try:
-                self._client.head_bucket(Bucket=self._bucket)
+                self._prompt.head_bucket(Bucket=self._bucket)
             except ClientError as error:
                 if status_of(error) == _NOT_FOUND:
                     raise no_bucket(self._location) from error
@@ -302,7 +308,7 @@ class S3Store(ArtifactStore):
             if capability not in self._known:
                 name = self._location.name(f"{probe_prefix()}/{capability}")
                 with translated(self._location):
-                    can = PROBES[capability](self._client, self._bucket, name)
-                    self._client.delete_object(Bucket=self._bucket, Key=name)
+                    can = PROBES[capability](self._prompt, self._bucket, name)
+                    self._prompt.delete_object(Bucket=self._bucket, Key=name)
                 self._known[capability] = can
             return self._known[capability]
