@@ -1,6 +1,7 @@
 """A job's events: as JSON, or as a stream that follows the job to its end."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from service import errors
 from service.feed import Follower
 from service.jobs import FINAL_STATES, Job, JobEvent
 
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["events"], route_class=StrictRoute)
 
 SSE = "text/event-stream"
@@ -164,10 +166,22 @@ class _Stream:
     after: int
     kinds: Sequence[str] | None = None
     sent_progress: bodies.ProgressBody | None = None
+    is_cut_short: bool = False
 
     async def run(self, timeout_s: float | None) -> AsyncIterator[bytes]:
-        """Everything behind ``after`` until the job ends or the time is up."""
+        """Everything behind ``after`` until the job ends or the time is up.
+
+        Where the database does not answer, it ends without ``end``: a broken stream, which the
+        client takes up again.
+        """
         deadline = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
+        try:
+            async for piece in self._pieces(deadline):
+                yield piece
+        except errors.NotReady as error:
+            log.info("%s: a stream of its events was broken off: %s", self.job_id, error)
+
+    async def _pieces(self, deadline: float) -> AsyncIterator[bytes]:
         yield format_sse_event(retry=RETRY_MS)
         with self.services.feed.follow(self.job_id) as follower:
             if (lost := await self._behind_the_end()) is not None:
@@ -178,12 +192,11 @@ class _Stream:
                     yield _DELETED
                     return
                 is_silent = True
-                try:
-                    async for piece in self._news(job):
-                        is_silent = False
-                        yield piece
-                except errors.NotReady:
-                    return  # a broken stream, which the client takes up again
+                async for piece in self._news(job, deadline):
+                    is_silent = False
+                    yield piece
+                if self.is_cut_short:
+                    return
                 if is_silent:
                     yield format_sse_event(comment="alive")
                 if job.state in FINAL_STATES:
@@ -218,13 +231,17 @@ class _Stream:
     async def _events(self, after: int, limit: int) -> list[JobEvent]:
         return await run_in_threadpool(self.services.results.events, self.job_id, after, limit)
 
-    async def _news(self, job: Job) -> AsyncIterator[bytes]:
+    async def _news(self, job: Job, deadline: float) -> AsyncIterator[bytes]:
         while events := await self._events(self.after, BATCH):
             if events[0].seq > self.after + 1:
                 yield _plain("gap", {"after": self.after, "resumed_after": events[0].seq - 1})
             async for piece in self._rendered(events):
                 yield piece
             self.after = events[-1].seq
+            # A batch at least is sent, so that a client gets on however short its time is.
+            if len(events) == BATCH and time.monotonic() > deadline:
+                self.is_cut_short = True
+                return
         progress = render.progress_body(job.progress)
         if self.kinds is not None and "progress" not in self.kinds:
             return

@@ -282,6 +282,8 @@ class Relay:
         self._behind = (address.hostname, address.port)
         self._whole = threading.Event()
         self._whole.set()
+        self._is_broken = False
+        self._ends: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -292,7 +294,15 @@ class Relay:
 
     def mend(self) -> None:
         """Let everything pass again, what was held back first."""
+        self._is_broken = False
         self._whole.set()
+
+    def break_off(self) -> None:
+        """End all connections, and each new one at once, until it is mended."""
+        self._is_broken = True
+        for end in list(self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._whole.set()
@@ -307,11 +317,15 @@ class Relay:
             except OSError:
                 return
             self._whole.wait()
+            if self._is_broken:
+                near.close()
+                continue
             try:
                 far = socket.create_connection(self._behind)
             except OSError:
                 near.close()
                 continue
+            self._ends |= {near, far}
             for source, target in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
 
@@ -323,4 +337,5 @@ class Relay:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            self._ends.discard(end)
             end.close()

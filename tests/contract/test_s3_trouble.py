@@ -5,19 +5,22 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
 
 from service.cluster.inline import InlineCluster
 from service.drawings import SampleRequest
+from service.jobs import FINAL_STATES
 from service.jobstore import JobStore
 from service.results import Results
 from service.sampling import Sampling
 from tests import factories
 from tests.harness import make_service
 from tests.s3_servers import BUCKET, SECRET_KEY, Proxy, client, free_ports, proxy_of
+from workers import ledger
 from workers.artifacts import ArtifactStore, open_store
 from workers.artifacts.s3 import client as s3_client
 from workers.artifacts.s3.uploads import PART_BYTES
@@ -246,6 +249,54 @@ def test_a_job_whose_node_has_the_wrong_credentials_ends_and_says_so(
     assert job.state == "failed"
     assert "does not accept this node's credentials" in job.message
     assert "of-another-node" not in job.message
+
+
+@pytest.fixture
+def silent_endpoint() -> Iterator[str]:
+    """It takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("no bucket", "there is no bucket not-there"),
+        ("nobody", "cannot be reached"),
+        ("silence", "does not answer in time"),
+    ],
+)
+def test_a_job_whose_node_does_not_reach_the_store_ends_and_says_why(
+    where: str,
+    sentence: str,
+    moto_endpoint: str,
+    silent_endpoint: str,
+    jobs: JobStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The service reaches it, and so ends the attempt in its place."""
+    monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.2)
+    monkeypatch.setattr(ledger, "FLUSH_INTERVAL_S", 0.1)
+    store = at(moto_endpoint)
+    store.check()
+    monkeypatch.setattr(
+        s3_client, "Config", lambda **options: Config(**{**options, "read_timeout": 0.3})
+    )
+    match where:
+        case "no bucket":
+            store.uri = at(moto_endpoint, "not-there").uri
+        case "nobody":
+            store.uri = at(f"http://127.0.0.1:{free_ports(1)[0]}").uri
+        case _:
+            store.uri = at(silent_endpoint).uri
+    with contextlib.closing(InlineCluster()) as cluster:
+        service = make_service(jobs, store, tmp_path, cluster)
+        job = service.submit(factories.request(limits={"max_attempts": 1}))
+        job = service.run_until(job, lambda now: now.state in FINAL_STATES, timeout_s=120)
+    assert (job.state, job.reason) == ("failed", "store_unreachable"), job.message
+    assert sentence in job.message
+    assert SECRET_KEY not in job.message
 
 
 def test_a_job_runs_on_a_server_that_knows_little(

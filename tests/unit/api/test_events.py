@@ -1,3 +1,4 @@
+import asyncio
 import json
 import threading
 import time
@@ -8,7 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.jobs import Attempt, JobState, Reason
+from api import events
+from service.errors import NotReady
+from service.jobs import Attempt, Job, JobState, Reason
 from tests.unit.api.conftest import Quiet, Running
 from tests.unit.api.test_problems import problem
 from workers.events import NoticeRecord
@@ -184,3 +187,51 @@ def test_events_exist_as_json_and_as_a_stream_and_as_nothing_else(running: Runni
     streamed = running.http.get(path, headers=SSE)
     assert streamed.headers["vary"] == "Accept"
     assert streamed.headers["cache-control"] == "no-store"
+
+
+def read_stream(quiet: Quiet, job_id: str, timeout_s: float) -> list[bytes]:
+    """The pieces of a stream, without the server around it."""
+
+    async def read() -> list[bytes]:
+        following = events._Stream(quiet.app.state.services, job_id, 0)
+        return [piece async for piece in following.run(timeout_s)]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_database_that_does_not_answer_breaks_a_stream_off_and_is_no_defect(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    job_id = started(quiet)
+    training, asked = quiet.app.state.services.training, []
+    get = training.get
+
+    def hiccup(job_id: str) -> Job:
+        asked.append(job_id)
+        if len(asked) > after:
+            raise NotReady("the database is locked")
+        found: Job = get(job_id)
+        return found
+
+    monkeypatch.setattr(training, "get", hiccup)
+    pieces = b"".join(read_stream(quiet, job_id, 0.05))
+    assert b"event: end" not in pieces
+    assert (b"event: state" in pieces) is (after == 1)
+
+
+def test_a_backlog_is_sent_no_longer_than_the_stream_may_last(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 2)
+    job_id = started(quiet)
+    for chunk in range(10):
+        notice(quiet, job_id, chunk, urgent=False)
+    quiet.change(
+        job_id,
+        lambda jobs, job: jobs.settle(job, JobState.SUCCEEDED, Reason.COMPLETED, "Done."),
+    )
+    pieces = b"".join(read_stream(quiet, job_id, 1e-9))
+    assert pieces.count(b"id: ") == 2  # it gets on
+    assert b"event: end" not in pieces
+    assert b"event: end" in b"".join(read_stream(quiet, job_id, 60))
