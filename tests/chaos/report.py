@@ -76,8 +76,9 @@ def summary(results: Sequence[Result]) -> str:
     ]
     for kind in KINDS:
         count = sum(len(getattr(result.faults, kind)) for result in results)
-        parts.append(f"{kind.replace('_', ' ')} {count}")
-    parts.append(f"leftover keys {sum(result.debris for result in hits)}, all found by the sweep")
+        words = "keys that the sweep does not find" if kind == "keys" else kind.replace("_", " ")
+        parts.append(f"{words} {count}")
+    parts.append(f"leftover keys {sum(result.debris for result in hits)}")
     parts.append(f"recomputed steps at most {max((r.recomputed_steps for r in hits), default=0)}")
     kill_recovery = _recovery([result for result in hits if result.cell.action == "kill"])
     return "; ".join([*parts, f"seconds to recovery from a kill: {kill_recovery or '–'}"])
