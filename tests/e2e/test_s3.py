@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.client import ApiError
 from tests.e2e.conftest import Start
-from tests.e2e.processes import ROOT, spec
+from tests.e2e.processes import ROOT, ServiceProcess, spec, wait_for, wait_until
 from tests.s3_servers import BUCKET, CREDENTIALS, SECRET_KEY, client, proxy_of
+from tests.unit.workers.uploading import COLOUR, archive, pictures
 from workers.generate import Generator
 
 PREFIX = "e2e/runs"
@@ -74,7 +77,56 @@ def test_the_main_job_lives_in_s3(start: Start, seaweedfs_endpoint: str, tmp_pat
                     404,
                     "/problems/result-not-found",
                 )
+        live_and_delete(service, bare, tmp_path)
         assert SECRET_KEY not in service.log.read_text()
+
+
+def live_and_delete(service: ServiceProcess, bare: Any, folder: Path) -> None:
+    """An upload's job is paused, goes on, is forked and drawn from, and leaves nothing."""
+    file = folder / "faces.zip"
+    file.write_bytes(archive(pictures(COLOUR)))
+    digest = service.client.upload("faces", file).digest
+    assert names_below(bare, f"datasets/{digest.removeprefix('sha256:')}") == {
+        "data.npy",
+        "facts.json",
+    }
+    endless = dict(spec(100_000, dataset={"name": "faces"}))
+    endless["trainer"] = {**endless["trainer"], "batch_size": 8}  # type: ignore[dict-item]
+    endless |= {"checkpoint_every_epochs": 200, "keep_checkpoints": 4}
+    job = service.client.submit(endless)
+    assert job.body.spec["dataset"]["digest"] == digest
+    wait_for(job, lambda now: len(now.checkpoints()) > 1, "two checkpoints")
+    job.pause()
+    wait_for(job, lambda now: now.state == "paused", "the job to be paused")
+    step = job.checkpoints()[-1].step
+    job.resume()
+    wait_for(
+        job, lambda now: now.body.attempts[-1].resumed_from_step == step, "the job to go on from it"
+    )
+    job.cancel()
+    wait_for(job, lambda now: now.state == "cancelled", "the job to be cancelled")
+
+    fork = job.fork({"trainer": {"epochs": 2}}, start="weights").wait(90)
+    assert (fork.state, fork.body.parent and fork.body.parent.job) == ("succeeded", job.id)
+    assert "weights.safetensors" in names_below(bare, f"jobs/{fork.id}/parent")
+    assert fork.reconstructions(3).g.shape == (3, 6, 6, 3)
+    for gone in (job, fork):
+        assert names_below(bare, f"jobs/{gone.id}")
+        gone.delete()
+        wait_until(
+            lambda gone=gone: not names_below(bare, f"jobs/{gone.id}"),  # type: ignore[misc]
+            60,
+            "its objects to be removed",
+        )
+    service.client.delete_dataset("faces")
+    with pytest.raises(ApiError):
+        service.client.dataset("faces")
+
+
+def names_below(bare: Any, prefix: str) -> set[str]:
+    """The last parts of the names of all objects there."""
+    found = bare.list_objects_v2(Bucket=BUCKET, Prefix=f"{PREFIX}/{prefix}/")
+    return {entry["Key"].rpartition("/")[2] for entry in found.get("Contents", [])}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from api.client import JobFailed
+from api.client import ApiError, JobFailed
 from tests.e2e.conftest import Start
+from tests.e2e.processes import ServiceProcess, wait_until
 from tests.other_ray import OtherRay, SecondNode
 from tests.s3_servers import BUCKET, CREDENTIALS
 from tests.unit.workers.uploading import COLOUR, archive, pictures
@@ -46,6 +47,15 @@ def spec(dataset: dict[str, object]) -> dict[str, object]:
     }
 
 
+def has_both_nodes(service: ServiceProcess) -> bool:
+    """Whether the other node is known by now: it joins in its own time."""
+    try:
+        service.client.plan(spec({"kind": "line", "samples": 100}))
+    except ApiError:
+        return False
+    return True
+
+
 def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
     start: Start, head: OtherRay, node: SecondNode, seaweedfs_endpoint: str, tmp_path: Path
 ) -> None:
@@ -55,6 +65,7 @@ def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
         SPREADTRAIN_ARTIFACTS_URI=f"s3://{BUCKET}/second-node",
         SPREADTRAIN_S3_ENDPOINT=seaweedfs_endpoint,
     )
+    wait_until(lambda: has_both_nodes(service), 60, "the other node to join")
     file = tmp_path / "faces.zip"
     file.write_bytes(archive(pictures(COLOUR)))
     digest = service.client.upload("faces", file).digest
@@ -71,6 +82,7 @@ def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
     assert service.stop() == 0
 
     local = start(**head.settings)
+    wait_until(lambda: has_both_nodes(local), 60, "the other node to join")
     refused = local.client.submit(spec({"kind": "line", "samples": 100}))
     with pytest.raises(JobFailed, match="store_not_shared"):
         refused.wait(120)
