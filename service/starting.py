@@ -93,6 +93,7 @@ class Starter:
             artifacts_uri=self._artifacts.uri,
             cache_dir=self._cache_dir,
             resume_from=resumable[-1].prefix if resumable else None,
+            resume_else=resumable[-2].prefix if len(resumable) > 1 else None,
             origin=origin,
             earlier=kept,
             wall_s=wall_s,

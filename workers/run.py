@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
-from workers.beginning import Origin, Tensors, beginning
+from workers.beginning import Beginning, Origin, Tensors, beginning, notices_of, usable
 from workers.checkpoint import Versions
 from workers.data import Dataset, load
 from workers.errors import (
@@ -62,9 +62,10 @@ MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers ar
 class Run(BaseModel):
     """One attempt as it crosses to the process that executes it.
 
-    ``resume_from`` is the prefix of the checkpoint to go on from, and without one ``origin`` is
-    where a fork begins; ``earlier`` are the checkpoints of the job's earlier attempts, whose
-    keeping passes to this one; ``wall_s`` the seconds that the job's time limit leaves.
+    ``resume_from`` is the prefix of the checkpoint to go on from, ``resume_else`` that of the one
+    before, should it be damaged, and without any ``origin`` is where a fork begins; ``earlier`` are
+    the checkpoints of the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the
+    seconds that the job's time limit leaves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +76,7 @@ class Run(BaseModel):
     artifacts_uri: str
     cache_dir: Path
     resume_from: str | None = None
+    resume_else: str | None = None
     origin: Origin | None = None
     earlier: tuple[KeptCheckpoint, ...] = ()
     wall_s: float | None = None
@@ -171,12 +173,11 @@ def _lead(
     connections: ExitStack,
 ) -> Finished:
     """Consume train() to its end; everything that it yields is published when this returns."""
-    data, resume = _prepare(run, store)
+    data, begun_at = _prepare(run, store)
+    resume = begun_at.tensors
     step = None if resume is None else int(resume["step"]) or None
     said.say("info", loaded(data))
-    if run.resume_from is not None:
-        said.say("info", f"resumed from {run.resume_from}")
-    elif run.origin is not None:
+    if run.resume_from is None and run.origin is not None:
         said.say("info", f"begins with the {run.origin.start} of {run.origin.prefix}")
 
     def look_for_failures() -> None:
@@ -190,6 +191,9 @@ def _lead(
     except _StoppedWaiting:
         return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
     ledger.append(_started(run, data, resume))
+    on_cpu = not run.spec.resources.gpus_per_worker
+    for notice in notices_of(begun_at, step or 0, on_cpu=on_cpu):
+        ledger.append(notice)
     begun = time.monotonic()
 
     def should_stop() -> bool:
@@ -198,7 +202,8 @@ def _lead(
         return stop.reason is not None
 
     first = True
-    with Publisher(store, run.prefix, run.spec, data.info, ledger, run.earlier) as publisher:
+    earlier = usable(run.earlier, begun_at)
+    with Publisher(store, run.prefix, run.spec, data.info, ledger, earlier) as publisher:
         for event in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
             ledger.check()
             if isinstance(event, Finished):
@@ -214,7 +219,7 @@ def _assist(
     run: Run, stop: StopFlag, store: ArtifactStore, seat: Seat, connections: ExitStack
 ) -> None:
     """Compute this worker's shares to the end."""
-    data, resume = _prepare(run, store)
+    data, begun_at = _prepare(run, store)
 
     def look_for_the_end() -> None:
         if store.exists(outcome_key(run.prefix)):
@@ -226,11 +231,12 @@ def _assist(
     def should_stop() -> bool:
         return stop.reason is not None
 
+    resume = begun_at.tensors
     for _ in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
         pass
 
 
-def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Tensors | None]:
+def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:
     """What every worker needs: data, and the train state to go on from."""
     here = Versions()
     if run.versions != here:
@@ -243,7 +249,8 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Tensors | None]:
     if patiently(lambda: store.exists(outcome_key(run.prefix)), StoreAway):
         raise ClaimLost
     data = patiently(lambda: load(run.spec.dataset, run.cache_dir, store))
-    return data, patiently(lambda: beginning(store, run.resume_from, run.origin))
+    resumable = [prefix for prefix in (run.resume_from, run.resume_else) if prefix is not None]
+    return data, patiently(lambda: beginning(store, resumable, run.origin))
 
 
 def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: ExitStack) -> Peers:

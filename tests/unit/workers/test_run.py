@@ -19,6 +19,7 @@ from workers.events import (
     Record,
     StartedRecord,
 )
+from workers.publish import KeptCheckpoint
 from workers.run import Run, StopFlag, execute
 from workers.spec import TrainSpec
 
@@ -102,6 +103,46 @@ def test_a_stopped_run_goes_on_to_the_same_weights(artifacts: LocalStore, tmp_pa
     )
     assert execute(second, StopFlag()).reason == "completed"
     assert weights_of(artifacts, second, end) == weights_of(artifacts, whole, end)
+
+
+def test_a_damaged_train_state_is_passed_over_for_the_one_before(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    spec = tiny_spec(epochs=6).model_copy(update={"checkpoint_every_epochs": 2})
+    first = run_of(artifacts, tmp_path, spec)
+    end = execute(first, StopFlag()).step
+    before, last = (f"{first.prefix}/checkpoints/{step:08d}" for step in (16, end))
+    damaged = artifacts.root / last / "train_state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    kept = KeptCheckpoint(
+        id=f"{end:08d}",
+        prefix=last,
+        step=end,
+        is_best=False,
+        is_named=False,
+        has_train_state=True,
+    )
+    second = run_of(
+        artifacts,
+        tmp_path,
+        spec,
+        attempt=2,
+        resume_from=last,
+        resume_else=before,
+        earlier=(kept,),
+    )
+    outcome = execute(second, StopFlag())
+    assert outcome.reason == "completed"
+    assert weights_of(artifacts, second, end) == weights_of(artifacts, first, end)
+    records = records_of(artifacts, second, outcome)
+    started = next(record for record in records if isinstance(record, StartedRecord))
+    assert started.resumed_from_step == 16
+    notices = {r.code: r.message for r in records if isinstance(r, NoticeRecord)}
+    assert "00000024 of attempt 1" in notices["checkpoint_damaged"]
+    assert "resumed from checkpoint 00000016 of attempt 1 at step 16" in notices["resumed"]
+    assert "bit for bit" in notices["resumed"]
+    hopeless = run_of(artifacts, tmp_path, spec, attempt=3, resume_from=last)
+    assert execute(hopeless, StopFlag()).reason == "internal_error"
 
 
 def test_the_keep_policy_bounds_what_a_run_leaves(artifacts: LocalStore, tmp_path: Path) -> None:
@@ -218,6 +259,7 @@ def test_a_folder_that_was_unmounted_is_not_filled_below_its_mount(artifacts: Lo
 
 OUT_OF_MEMORY = """
 import resource, sys, psutil
+from workers.publish import KeptCheckpoint
 from workers.run import Run, StopFlag, execute
 from workers.warm_up import warm_up
 
