@@ -1,6 +1,5 @@
 """What every cluster must do; one body over all of them."""
 
-import contextlib
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from service.cluster.inline import InlineCluster
 from service.cluster.processes import is_running
 from service.cluster.ray_cluster import RayCluster
 from service.settings import ray_environment
-from tests.e2e.processes import wait_until, wait_until_gone
+from tests.e2e.processes import process_named, wait_until, wait_until_gone
 from tests.factories import long_spec, tiny_spec
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import Outcome
@@ -64,18 +63,6 @@ def look_for(cluster: Cluster, executor: str, state: str, timeout_s: float = 60)
         assert time.monotonic() < give_up_at, f"still {sighting}"
         time.sleep(0.02)
     return sighting
-
-
-def process_named(name: str) -> int:
-    """Process id of the one child, however deep, with the name in its command line."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
-            words = child.cmdline()
-            if any(Path(word).name == name or word.endswith(f".{name}") for word in words):
-                found.append(child.pid)
-    assert len(found) == 1
-    return found[0]
 
 
 def outcome_of(artifacts: LocalStore, run: Run, timeout_s: float = 60) -> Outcome:
@@ -265,9 +252,9 @@ def test_a_ray_that_died_is_noticed_and_started_again(
     ray_cluster.launch(executor, run)
     look_for(ray_cluster, executor, "running")
     session = ray_cluster.session
-    host = psutil.Process(process_named("ray_host"))
+    host = psutil.Process(process_named("ray_host", os.getpid()))
     before = {host.pid, *(child.pid for child in host.children(recursive=True))}
-    os.kill(process_named(name), signal.SIGKILL)
+    os.kill(process_named(name, os.getpid()), signal.SIGKILL)
     with pytest.raises(ClusterDown):
         look_for(ray_cluster, executor, "never", timeout_s=20)
     ray_cluster.rejoin()
@@ -285,7 +272,7 @@ def test_a_hanging_host_is_noticed_by_its_silence(
     ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.cluster.ray_cluster.ANSWER_TIMEOUT_S", 0.5)
-    host = process_named("ray_host")
+    host = process_named("ray_host", os.getpid())
     os.kill(host, signal.SIGSTOP)
     with pytest.raises(ClusterDown, match="does not answer"):
         ray_cluster.look("executor-1c0g-000000000000")

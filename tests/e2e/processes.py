@@ -3,12 +3,11 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,17 +16,12 @@ import psutil
 from api.client import Client, ClientError, JobHandle
 from service.cluster.processes import is_running
 from service.cluster.reap import holders
+from tests.s3_servers import free_ports
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
 RAY_FOLDERS = f"{tempfile.gettempdir()}/spreadtrain-"
 Answer = TypeVar("Answer")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(look: Callable[[], Answer], timeout_s: float, what: str) -> Answer:
@@ -40,13 +34,33 @@ def wait_until(look: Callable[[], Answer], timeout_s: float, what: str) -> Answe
     raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
 
 
-def wait_until_gone(pids: frozenset[int], timeout_s: float = 20) -> None:
+def wait_until_gone(pids: frozenset[int], timeout_s: float = 60) -> None:
     """Every process has ended; zombies of this test's own have."""
-    wait_until(
-        lambda: not any(is_running(pid) for pid in pids),
-        timeout_s,
-        f"processes live on: {[psutil.Process(pid) for pid in pids if is_running(pid)]}",
-    )
+    give_up_at = time.monotonic() + timeout_s
+    while alive := [pid for pid in pids if is_running(pid)]:
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"live on after {timeout_s:.0f} s: {_described(alive)}")
+        time.sleep(0.02)
+
+
+def _described(pids: Iterable[int]) -> list[str]:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended just now
+            found.append(str(psutil.Process(pid)))
+    return found
+
+
+def process_named(name: str, below: int) -> int:
+    """Process id of the child of that name, however deep; what it has just forked has its command
+    line too, so the oldest of them."""
+    found = []
+    for child in psutil.Process(below).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            words = child.cmdline()
+            if any(Path(word).name == name or word.endswith(f".{name}") for word in words):
+                found.append((child.create_time(), child.pid))
+    return min(found)[1]
 
 
 class ServiceProcess:
@@ -56,7 +70,7 @@ class ServiceProcess:
 
     def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.parent / f"service-{self.port}.log"
         variables = {
@@ -106,11 +120,13 @@ class ServiceProcess:
 
     def child(self, name: str) -> int:
         """Process id of the service's child of that name, however deep."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child.pid for child in children if child.name() == name)
+        return process_named(name, self.process.pid)
 
-    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> int:
-        """Signal the service and wait for its end; returns its exit status."""
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 90) -> int:
+        """Signal the service and wait for its end; returns its exit status.
+
+        It may take 2 s for its streams, 10 s for its attempts and 10 s for its host.
+        """
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+from service.cluster.memory import oom_kills
 from tests.e2e.conftest import Start
 from tests.e2e.processes import pid_of_attempt, spec, wait_for
 from tests.e2e.test_external_ray import ray_cluster
@@ -15,6 +16,7 @@ __all__ = ["ray_cluster"]  # the fixture
 
 
 def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(start: Start) -> None:
+    before = oom_kills() or 0
     service = start(SPREADTRAIN_CPUS="1")
     job = service.client.submit(spec(10_000), limits={"max_attempts": 2})
     wait_for(job, begun, "two checkpoints")
@@ -43,7 +45,8 @@ def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(star
         assert link.exit.signal == NAMED
         assert link.exit.detail is not None
         assert "Ray: SYSTEM_ERROR" in link.exit.detail
-        assert link.memory.oom_kills == 0
+        # The count is the whole machine's, where others may have lost processes too.
+        assert 0 <= (link.memory.oom_kills or 0) <= (oom_kills() or 0) - before
     first, second = said.attempts
     assert (first.memory.peak_rss_bytes or 0) > 50 << 20
     assert f"Attempt 2 went on from step {second.resumed_from_step}" in first.followed_by

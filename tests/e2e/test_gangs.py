@@ -1,5 +1,6 @@
 """Jobs with two workers through the whole service: real uvicorn, real Ray, real signals."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping
@@ -38,9 +39,11 @@ def workers_of(service: ServiceProcess) -> set[int]:
     """Process ids of all executors."""
     found = set()
     for pid in service.census():
-        with_title = psutil.Process(pid).cmdline() if is_running(pid) else []
-        if "ray::Executor" in " ".join(with_title):
-            found.add(pid)
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since they were listed
+            process = psutil.Process(pid)
+            is_ended = process.status() == psutil.STATUS_ZOMBIE
+            if not is_ended and "ray::Executor" in " ".join(process.cmdline()):
+                found.add(pid)
     return found
 
 
@@ -52,11 +55,19 @@ def losses(job: JobHandle) -> dict[float, float]:
     return {point.epoch: point.value for point in whole if point.value is not None}
 
 
-def kill_worker(service: ServiceProcess, job: JobHandle, rank: int) -> None:
-    first = pid_of_attempt(job)
+def both_workers(service: ServiceProcess) -> set[int]:
+    """Process ids of a gang that has all cores, so that there is no spare beside it."""
     workers = workers_of(service)
     assert len(workers) == 2
+    return workers
+
+
+def kill_worker(service: ServiceProcess, job: JobHandle, rank: int) -> set[int]:
+    """The process ids of all workers, one of which was killed."""
+    first = pid_of_attempt(job)
+    workers = both_workers(service)
     os.kill(first if rank == 0 else (workers - {first}).pop(), signal.SIGKILL)
+    return workers
 
 
 def is_at_work(job: JobHandle) -> bool:
@@ -74,10 +85,11 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     alone = service.client.submit(gang_spec(150, workers=1)).wait(120)
     whole = service.client.submit(gang_spec(150)).wait(120)
     job = service.client.submit(gang_spec(150))
+    workers: set[int] = set()
     for rank in (1, 0):
         wait_for(job, is_at_work, "a step of the latest attempt, and two checkpoints")
         known = len(job.refresh().body.attempts)
-        kill_worker(service, job, rank)
+        workers |= kill_worker(service, job, rank)
         wait_until(partial(has_more_attempts, job, known), 60, "another attempt")
     assert job.wait(120).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == [
@@ -95,13 +107,11 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
         [first[epoch] for epoch in range(1, 6)], rel=1e-5
     )
     assert set(losses(job)) == set(losses(whole))
-    wait_until(lambda: not workers_of(service) - {pid_of_spare(service)}, 30, "processes to end")
-
-
-def pid_of_spare(service: ServiceProcess) -> int:
-    """The warm executor that waits for the next job; -1 where there is none."""
-    workers = workers_of(service)
-    return workers.pop() if len(workers) == 1 else -1
+    wait_until_gone(frozenset(workers))
+    wait_until(lambda: len(workers_of(service)) <= 1, 60, "only the warm spare to be left")
+    last = wait_until(lambda: workers_of(service), 60, "the warm spare")
+    one_core = service.client.submit(gang_spec(1, workers=1)).wait(120)
+    assert last == {pid_of_attempt(one_core)}  # it was the spare, and no leftover of the gang
 
 
 def test_cancelling_a_gang_leaves_none_of_its_processes(start: Start) -> None:
@@ -111,10 +121,9 @@ def test_cancelling_a_gang_leaves_none_of_its_processes(start: Start) -> None:
     wait_for(job, begun, "two checkpoints")
     assert waiting.refresh().body.reason == "waiting_for_resources"
     assert "each of 2 workers" in (waiting.body.message or "")
-    workers = workers_of(service)
-    assert len(workers) == 2
+    workers = both_workers(service)
     job.cancel()
-    wait_until(lambda: job.refresh().state == "cancelled", 30, "the job to be cancelled")
+    wait_until(lambda: job.refresh().state == "cancelled", 90, "the job to be cancelled")
     assert not [pid for pid in workers if is_running(pid)]
     assert waiting.wait(90).state == "succeeded"
 
@@ -144,7 +153,7 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     for file in again.data_dir.glob("spreadtrain.db*"):
         file.unlink()
     start(**ray_cluster)
-    wait_until_gone(frozenset({pid}), 30)
+    wait_until_gone(frozenset({pid}))
     wait_until(
         lambda: not ray_census.take(ray_cluster["RAY_ADDRESS"], ray_cluster).groups, 60, "groups"
     )

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,6 +18,8 @@ from tests.e2e.processes import (
     wait_until,
     wait_until_gone,
 )
+
+ENDED_WITH_IT_S = 10.0  # for processes of a service that has ended in order, on a loaded machine
 
 
 def begun(job: JobHandle) -> bool:
@@ -41,7 +42,7 @@ def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(
     pids = service.census()
     assert len(pids) > 5
     assert service.stop(number) == 0
-    wait_until_gone(pids, 1)
+    wait_until_gone(pids, ENDED_WITH_IT_S)
 
     again = start()
     resumed = again.client.job(job.id).wait(90)
@@ -104,7 +105,7 @@ def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(
     pid = pid_of_attempt(job)
     before = service.census() - {service.process.pid}
     os.kill(service.child(name), signal.SIGKILL)
-    wait_until_gone(frozenset({pid}), 5)
+    wait_until_gone(frozenset({pid}))
     assert job.wait(120).state == "succeeded"
     wait_until_gone(before)
     assert service.is_ready()
@@ -112,19 +113,17 @@ def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(
     assert reasons == ["cluster_lost", "completed"]
     after = service.census()
     assert service.stop() == 0
-    wait_until_gone(after, 1)
+    wait_until_gone(after, ENDED_WITH_IT_S)
 
 
 def test_a_cancelled_job_has_no_process_left(start: Start) -> None:
-    service = start()
+    service = start(SPREADTRAIN_CANCEL_GRACE_S="600")  # nobody ends it: it does so by itself
     job = service.client.submit(spec(10_000))
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
-    asked_at = time.monotonic()
     job.cancel()
-    wait_until(lambda: job.refresh().state == "cancelled", 15, "the job to be cancelled")
+    wait_until(lambda: job.refresh().state == "cancelled", 90, "the job to be cancelled")
     assert not is_running(pid)
-    assert time.monotonic() - asked_at < 12  # within the grace time it ends by itself
     assert job.body.reason == "cancelled"
     assert service.client.submit(spec(1)).wait(60).state == "succeeded"
 
@@ -136,7 +135,7 @@ def test_an_attempt_that_does_not_listen_is_cancelled_the_hard_way(start: Start)
     pid = pid_of_attempt(job)
     os.kill(pid, signal.SIGSTOP)  # it can neither see the wish nor write its outcome
     job.cancel()
-    wait_until(lambda: job.refresh().state == "cancelled", 30, "the job to be cancelled")
+    wait_until(lambda: job.refresh().state == "cancelled", 90, "the job to be cancelled")
     assert not is_running(pid)
 
 

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -66,10 +65,7 @@ def test_a_check_that_a_signal_cuts_short_leaves_nothing(
     assert pid is not None
     pids = service.census()
     assert pid in pids
-    began = time.monotonic()
     service.stop(number)
-    wait_until_gone(frozenset({pid}), 5)
-    assert time.monotonic() - began < 10
     wait_until_gone(pids)
     thread.join()
     assert refusals

@@ -183,10 +183,9 @@ def test_a_watch_gives_up_when_the_service_stays_away(relay: Relay, running: Run
 
 def test_waiting_has_an_end(client: Client) -> None:
     job = client.submit(long_spec().model_dump(mode="json"), priority=-1)
-    began = time.monotonic()
     with pytest.raises(TimeoutError, match=job.id):
         job.wait(0.5)
-    assert time.monotonic() - began < 20
+    assert job.state in ("queued", "running")
     assert job.cancel().body.cancel_requested
     with pytest.raises(JobFailed, match="cancelled") as caught:
         job.wait(60)

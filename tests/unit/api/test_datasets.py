@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from api.client import ApiError, Client
+from tests.e2e.processes import wait_until
 from tests.unit.api.conftest import Quiet, Running
 from tests.unit.api.test_problems import problem
 from tests.unit.workers.uploading import COLOUR, GOOD, GREY, VECTORS, archive, npz, pictures
@@ -141,19 +142,16 @@ def test_a_used_data_set_is_not_deleted_and_names_its_jobs(quiet: Quiet) -> None
 
 def test_an_upload_that_breaks_off_leaves_nothing_behind(running: Running, url: str) -> None:
     host, _, port = url.removeprefix("http://").partition(":")
+    folder = running.settings.incoming_dir
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
             b"PUT /v1/datasets/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
         )
         connection.sendall(NUMBERS)
+        wait_until(lambda: list(folder.glob("*/source")), 60, "the upload to begin")
+    wait_until(lambda: not list(folder.glob("*/source")), 60, "the half upload to be removed")
     with Client(url) as client:
         assert "half" not in [info.name for info in client.datasets()]
-    folder = running.settings.incoming_dir
-    for _ in range(200):
-        if not list(folder.glob("*/source")):
-            return
-        socket.create_connection((host, int(port))).close()
-    raise AssertionError("the half upload is still there")
 
 
 def test_of_an_endless_upload_no_more_is_kept_than_is_allowed(url: str, running: Running) -> None:

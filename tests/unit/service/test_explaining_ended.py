@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.memory import oom_kills
 from service.explaining import Explanation
 from service.explaining.explaining import without_tracebacks
 from service.jobs import FINAL_STATES, Attempt, Job, JobState, Reason
@@ -129,6 +130,7 @@ def test_an_explanation_does_without_a_log_that_the_store_does_not_give(
 def test_a_process_that_was_killed_is_told_with_its_signal_after_a_restart_too(
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:
+    before = oom_kills() or 0
     with subprocess.Popen(["sleep", "100"]) as process, closing(Elsewhere()) as cluster:
         cluster.pid = process.pid
         service = make_service(jobs, artifacts, tmp_path, cluster)
@@ -145,9 +147,11 @@ def test_a_process_that_was_killed_is_told_with_its_signal_after_a_restart_too(
     assert link.attempt.exit is not None
     assert link.attempt.exit.signal == NAMED
     assert link.attempt.exit.detail == "its process was killed or crashed"
-    assert link.attempt.exit.oom_kills == 0
+    # The count is the whole machine's, where others may have lost processes too.
+    kills = link.attempt.exit.oom_kills
+    assert kills in range((oom_kills() or 0) - before + 1)
     assert ("SIGKILL ended its process" in said.headline) == (NAMED is not None)
-    assert "the kernel ended 0 process(es) for want of memory" in said.headline
+    assert f"the kernel ended {kills} process(es) for want of memory" in said.headline
 
 
 def test_a_defect_is_named_by_its_place_in_the_services_log(

@@ -1,16 +1,19 @@
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from service.cluster import inline
 from service.cluster.inline import InlineCluster
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
-from workers.events import Outcome
+from workers.events import Outcome, OutcomeReason
+from workers.run import StopFlag
 
 
 def states(service: Service, job_id: str) -> list[str]:
@@ -133,12 +136,31 @@ def test_a_job_that_is_lost_too_often_fails_and_says_so(service: Service) -> Non
     assert "max_attempts" in ended.message or "limits" in ended.message
 
 
+class Held(StopFlag):
+    """Is asked before every step, and lets nobody go beyond the thousandth until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self._asked = 0
+
+    @property
+    def reason(self) -> OutcomeReason | None:
+        self._asked += 1
+        if self._asked > 1000:
+            self.let_go.wait()
+        return super().reason
+
+
 def test_a_restarted_service_goes_on_under_the_same_id(
-    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = make_service(jobs, artifacts, tmp_path, InlineCluster())
     job = before.submit(request(long_spec(epochs=600)))
-    before.run_until(job, lambda now: len(jobs.checkpoints(job.id)) >= 2)
+    held = Held()
+    with monkeypatch.context() as first_attempt:
+        first_attempt.setattr(inline, "StopFlag", lambda: held)
+        before.run_until(job, lambda now: len(jobs.checkpoints(job.id)) >= 2)
     after = make_service(jobs, artifacts, tmp_path, InlineCluster())  # another session
     ended = after.run_to_end(job)
     assert ended.state is JobState.SUCCEEDED
@@ -148,6 +170,7 @@ def test_a_restarted_service_goes_on_under_the_same_id(
     metrics = jobs.metrics(job.id, ["loss_nats"])["loss_nats"]
     steps = [point.step for point in metrics]
     assert steps == sorted(set(steps))
+    held.let_go.set()
     before.cluster.close()
     after.cluster.close()
 
