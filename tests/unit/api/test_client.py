@@ -2,7 +2,6 @@ import contextlib
 import hashlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
