@@ -239,7 +239,7 @@ def test_a_store_that_does_not_answer_leaves_no_name(
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:
     datasets = make_datasets(jobs, artifacts, tmp_path / "data")
-    artifacts.root.rmdir()
+    shutil.rmtree(artifacts.root)
     artifacts.root.write_bytes(b"a file where the folder was")
     with pytest.raises(NotReady):
         send(datasets, "ours", npz(images=GREY))

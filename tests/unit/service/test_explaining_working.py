@@ -1,6 +1,7 @@
 """What a running job says of itself: from its records, the cluster and the kernel."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,7 +103,7 @@ def test_a_silent_process_is_laid_to_the_store_while_that_is_away(
 ) -> None:
     job = running(service, 1000, heard_s=40)
     artifacts.root.mkdir(exist_ok=True)
-    artifacts.root.rmdir()
+    shutil.rmtree(artifacts.root)
     artifacts.root.write_text("no folder")
     assert explain(service, job).rule.name == "store_down"
 
