@@ -83,7 +83,8 @@ def test_a_killed_service_is_cleaned_up_after_even_if_it_never_comes_back(start:
 
 def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Start) -> None:
     service = start()
-    job = service.client.submit(spec(60))
+    undisturbed = service.client.submit(spec(40)).wait(120)
+    job = service.client.submit(spec(40))
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
     os.kill(pid, signal.SIGKILL)
@@ -91,6 +92,7 @@ def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Star
     assert [attempt.reason for attempt in resumed.body.attempts] == ["worker_lost", "completed"]
     assert resumed_steps(resumed)[1]
     assert not is_running(pid)
+    assert resumed.checkpoints()[-1].digest == undisturbed.checkpoints()[-1].digest
     steps = [point.step for point in resumed.metrics()["loss_nats"]]
     assert steps == sorted(set(steps))
 
