@@ -195,6 +195,9 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
     ] = False,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Only this worker; the first is 0.")
+    ] = None,
     tail: Annotated[
         int | None, typer.Option(min=0, help="Only so many lines from the end.")
     ] = None,
@@ -202,7 +205,8 @@ def logs(
 ) -> None:
     """Print what a job's attempts said: their progress, warnings, output and crashes."""
     with connected(url) as client:
-        for line in client.job(job).logs(attempt=attempt, tail=tail, follow=follow):
+        found = client.job(job).logs(attempt=attempt, rank=rank, tail=tail, follow=follow)
+        for line in found:
             print_log_line(line)
 
 

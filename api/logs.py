@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["logs"], route_class=StrictRoute)
 TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
 ATTEMPT_MAX = 2**31 - 1
+RANK_MAX = 63
 _FORMS = {TEXT: "text", "application/json": "json", NDJSON: "ndjson"}
 _NEXT = {
     "schema": {"type": "string"},
@@ -66,6 +67,10 @@ def get_logs(
     attempt: Annotated[
         int | None, Query(ge=1, le=ATTEMPT_MAX, description="Only this attempt; else all of them.")
     ] = None,
+    rank: Annotated[
+        int | None,
+        Query(ge=0, le=RANK_MAX, description="Only this worker of each attempt; the first is 0."),
+    ] = None,
     after: Annotated[
         str | None,
         Query(max_length=32, description="next_after of an answer before, or an event's number."),
@@ -85,6 +90,8 @@ def get_logs(
 
     An answer holds at most ``limit`` lines, and some megabytes; Next-After goes on. To follow a
     job, read its events with ``?kind=log``. A line of level ``gap`` says what is missing there.
+    Several workers speak in turns of some seconds: ``at`` is the order between them. In text a line
+    of a worker other than the first begins with ``[worker 1]``.
     """
     chosen = format or _FORMS[choose(request.headers.get("accept"), _FORMS)]
     if tail is not None and after is not None:
@@ -92,15 +99,15 @@ def get_logs(
         field = errors.FieldError("/query/tail", problem)
         raise errors.InvalidQuery(f"/query/tail: {problem}", (field,))
     cursor = Cursor.parse(after or "0")
-    said = f"{services.logs.version(job_id)} {attempt} {after} {tail} {limit} {chosen}"
+    said = f"{services.logs.version(job_id)} {attempt} {rank} {after} {tail} {limit} {chosen}"
     tag = quoted(hashlib.sha256(said.encode()).hexdigest()[:32])
     headers = {"ETag": tag, "Cache-Control": "no-cache"} | VARY
     if is_unchanged(request, tag):
         return Response(status_code=304, headers=headers)
     if tail is not None:
-        page = services.logs.tail(job_id, attempt, tail)
+        page = services.logs.tail(job_id, attempt, tail, rank)
     else:
-        page = services.logs.read(job_id, attempt, cursor, limit)
+        page = services.logs.read(job_id, attempt, cursor, limit, rank)
     return _answer(page, chosen, headers | {"Next-After": str(page.cursor)})
 
 

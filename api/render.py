@@ -220,7 +220,8 @@ def log_text(page: LogPage) -> str:
     """One page of a log as plain text."""
     return "".join(
         f"{said.line.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
-        f".{said.line.at.microsecond // 1000:03d}Z {said.line.level:8} {said.line.text}\n"
+        f".{said.line.at.microsecond // 1000:03d}Z {said.line.level:8} "
+        f"{bodies.spoken_by(said.rank)}{said.line.text}\n"
         for said in page.lines
     )
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from api.bodies import LogLineBody
+from api.bodies import LogLineBody, spoken_by
 
 PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
@@ -25,7 +25,8 @@ def terminal() -> Console:
 def print_log_line(line: LogLineBody) -> None:
     """A line of a log on standard output, at once and as it is."""
     at = line.at.astimezone()
-    typer.echo(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} {line.level:8} {line.text}")
+    when = f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}"
+    typer.echo(f"{when} {line.level:8} {spoken_by(line.rank)}{line.text}")
 
 
 def failure(message: str) -> typer.Exit:

@@ -315,7 +315,9 @@ class Attempts:
             log.error("%s attempt %d:\n%s", job.id, attempt.number, outcome.detail)
         same_session = attempt.session == self._cluster.session
         clean = ENDS[outcome.reason] is JobState.SUCCEEDED
-        if same_session and not clean:
+        # No gang is used again, and each of its workers may still be at work on its log.
+        is_gang = job.spec.resources.workers > 1
+        if same_session and (is_gang or not clean):
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return

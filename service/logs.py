@@ -1,18 +1,20 @@
 """What the attempts of a job said, read from the chunks that its ``log`` events name."""
 
+import contextlib
 import logging
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from service.errors import FieldError, InvalidQuery, NotReady
 from service.jobs import FINAL_STATES, Attempt, JobEvent
 from service.jobstore import JobStore
-from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, log_key
+from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, log_end_key, log_key
 from workers.errors import ArtifactExists, ArtifactNotFound, ClaimLost, StoreError
-from workers.events import Outcome
+from workers.events import LogRecord, Outcome
 from workers.logs import LogLine, decode_chunk, gap, local_log_path, salvage
 
 __all__ = ["Cursor", "LogLine", "LogPage", "Logs", "SaidLine", "rescue_log"]
@@ -79,8 +81,15 @@ class Logs:
         """Rises with everything that can change an answer."""
         return self._jobs.last_seq(job_id)
 
-    def read(self, job_id: str, attempt: int | None, after: Cursor, limit: int) -> LogPage:
-        """At most ``limit`` lines behind the cursor, of one attempt or of all."""
+    def read(
+        self,
+        job_id: str,
+        attempt: int | None,
+        after: Cursor,
+        limit: int,
+        rank: int | None = None,
+    ) -> LogPage:
+        """At most ``limit`` lines behind the cursor, of one attempt and one worker or of all."""
         # The state is read first: what a final job has said, is all that it has.
         is_final = self._jobs.get(job_id).state in FINAL_STATES
         page = _Page(limit)
@@ -90,6 +99,9 @@ class Logs:
             for event in rows:
                 if page.is_full or rows_read == ROWS_OF_A_PAGE:
                     return LogPage(page.lines(), cursor, has_more=True, is_ended=False)
+                if rank not in (None, event.data["rank"]):
+                    rows_read, cursor = rows_read + 1, Cursor(event.seq)
+                    continue
                 if event.attempt not in removed:
                     removed[event.attempt] = self._newest(job_id, event.attempt)
                 said = self._said(job_id, event, removed[event.attempt])
@@ -101,28 +113,35 @@ class Logs:
                 cursor = Cursor(event.seq)
         return LogPage(page.lines(), cursor, has_more=False, is_ended=is_final)
 
-    def tail(self, job_id: str, attempt: int | None, lines: int) -> LogPage:
-        """The last lines, of one attempt or of all; fewer where that is more than a page."""
+    def tail(
+        self, job_id: str, attempt: int | None, lines: int, rank: int | None = None
+    ) -> LogPage:
+        """The last lines, of one attempt and one worker or of all; fewer where that is more than a
+        page."""
         found, size, first = 0, 0, None
         while rows := self._jobs.last_events(job_id, KINDS, ROWS_AT_ONCE, first, attempt):
             for event in rows:
+                first = event.seq
+                if rank not in (None, event.data["rank"]):
+                    continue
                 size += int(event.data["size_bytes"])
                 if found >= lines or (size > PAGE_BYTES and found):
-                    return self._from(job_id, attempt, Cursor(event.seq), lines)
+                    return self._from(job_id, attempt, Cursor(event.seq), lines, rank)
                 # A gap is a line too, which the row does not count.
                 found += int(event.data["lines"])
-                first = event.seq
-        return self._from(job_id, attempt, Cursor(), lines)
+        return self._from(job_id, attempt, Cursor(), lines, rank)
 
-    def _from(self, job_id: str, attempt: int | None, start: Cursor, lines: int) -> LogPage:
+    def _from(
+        self, job_id: str, attempt: int | None, start: Cursor, lines: int, rank: int | None
+    ) -> LogPage:
         """The last lines of everything behind the cursor."""
         last: tuple[SaidLine, ...] = ()
-        page = self.read(job_id, attempt, start, LINES_OF_A_PAGE)
+        page = self.read(job_id, attempt, start, LINES_OF_A_PAGE, rank)
         while True:
             last = (last + page.lines)[-lines:] if lines else ()
             if not page.has_more:
                 return replace(page, lines=last)
-            page = self.read(job_id, attempt, page.cursor, LINES_OF_A_PAGE)
+            page = self.read(job_id, attempt, page.cursor, LINES_OF_A_PAGE, rank)
 
     def lines_of(self, job_id: str, event: JobEvent) -> list[LogLine]:
         """The lines of one ``log`` event; a chunk that is gone is a gap."""
@@ -136,7 +155,7 @@ class Logs:
     def _said(self, job_id: str, event: JobEvent, newest: dict[str, object]) -> list[LogLine]:
         rank, chunk = int(event.data["rank"]), int(event.data["chunk"])
         lines, size_bytes = int(event.data["lines"]), int(event.data["size_bytes"])
-        absent = [gap(event.at, lines, size_bytes, REMOVED)]
+        absent = [gap(event.at, lines or None, size_bytes or None, REMOVED)]
         removed = newest.get("removed")
         if isinstance(removed, list) and newest.get("rank") == rank:
             first, stop = removed
@@ -206,31 +225,73 @@ def _is_same_gap(a: SaidLine, b: SaidLine) -> bool:
 def rescue_log(
     jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, attempt: Attempt, outcome: Outcome
 ) -> None:
-    """Ship what an attempt's process has left unshipped on this machine, now that it is gone.
+    """Ship what an attempt's processes have left unshipped on this machine, now that they are gone.
 
-    Its chunks are announced in the attempt's own event log, in its place, and taken in from there.
-    Raises StoreError.
+    Their chunks are announced in the attempt's own event log, in its place, and taken in from
+    there. Raises StoreError.
     """
-    path = local_log_path(cache_dir, attempt.job_id, attempt.number)
-    is_elsewhere = attempt.host not in (None, socket.gethostname())
-    is_lost = outcome.chunks is None and is_elsewhere
-    if not is_lost and not path.exists():
-        return
     prefix = attempt_prefix(attempt.job_id, attempt.number)
-    newest = jobs.last_events(attempt.job_id, KINDS, 1, attempt=attempt.number)
-    announced = int(newest[0].data["chunk"]) + 1 if newest else 0
-    try:
-        records = salvage(artifacts, prefix, path, announced=announced, is_lost=is_lost)
-    except (OSError, ClaimLost) as error:
-        log.warning("%s: the rest of its log cannot be kept: %s", prefix, error)
-        return
+    workers = jobs.get(attempt.job_id).spec.resources.workers
+    lost = {rank: _is_lost(artifacts, prefix, attempt, outcome, rank) for rank in range(workers)}
+    paths = {rank: local_log_path(cache_dir, attempt.job_id, attempt.number, rank) for rank in lost}
+    # Of the others worker 0 may have left chunks without an event.
+    ranks = [rank for rank in lost if rank > 0 or lost[rank] or paths[rank].exists()]
+    announced = _announced(jobs, attempt, frozenset(ranks))
+    records: list[LogRecord] = []
+    rescued: list[int] = []
+    for rank in ranks:
+        try:
+            records += salvage(
+                artifacts,
+                prefix,
+                paths[rank],
+                announced=announced.get(rank, 0),
+                is_lost=lost[rank],
+                rank=rank,
+            )
+            rescued.append(rank)
+        except (OSError, ClaimLost) as error:
+            log.warning("%s: the rest of the log of worker %d: %s", prefix, rank, error)
     if records:
         content = "".join(record.model_dump_json() + "\n" for record in records).encode()
         _append_chunk(artifacts, prefix, attempt.next_chunk, content)
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s stays: %s", path, error.strerror)
+    for rank in rescued:
+        if rank > 0 and lost[rank]:  # or the next look would miss the file that is gone
+            with contextlib.suppress(ArtifactExists):
+                artifacts.put(log_end_key(prefix, rank), b"{}")
+        try:
+            paths[rank].unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s stays: %s", paths[rank], error.strerror)
+
+
+def _is_lost(
+    artifacts: ArtifactStore, prefix: str, attempt: Attempt, outcome: Outcome, rank: int
+) -> bool:
+    """Whether a worker has ended without saying that all of its log is shipped."""
+    if rank > 0:
+        return not artifacts.exists(log_end_key(prefix, rank))
+    return outcome.chunks is None and attempt.host not in (None, socket.gethostname())
+
+
+def _announced(jobs: JobStore, attempt: Attempt, ranks: frozenset[int]) -> Mapping[int, int]:
+    """How many chunks of each worker are announced, where there are any."""
+    found: dict[int, int] = {}
+    before = None
+    while not ranks <= found.keys():
+        rows = jobs.last_events(attempt.job_id, KINDS, ROWS_AT_ONCE, before, attempt.number)
+        if not rows:
+            break
+        for event in rows:
+            found.setdefault(int(event.data["rank"]), _behind(event.data))
+        before = rows[-1].seq
+    return found
+
+
+def _behind(data: Mapping[str, Any]) -> int:
+    """The number of the chunk after that of an event, or after the hole that it stands for."""
+    is_hole = not data["size_bytes"]
+    return int(data["removed"][1]) if is_hole else int(data["chunk"]) + 1
 
 
 def _append_chunk(artifacts: ArtifactStore, prefix: str, chunk: int, content: bytes) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ from workers.events import (
     Finished,
     FirstStepRecord,
     Grid,
+    LogRecord,
     Metrics,
     MetricsRecord,
     Notice,
@@ -49,7 +51,7 @@ from workers.events import (
 from workers.failures import STOPPED, Ending, failed, finished
 from workers.kinds import plan, train
 from workers.ledger import Ledger, patiently
-from workers.logs import AttemptLog, farewell, greeting, loaded, local_log_path
+from workers.logs import AttemptLog, PeerLogs, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
@@ -107,6 +109,7 @@ class StopFlag:
 
 
 ALONE = Seat()
+Meet = Callable[[Callable[[], None]], Peers]  # waits for the others, and looks meanwhile
 
 
 class _StoppedWaiting(Exception):
@@ -129,10 +132,12 @@ def execute(
     path = local_log_path(run.cache_dir, run.job_id, run.attempt)
     said = AttemptLog(store, run.prefix, path, ledger.append, whole_process=whole_process)
     ledger.on_record = said.record
-    with closing(said), ExitStack() as connections:  # to the other workers, which end with these
+    others = PeerLogs(store, run.prefix, seat.size, ledger.append)
+    with closing(said), closing(others), ExitStack() as connections:  # others end with these
+        meet = partial(_meet, seat, stop, connections)
         try:
             said.say("info", greeting(run.job_id, run.attempt, run.spec.resources))
-            lead = _lead(run, stop, store, ledger, said, seat, connections)
+            lead = _lead(run, stop, store, ledger, said, others, meet)
             ending = finished(lead, stop.reason)
         except ClaimLost:
             ledger.abandon()
@@ -144,23 +149,38 @@ def execute(
         said.say(*farewell(ending))
         if ending.detail is not None:
             said.say("error", ending.detail)
+        others.close()
         said.close()  # before the outcome, behind which an attempt publishes nothing
         return _conclude(run, store, ledger, ending)
 
 
-def follow(run: Run, stop: StopFlag, seat: Seat) -> None:
+def follow(run: Run, stop: StopFlag, seat: Seat, *, whole_process: bool = False) -> None:
     """Train as a worker other than 0, until all do or an error, which is told to worker 0.
 
-    Raises StoreError if it could not be told.
+    It has a log of its own, which worker 0 announces; ``whole_process`` as for ``execute``.
+    Raises StoreError if the error could not be told.
     """
     store = open_store(run.artifacts_uri)
-    with ExitStack() as connections:  # worker 0 looks for the reason when these are closed
+    path = local_log_path(run.cache_dir, run.job_id, run.attempt, seat.rank)
+    said = AttemptLog(store, run.prefix, path, _unsaid, rank=seat.rank, whole_process=whole_process)
+    # Worker 0 looks for the reason when the connections are closed.
+    with closing(said), ExitStack() as connections:
         try:
-            _assist(run, stop, store, seat, connections)
+            said.say("info", greeting(run.job_id, run.attempt, run.spec.resources))
+            _assist(run, stop, store, said, partial(_meet, seat, stop, connections))
         except (ClaimLost, _StoppedWaiting):
             return
         except Exception as error:  # noqa: BLE001 - recorded, and worker 0 makes it the outcome
-            leave_failure(store, run.prefix, seat.rank, failed(error))
+            ending = failed(error)
+            said.say(*farewell(ending))
+            if ending.detail is not None:
+                said.say("error", ending.detail)
+            said.close()  # before worker 0 writes the outcome
+            leave_failure(store, run.prefix, seat.rank, ending)
+
+
+def _unsaid(record: LogRecord) -> None:
+    """A worker other than 0 writes no events: worker 0 finds what it has shipped."""
 
 
 def _lead(
@@ -169,8 +189,8 @@ def _lead(
     store: ArtifactStore,
     ledger: Ledger,
     said: AttemptLog,
-    seat: Seat,
-    connections: ExitStack,
+    others: PeerLogs,
+    meet: Meet,
 ) -> Finished:
     """Consume train() to its end; everything that it yields is published when this returns."""
     data, begun_at = _prepare(run, store)
@@ -187,7 +207,7 @@ def _lead(
 
     look = at_most_every(MISSED_INTERVAL_S, look_for_failures)
     try:
-        peers = _meet(seat, stop, look, connections)
+        peers = meet(look)
     except _StoppedWaiting:
         return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
     ledger.append(_started(run, data, resume))
@@ -207,6 +227,7 @@ def _lead(
         for event in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
             ledger.check()
             if isinstance(event, Finished):
+                others.finish()
                 return event
             _publish(event, ledger, publisher)
             if first and not isinstance(event, Notice) and event.step > (step or 0):
@@ -215,18 +236,17 @@ def _lead(
     raise AssertionError("train() ended without Finished")
 
 
-def _assist(
-    run: Run, stop: StopFlag, store: ArtifactStore, seat: Seat, connections: ExitStack
-) -> None:
+def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, meet: Meet) -> None:
     """Compute this worker's shares to the end."""
     data, begun_at = _prepare(run, store)
+    said.say("info", loaded(data))
 
     def look_for_the_end() -> None:
         if store.exists(outcome_key(run.prefix)):
             raise ClaimLost
 
     look = at_most_every(MISSED_INTERVAL_S, look_for_the_end)
-    peers = _meet(seat, stop, look, connections)
+    peers = meet(look)
 
     def should_stop() -> bool:
         return stop.reason is not None
@@ -253,7 +273,7 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:
     return data, patiently(lambda: beginning(store, resumable, run.origin))
 
 
-def _meet(seat: Seat, stop: StopFlag, look: Callable[[], None], connections: ExitStack) -> Peers:
+def _meet(seat: Seat, stop: StopFlag, connections: ExitStack, look: Callable[[], None]) -> Peers:
     """Wait for the other workers, as long as nothing speaks against it."""
 
     def attend() -> None:

@@ -69,6 +69,7 @@ from api.bodies.results import (
     MetricsBody,
     ReconstructionsBody,
     SamplesBody,
+    spoken_by,
 )
 from api.bodies.sweeps import (
     FindingBody,
@@ -135,4 +136,5 @@ __all__ = [
     "TrainerBody",
     "TrainerList",
     "UnmixingBody",
+    "spoken_by",
 ]

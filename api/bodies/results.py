@@ -64,6 +64,11 @@ class LogLineBody(LogEntryBody):
     """Worker of the attempt; 0 is the first."""
 
 
+def spoken_by(rank: int) -> str:
+    """What stands before a line's text: who said it, unless it was the first worker."""
+    return f"[worker {rank}] " if rank > 0 else ""
+
+
 class LogPageBody(Body):
     """Lines in their order."""
 

@@ -68,11 +68,18 @@ class JobHandle:
         return events_of(self._connection, self.id, patience_s=patience_s)
 
     def logs(
-        self, *, attempt: int | None = None, tail: int | None = None, follow: bool = False
+        self,
+        *,
+        attempt: int | None = None,
+        rank: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
     ) -> Iterator[bodies.LogLineBody]:
-        """What its attempts said, or one of them, or the last lines; ``follow`` goes on until the
-        job ends, over broken connections. Raises as :meth:`watch` does."""
-        params: dict[str, str | int | None] = {"attempt": attempt, "tail": tail, "format": "json"}
+        """What its attempts said, or one of them, or the worker ``rank`` of each, or the last
+        lines; ``follow`` goes on until the job ends, over broken connections. Raises as
+        :meth:`watch` does."""
+        params: dict[str, str | int | None] = {"attempt": attempt, "rank": rank}
+        params |= {"tail": tail, "format": "json"}
         while True:
             page = self._connection.get(bodies.LogPageBody, self._path("logs"), params)
             yield from page.lines
@@ -84,9 +91,11 @@ class JobHandle:
         after = int(page.next_after.partition("-")[0])
         for event in events_of(self._connection, self.id, after=after, kinds=("log",)):
             if event.kind == "log" and attempt in (None, event.attempt):
-                rank = event.data["rank"]
+                speaker = event.data["rank"]
+                if rank not in (None, speaker):
+                    continue
                 for entry in event.data["entries"]:
-                    line = {**entry, "attempt": event.attempt, "rank": rank}
+                    line = {**entry, "attempt": event.attempt, "rank": speaker}
                     yield bodies.LogLineBody.model_validate(line)
 
     def cancel(self) -> "JobHandle":

@@ -126,7 +126,7 @@ class Executor:
             if seat.rank == 0:
                 self._runs.execute(run, stop, seat, whole_process=True)
             else:
-                self._runs.follow(run, stop, seat)
+                self._runs.follow(run, stop, seat, whole_process=True)
         except StoreError as error:
             self._detail, self._cause = loss_by_store(error)
             raise

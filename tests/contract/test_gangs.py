@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,14 +13,20 @@ import pytest
 from service.cluster.base import Cluster
 from service.cluster.inline import InlineCluster
 from service.cluster.ray_cluster import RayCluster
+from service.jobs import Job, JobState
+from service.jobstore import JobStore
+from service.logs import Cursor, Logs
 from service.settings import ray_environment
 from tests import ray_census
 from tests.contract.test_cluster import look_for, outcome_of
+from tests.contract.test_logs import PUPPET, has_begun, pid_of, tell
 from tests.e2e.processes import wait_until, wait_until_gone
-from tests.factories import long_spec
+from tests.factories import long_spec, request
+from tests.harness import make_service
 from tests.ray_census import Census
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import RECORD, MetricsRecord, Outcome
+from workers.logs import local_log_path
 from workers.run import Run
 from workers.spec import Resources, TrainSpec
 
@@ -31,12 +38,21 @@ TOLERANCE = 24 * 2.0**-23
 
 
 @pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    ray_environment(joining=False)
-    made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
-    made.start()
-    yield made
-    made.close()
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("orders")
+
+
+@pytest.fixture(scope="module")
+def one_ray(tmp_path_factory: pytest.TempPathFactory, orders: Path) -> Iterator[RayCluster]:
+    code = tmp_path_factory.mktemp("code")
+    (code / "sitecustomize.py").write_text(PUPPET.format(folder=str(orders)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(code))
+        ray_environment(joining=False)
+        made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
+        made.start()
+        yield made
+        made.close()
 
 
 @pytest.fixture
@@ -209,6 +225,44 @@ def test_a_gang_that_loses_a_worker_is_ended(
     assert not worker_processes()
     ray_cluster.release(executor, reusable=False)
     assert take_census().groups == []
+
+
+LAST_WORDS = """
+import os, signal
+os.write(1, b"last words\\n")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_worker_1_said_is_in_the_log_under_its_number(
+    ray_cluster: RayCluster, jobs: JobStore, artifacts: LocalStore, tmp_path: Path, orders: Path
+) -> None:
+    service = make_service(jobs, artifacts, tmp_path, ray_cluster, start_timeout_s=120)
+    logs = Logs(jobs, artifacts)
+    spec = long_spec().model_copy(update={"resources": Resources(workers=2)})
+    job = service.submit(request(spec, limits={"max_attempts": 1}))
+    job = service.run_until(job, has_begun(service), 120)
+    victim = (worker_processes() - {pid_of(service, job)}).pop()
+
+    def texts(rank: int) -> list[str]:
+        page = logs.read(job.id, 1, Cursor(), 10_000, rank)
+        assert not page.has_more
+        return [said.line.text for said in page.lines]
+
+    def is_heard(now: Job) -> bool:
+        return "a word of worker 1" in texts(1)
+
+    tell(orders, victim, "print('a word of worker 1')")
+    service.run_until(job, is_heard, 60)  # while it lives
+    tell(orders, victim, LAST_WORDS)
+    job = service.run_until(job, lambda now: now.state is JobState.FAILED, 120)
+    assert "worker 1" in job.message
+    first, *rest = texts(1)
+    assert f"process {victim}:" in first
+    assert [text for text in rest if "word" in text] == ["a word of worker 1", "last words"]
+    assert not {"a word of worker 1", "last words"} & set(texts(0))
+    assert any("ended: worker_lost" in text for text in texts(0))
+    assert not [rank for rank in (0, 1) if local_log_path(tmp_path, job.id, 1, rank).exists()]
 
 
 def test_a_gang_that_the_service_does_not_know_is_ended(

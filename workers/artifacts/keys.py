@@ -4,6 +4,7 @@
 
     jobs/<job>/attempts/<n>/events/<chunk>.jsonl            one record a line
     jobs/<job>/attempts/<n>/logs/<rank>/<chunk>.jsonl        what its processes said
+                                       /end.json             of a worker other than 0: that was all
     jobs/<job>/attempts/<n>/checkpoints/<id>/weights.safetensors
                                             /train_state.safetensors
                                             /manifest.json   written last: the checkpoint exists
@@ -19,8 +20,8 @@
     probes/<random>/...                                      short-lived: what the store can do
 
 In S3 a key stands below the prefix of the store's URI. A run's keys have one writer, which is
-worker 0 where there are several; the others write their failures alone. Content goes first, then
-the object that names it.
+worker 0 where there are several; the others write their logs and failures alone. Content goes
+first, then the object that names it.
 """
 
 import re
@@ -63,7 +64,17 @@ def chunk_key(prefix: str, chunk: int) -> str:
 
 def log_key(prefix: str, rank: int, chunk: int) -> str:
     """Key of a chunk of what one of the attempt's processes said, numbered from 0."""
-    return f"{prefix}/logs/{rank}/{chunk:08d}.jsonl"
+    return f"{logs_prefix(prefix, rank)}/{chunk:08d}.jsonl"
+
+
+def logs_prefix(prefix: str, rank: int) -> str:
+    """Prefix of what one of the attempt's processes said."""
+    return f"{prefix}/logs/{rank}"
+
+
+def log_end_key(prefix: str, rank: int) -> str:
+    """Key that says that a worker other than 0 has shipped all of its log."""
+    return f"{logs_prefix(prefix, rank)}/end.json"
 
 
 def failures_prefix(prefix: str) -> str:

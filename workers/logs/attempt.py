@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.artifacts import ArtifactStore
-from workers.errors import ClaimLost, StoreError
+from workers.artifacts import ArtifactStore, log_end_key, outcome_key
+from workers.errors import ArtifactExists, ClaimLost, StoreError
 from workers.events import LogRecord, Record
 from workers.logs.capture import CapturedOutput, flush_python
 from workers.logs.lines import Level, marked
@@ -50,6 +50,7 @@ class AttemptLog:
         self._file: LocalLog | None = None
         self._output: CapturedOutput | None = None
         self._lost = False
+        self._store, self._prefix, self._rank = store, prefix, rank
         self._closing = threading.Event()
         try:
             self._file = LocalLog.create(path)
@@ -109,12 +110,19 @@ class AttemptLog:
         while time.monotonic() < give_up_at:
             try:
                 if not self._shipper.ship(file.written_at(), is_last=True):
+                    self._say_that_this_was_all()
                     return True
             except (StoreError, OSError):
                 time.sleep(LOOK_INTERVAL_S)
             except ClaimLost:
                 return False
         return False
+
+    def _say_that_this_was_all(self) -> None:
+        """Worker 0 has its outcome for that, and ends after the others."""
+        if self._rank > 0 and not self._store.exists(outcome_key(self._prefix)):
+            with contextlib.suppress(ArtifactExists):  # an answer that was lost
+                self._store.put(log_end_key(self._prefix, self._rank), b"{}")
 
     def _ship(self, file: LocalLog) -> None:
         """Look after the file until the end; ship at most once a second."""

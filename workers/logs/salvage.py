@@ -7,7 +7,8 @@ from pathlib import Path
 from workers.artifacts import ArtifactStore, log_key
 from workers.errors import ArtifactNotFound
 from workers.events import LogRecord
-from workers.logs.lines import LogLine, decode_chunk, end_of
+from workers.logs.gathering import unannounced
+from workers.logs.lines import decode_chunk, end_of
 from workers.logs.local import LocalLog
 from workers.logs.shipping import Place, Shipper
 
@@ -66,24 +67,12 @@ def _unannounced(
     if announced:
         with contextlib.suppress(ArtifactNotFound, ValueError):
             position = end_of(store.get(log_key(prefix, rank, announced - 1)))
-    while True:
-        try:
-            content = store.get(log_key(prefix, rank, chunk))
-        except ArtifactNotFound:
-            return records, Place(chunk, position)
-        lines: list[LogLine] = []
+    for record, content in unannounced(store, prefix, rank, announced):
+        records.append(record)
+        chunk = record.chunk + 1 if record.removed is None else record.removed[1]
         with contextlib.suppress(ValueError):
-            position, lines = end_of(content), decode_chunk(content)
-        records.append(
-            LogRecord(
-                at=lines[-1].at if lines else datetime.now(UTC),
-                rank=rank,
-                chunk=chunk,
-                lines=sum(line.level != "gap" for line in lines),
-                size_bytes=len(content),
-            )
-        )
-        chunk += 1
+            position = end_of(content)
+    return records, Place(chunk, position)
 
 
 def _ends_with_gap(store: ArtifactStore, prefix: str, rank: int, place: Place) -> bool:

@@ -3,7 +3,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from api.bodies import LogLineBody
 from api.client import Client
+from api.terminal import print_log_line
 from service.jobs import JobState, Reason
 from tests.unit.api.conftest import Quiet, Running
 from tests.unit.api.test_events import started, stream
@@ -15,11 +17,11 @@ from workers.logs.lines import encode_chunk
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 
 
-def say(quiet: Quiet, job_id: str, chunk: int, *lines: str) -> None:
+def say(quiet: Quiet, job_id: str, chunk: int, *lines: str, rank: int = 0) -> None:
     content = encode_chunk(0, [], [line.encode() for line in lines], AT)
-    quiet.artifacts.put(log_key(attempt_prefix(job_id, 1), 0, chunk), content)
-    record = LogRecord(at=AT, chunk=chunk, lines=len(lines), size_bytes=len(content))
-    quiet.jobs.ingest(job_id, 1, chunk, [record])
+    quiet.artifacts.put(log_key(attempt_prefix(job_id, 1), rank, chunk), content)
+    record = LogRecord(at=AT, rank=rank, chunk=chunk, lines=len(lines), size_bytes=len(content))
+    quiet.jobs.ingest(job_id, 1, quiet.jobs.attempts(job_id)[-1].next_chunk, [record])
     quiet.feed.notify(job_id, urgent=False)
 
 
@@ -68,6 +70,30 @@ def test_a_log_is_read_page_by_page_or_from_its_end(quiet: Quiet) -> None:
     assert quiet.http.get(path, params={"attempt": 2}).text == ""
 
 
+def test_lines_of_several_workers_say_whose_they_are(
+    quiet: Quiet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id = started(quiet)
+    say(quiet, job_id, 0, "one")
+    say(quiet, job_id, 0, "two", rank=1)
+    say(quiet, job_id, 1, "three")
+    path = f"/v1/jobs/{job_id}/logs"
+    text = quiet.http.get(path)
+    assert [line.split(None, 2)[2] for line in text.text.splitlines()] == [
+        *("one", "[worker 1] two", "three")
+    ]
+    alone = quiet.http.get(path, params={"rank": 1, "format": "json"})
+    assert [(line["rank"], line["text"]) for line in alone.json()["lines"]] == [(1, "two")]
+    assert alone.headers["etag"] != text.headers["etag"]
+    assert quiet.http.get(path, params={"rank": 1, "tail": 5}).text.endswith("] two\n")
+    assert quiet.http.get(path, params={"rank": 5}).text == ""
+    page = quiet.http.get(path, params={"format": "json"}).json()
+    for line in page["lines"]:
+        print_log_line(LogLineBody.model_validate(line))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(None, 3)[3] for line in printed] == ["one", "[worker 1] two", "three"]
+
+
 def test_an_unchanged_log_is_not_sent_again(quiet: Quiet) -> None:
     job_id = started(quiet)
     say(quiet, job_id, 0, "one")
@@ -89,6 +115,8 @@ def test_an_unchanged_log_is_not_sent_again(quiet: Quiet) -> None:
         ({"tail": 1, "after": "1"}, "/query/tail"),
         ({"limit": 10_001}, "/query/limit"),
         ({"attempt": 0}, "/query/attempt"),
+        ({"rank": -1}, "/query/rank"),
+        ({"rank": 64}, "/query/rank"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused(
@@ -158,6 +186,8 @@ def test_the_client_reads_a_log_whole_its_end_and_as_it_grows(running: Running, 
         assert list(job.logs(follow=True)) == whole
         assert list(job.logs(tail=2)) == whole[-2:]
         assert list(job.logs(attempt=2)) == []
+        assert list(job.logs(rank=0, follow=True)) == whole
+        assert list(job.logs(rank=1)) == []
         spec = job.body.spec
         again = client.submit(spec, name="followed")
         followed = [line.text for line in again.logs(follow=True)]

@@ -4,16 +4,25 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.inline import InlineCluster
 from service.errors import InvalidQuery, JobNotFound, NotReady
 from service.jobs import Attempt, JobState, Reason
+from service.jobstore import JobStore
 from service.logs import Cursor, Logs, SaidLine, rescue_log
-from tests.factories import request
-from tests.harness import Service
-from workers.artifacts import attempt_prefix, chunk_key, log_key
+from tests.factories import request, tiny_spec
+from tests.harness import Service, make_service
+from workers.artifacts import (
+    LocalStore,
+    attempt_prefix,
+    chunk_key,
+    log_end_key,
+    log_key,
+)
 from workers.errors import StoreError
 from workers.events import RECORD, LogRecord, Outcome
 from workers.logs.lines import encode_chunk
 from workers.logs.local import LocalLog, local_log_path
+from workers.spec import Resources
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 Say = Callable[..., str]
@@ -24,9 +33,10 @@ def logs(service: Service) -> Logs:
     return Logs(service.jobs, service.artifacts)
 
 
-def start(service: Service) -> str:
+def start(service: Service, workers: int = 1) -> str:
     """A job with an attempt that runs, as far as the store knows."""
-    job = service.submit(request())
+    spec = tiny_spec().model_copy(update={"resources": Resources(workers=workers)})
+    job = service.submit(request(spec))
     attempt = Attempt(job.id, job.attempt + 1, "executor", "session", AT)
     service.jobs.start_attempt(job, attempt, Reason.TRAINING, "Training.")
     return job.id
@@ -38,14 +48,16 @@ def say(
     chunk: int,
     *lines: str,
     removed: tuple[int, int] | None = None,
+    rank: int = 0,
 ) -> None:
     """One chunk of a log, and its event."""
     content = encode_chunk(0, [], [line.encode() for line in lines], AT)
-    service.artifacts.put(log_key(attempt_prefix(job_id, 1), 0, chunk), content)
+    service.artifacts.put(log_key(attempt_prefix(job_id, 1), rank, chunk), content)
     record = LogRecord(
-        at=AT, chunk=chunk, lines=len(lines), size_bytes=len(content), removed=removed
+        at=AT, rank=rank, chunk=chunk, lines=len(lines), size_bytes=len(content), removed=removed
     )
-    service.jobs.ingest(job_id, 1, chunk, [record])
+    next_chunk = service.jobs.attempts(job_id)[-1].next_chunk
+    service.jobs.ingest(job_id, 1, next_chunk, [record])
 
 
 def texts(lines: tuple[SaidLine, ...]) -> list[str]:
@@ -177,3 +189,71 @@ def test_what_a_lost_attempt_left_is_announced_once_in_its_own_event_log(
     assert isinstance(record, LogRecord)
     assert (record.chunk, record.lines) == (1, 1)
     assert not service.artifacts.exists(chunk_key(prefix, 3))
+
+
+@pytest.fixture
+def gangs(jobs: JobStore, artifacts: LocalStore, tmp_path: Path) -> Service:
+    """A service with room for two workers."""
+    return make_service(jobs, artifacts, tmp_path, InlineCluster(cpus=2))
+
+
+def test_the_log_of_one_worker_is_read_alone_and_in_pages(gangs: Service) -> None:
+    logs = Logs(gangs.jobs, gangs.artifacts)
+    job_id = start(gangs, workers=2)
+    for chunk in range(3):
+        for rank in (0, 1):
+            say(gangs, job_id, chunk, *(f"{rank}.{chunk}.{n}" for n in range(2)), rank=rank)
+    both = logs.read(job_id, None, Cursor(), 100)
+    assert [(said.rank, said.line.text) for said in both.lines[:4]] == [
+        *((0, "0.0.0"), (0, "0.0.1"), (1, "1.0.0"), (1, "1.0.1"))
+    ]
+    whole = [f"1.{chunk}.{n}" for chunk in range(3) for n in range(2)]
+    found: list[str] = []
+    cursor, has_more = Cursor(), True
+    while has_more:
+        page = logs.read(job_id, None, cursor, 1, rank=1)
+        assert {said.rank for said in page.lines} <= {1}
+        found += texts(page.lines)
+        cursor, has_more = page.cursor, page.has_more
+    assert found == whole
+    for count in (1, 3, 10):
+        assert texts(logs.tail(job_id, None, count, rank=1).lines) == whole[-count:]
+    assert logs.read(job_id, None, Cursor(), 100, rank=2).lines == ()
+
+
+def test_what_each_worker_of_a_lost_gang_left_is_announced_once(
+    gangs: Service, tmp_path: Path
+) -> None:
+    job_id = start(gangs, workers=2)
+    prefix = attempt_prefix(job_id, 1)
+    say(gangs, job_id, 0, "first", rank=1)
+    for chunk in range(3):
+        say(gangs, job_id, chunk, f"of worker 0, {chunk}")
+    shipped = encode_chunk(7, [], [b"second"], AT)  # which worker 0 had not found yet
+    gangs.artifacts.put(log_key(prefix, 1, 1), shipped)
+    file = LocalLog.create(local_log_path(tmp_path, job_id, 1, 1))
+    file.append(b"second\nlast words\n")
+    file.close()
+    lost = Outcome(reason="worker_lost", message="gone", at=AT)
+    for _ in range(2):
+        gangs.attempts._reports.rescue_log(gangs.jobs.attempts(job_id)[-1], lost)
+    page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100, rank=1)
+    assert texts(page.lines) == ["first", "second", "last words"]
+    assert not local_log_path(tmp_path, job_id, 1, 1).exists()
+
+
+def test_a_worker_that_was_lost_on_another_machine_leaves_a_gap_and_one_that_ended_none(
+    gangs: Service,
+) -> None:
+    lost = Outcome(reason="completed", message="done", at=AT, chunks=1)
+    levels = []
+    for has_ended in (False, True):
+        job_id = start(gangs, workers=2)
+        say(gangs, job_id, 0, "first", rank=1)
+        if has_ended:
+            gangs.artifacts.put(log_end_key(attempt_prefix(job_id, 1), 1), b"{}")
+        for _ in range(2):
+            gangs.attempts._reports.rescue_log(gangs.jobs.attempts(job_id)[-1], lost)
+        page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100)
+        levels.append([said.line.level for said in page.lines])
+    assert levels == [["output", "gap"], ["output"]]

@@ -12,11 +12,19 @@ import pytest
 from tests.factories import long_spec, tiny_spec
 from tests.unit.workers.test_celeba import draw
 from tests.unit.workers.test_run import records_of, run_of, weights_of
-from workers.artifacts import LocalStore, chunk_key, failure_key, outcome_key
+from workers.artifacts import (
+    LocalStore,
+    chunk_key,
+    failure_key,
+    log_end_key,
+    log_key,
+    outcome_key,
+)
 from workers.checkpoint import Versions
 from workers.errors import PeerLost
-from workers.events import MetricsRecord, Outcome, OutcomeReason, StartedRecord
+from workers.events import LogRecord, MetricsRecord, Outcome, OutcomeReason, StartedRecord
 from workers.failures import Ending
+from workers.logs import decode_chunk, local_log_path
 from workers.parallel import LOOPBACK, Seat
 from workers.ranks import cause_of_loss, failures, leave_failure
 from workers.run import Run, StopFlag, execute, follow
@@ -69,7 +77,9 @@ def wait_for(store: LocalStore, key: str) -> None:
         time.sleep(0.01)
 
 
-def test_worker_0_publishes_and_the_others_nothing(artifacts: LocalStore, tmp_path: Path) -> None:
+def test_worker_0_publishes_and_the_others_only_their_logs(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
     run = run_of(artifacts, tmp_path, of(3, tiny_spec()))
     outcome = outcome_of(tmp_path, run, run, run)
     assert (outcome.reason, outcome.step) == ("completed", 12)
@@ -79,6 +89,26 @@ def test_worker_0_publishes_and_the_others_nothing(artifacts: LocalStore, tmp_pa
     assert len(steps) == len(set(steps))
     keys = [stored.key for stored in artifacts.list(run.prefix)]
     assert not [key for key in keys if "failures" in key]
+    assert {key.split("/")[5] for key in keys if "/logs/" in key} == {"0", "1", "2"}
+
+
+def test_each_worker_has_a_log_of_its_own_and_worker_0_announces_it(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    run = run_of(artifacts, tmp_path, of(3, tiny_spec()))
+    outcome = outcome_of(tmp_path, run, run, run)
+    records = records_of(artifacts, run, outcome)
+    for rank in range(3):
+        told = [each for each in records if isinstance(each, LogRecord) and each.rank == rank]
+        assert [record.chunk for record in told] == list(range(len(told)))
+        chunks = [artifacts.get(log_key(run.prefix, rank, each.chunk)) for each in told]
+        lines = [line.text for chunk in chunks for line in decode_chunk(chunk)]
+        assert sum(record.lines for record in told) == len(lines)
+        assert lines[0].startswith("job-1 attempt 1 on ")
+        assert lines[1].startswith("data loaded: ")
+        assert any("epoch 3" in line for line in lines) == (rank == 0)
+        assert artifacts.exists(log_end_key(run.prefix, rank)) == (rank > 0)
+        assert not local_log_path(tmp_path, "job-1", 1, rank).exists()
 
 
 def test_a_resumed_crew_ends_with_the_same_bits_as_an_undisturbed_one(
