@@ -63,6 +63,7 @@ def make_service(
     cluster: Cluster,
     start_timeout_s: float = 5,
     store_interval_s: float = 0,
+    cancel_grace_s: float = 5,
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
@@ -71,7 +72,7 @@ def make_service(
         cluster,
         feed,
         cache_dir,
-        cancel_grace_s=5,
+        cancel_grace_s=cancel_grace_s,
         start_timeout_s=start_timeout_s,
         store_interval_s=store_interval_s,
     )

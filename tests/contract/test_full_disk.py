@@ -114,6 +114,7 @@ def test_a_disk_that_stays_full_ends_the_attempt_with_that_reason_and_room_lets_
     jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.2)
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
 
     def story() -> None:
         disk = tmp_path / "disk"

@@ -115,7 +115,7 @@ def test_output_of_every_kind_is_its_own_attempts_also_on_a_reused_executor(
 ) -> None:
     found = {}
     pids = set()
-    spec = long_spec(epochs=3_000).model_copy(update={"checkpoint_every_epochs": 1000})
+    spec = long_spec(epochs=1_500).model_copy(update={"checkpoint_every_epochs": 500})
     for word in ("first", "second"):
         job = service.run_until(service.submit(request(spec)), has_begun(service), 60)
         pids.add(pid_of(service, job))

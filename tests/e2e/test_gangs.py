@@ -78,20 +78,21 @@ def has_more_attempts(job: JobHandle, known: int) -> bool:
     return len(job.refresh().body.attempts) > known
 
 
+@pytest.mark.timeout(900)  # four gangs, one after another
 def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbed(
     start: Start,
 ) -> None:
     service = start(SPREADTRAIN_CPUS="2")
-    alone = service.client.submit(gang_spec(150, workers=1)).wait(120)
-    whole = service.client.submit(gang_spec(150)).wait(120)
-    job = service.client.submit(gang_spec(150))
+    alone = service.client.submit(gang_spec(80, workers=1)).wait(240)
+    whole = service.client.submit(gang_spec(80)).wait(240)
+    job = service.client.submit(gang_spec(80))
     workers: set[int] = set()
     for rank in (1, 0):
         wait_for(job, is_at_work, "a step of the latest attempt, and two checkpoints")
         known = len(job.refresh().body.attempts)
         workers |= kill_worker(service, job, rank)
         wait_until(partial(has_more_attempts, job, known), 60, "another attempt")
-    assert job.wait(120).state == "succeeded"
+    assert job.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == [
         "worker_lost",
         "worker_lost",
@@ -110,7 +111,7 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     wait_until_gone(frozenset(workers))
     wait_until(lambda: len(workers_of(service)) <= 1, 60, "only the warm spare to be left")
     last = wait_until(lambda: workers_of(service), 60, "the warm spare")
-    one_core = service.client.submit(gang_spec(1, workers=1)).wait(120)
+    one_core = service.client.submit(gang_spec(1, workers=1)).wait(240)
     assert last == {pid_of_attempt(one_core)}  # it was the spare, and no leftover of the gang
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +9,6 @@ from api.client import JobHandle
 from service.cluster.processes import is_running
 from tests.e2e.conftest import Start
 from tests.e2e.processes import (
-    ROOT,
     pid_of_attempt,
     spec,
     wait_for,
@@ -139,57 +136,6 @@ def test_an_attempt_that_does_not_listen_is_cancelled_the_hard_way(start: Start)
     job.cancel()
     wait_until(lambda: job.refresh().state == "cancelled", 90, "the job to be cancelled")
     assert not is_running(pid)
-
-
-def test_a_second_service_on_the_same_data_is_refused(start: Start) -> None:
-    service = start()
-    second = subprocess.run(
-        [sys.executable, "-m", "api.cli", "serve", "--port", "0"],
-        cwd=ROOT,
-        env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode != 0
-    assert "another service is running" in second.stderr + second.stdout
-    assert "Traceback" not in second.stderr
-    assert service.is_ready()
-
-
-def test_a_second_service_on_the_same_database_is_refused(start: Start) -> None:
-    service = start()
-    second = subprocess.run(
-        [sys.executable, "-m", "api.cli", "serve", "--port", "0"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "SPREADTRAIN_DATA_DIR": str(service.data_dir.parent / "other"),
-            "SPREADTRAIN_DATABASE_URL": f"sqlite:///{service.data_dir / 'spreadtrain.db'}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode != 0
-    assert "another service is running" in (second.stderr + second.stdout).replace("\n", " ")
-
-
-def test_a_taken_port_is_said_at_once(start: Start) -> None:
-    service = start()
-    second = subprocess.run(
-        [sys.executable, "-m", "api.cli", "serve", "--port", str(service.port)],
-        cwd=ROOT,
-        env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir.parent / "other")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode != 0
-    assert "choose another port" in (second.stderr + second.stdout).replace("\n", " ")
 
 
 def test_ten_jobs_at_once_all_run_and_share_what_there_is(start: Start) -> None:

@@ -80,6 +80,7 @@ def test_a_job_that_is_paused_and_resumed_cancelled_and_retried_ends_with_the_sa
     service.training.cancel(job.id)
     cancelled = service.run_until(job, lambda now: now.state is JobState.CANCELLED)
     assert cancelled.progress is not None
+    monkeypatch.setattr(Unhurried, "step_s", 0)
     service.training.retry(job.id)
     ended = service.run_until(job, lambda now: now.state is JobState.SUCCEEDED)
     assert reasons(service, job) == [Reason.PAUSED, Reason.CANCELLED, Reason.COMPLETED]
@@ -88,11 +89,14 @@ def test_a_job_that_is_paused_and_resumed_cancelled_and_retried_ends_with_the_sa
     assert latest_digest(service, ended) == latest_digest(service, undisturbed)
 
 
-def test_a_resume_while_it_pauses_loses_nothing(service: Service) -> None:
+def test_a_resume_while_it_pauses_loses_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = training(service, EPOCHS)
     service.training.pause(job.id)
     service.watcher.round()  # the attempt is asked to stop
     service.training.resume(job.id)
+    monkeypatch.setattr(Unhurried, "step_s", 0)
     ended = service.run_to_end(job)
     assert ended.state is JobState.SUCCEEDED
     told = [event.data["state"] for event in service.jobs.events(job.id) if event.kind == "state"]
@@ -100,10 +104,13 @@ def test_a_resume_while_it_pauses_loses_nothing(service: Service) -> None:
     assert reasons(service, job) == [Reason.PAUSED, Reason.COMPLETED]
 
 
-def test_a_pause_that_is_taken_back_before_it_is_heard_does_nothing(service: Service) -> None:
+def test_a_pause_that_is_taken_back_before_it_is_heard_does_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = training(service, EPOCHS)
     service.training.pause(job.id)
     service.training.resume(job.id)
+    monkeypatch.setattr(Unhurried, "step_s", 0)
     assert service.run_to_end(job).state is JobState.SUCCEEDED
     assert reasons(service, job) == [Reason.COMPLETED]
 
@@ -119,7 +126,7 @@ def test_a_cancel_of_a_job_that_pauses_cancels_it(service: Service) -> None:
 def test_a_pause_that_nobody_hears_is_carried_out_the_hard_way(
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:
-    service = make_service(jobs, artifacts, tmp_path, Deaf())
+    service = make_service(jobs, artifacts, tmp_path, Deaf(), cancel_grace_s=0.2)
     job = training(service)
     service.training.pause(job.id)
     paused = service.run_until(job, lambda now: now.state is JobState.PAUSED)
@@ -224,6 +231,7 @@ def test_a_job_whose_store_went_away_is_tried_again(
     service: Service, artifacts: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.2)
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
     job = training(service, 30_000)
     executor = service.jobs.attempts(job.id)[-1].executor_id
     away = artifacts.root.rename(artifacts.root.with_name("away"))

@@ -92,6 +92,7 @@ def test_a_store_that_a_node_may_not_use_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(ledger, "FLUSH_INTERVAL_S", 0.01)
     monkeypatch.setattr(ledger, "STORE_PATIENCE_S", 0.5)
+    monkeypatch.setattr("workers.logs.attempt.CLOSE_PATIENCE_S", 0.2)
     store = Denying(artifacts.root)
     monkeypatch.setattr(run, "open_store", lambda uri: store)
     asked = Run(
