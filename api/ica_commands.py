@@ -1,14 +1,14 @@
 """The commands about ``ica`` jobs: mixing matrices, and the sources behind data."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from api.client import DEFAULT_URL
 from api.client.ica import ArrayForm, MatrixForm, data_in
 from api.connecting import Checkpoint, JobArgument, Url, connected
-from api.terminal import failure, terminal
+from api.terminal import failure, form_of, write
 
 app = typer.Typer()
 _MATRIX_FORMS: dict[str, MatrixForm] = {".json": "json", ".npz": "npz", ".csv": "csv"}
@@ -17,20 +17,6 @@ _ARRAY_FORMS: dict[str, ArrayForm] = {".json": "json", ".npz": "npz"}
 MatrixOutput = Annotated[
     Path, typer.Option("--output", "-o", help="File ending in .json, .npz or .csv.")
 ]
-_F = TypeVar("_F")
-
-
-def _form(output: Path, forms: dict[str, _F]) -> _F:
-    form = forms.get(output.suffix)
-    if form is None:
-        *others, last = forms
-        raise failure(f"{output} must end in {', '.join(others)} or {last}")
-    return form
-
-
-def _write(output: Path, content: bytes) -> None:
-    output.write_bytes(content)
-    terminal().print(str(output), markup=False)
 
 
 @app.command()
@@ -41,9 +27,9 @@ def mixing(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write an ica job's mixing matrix, with FastICA's beside it, into a file."""
-    form = _form(output, _MATRIX_FORMS)
+    form = form_of(output, _MATRIX_FORMS)
     with connected(url) as client:
-        _write(output, client.job(job).ica.mixing_bytes(form, checkpoint))
+        write(output, client.job(job).ica.mixing_bytes(form, checkpoint))
 
 
 @app.command()
@@ -54,9 +40,9 @@ def unmixing(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write the pseudo-inverse of an ica job's mixing matrix into a file."""
-    form = _form(output, _MATRIX_FORMS)
+    form = form_of(output, _MATRIX_FORMS)
     with connected(url) as client:
-        _write(output, client.job(job).ica.unmixing_bytes(form, checkpoint))
+        write(output, client.job(job).ica.unmixing_bytes(form, checkpoint))
 
 
 @app.command()
@@ -70,10 +56,10 @@ def sources(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Find the sources behind data, their means and variances, into a file."""
-    form = _form(output, _ARRAY_FORMS)
+    form = form_of(output, _ARRAY_FORMS)
     try:
         content, media_type = data_in(data)
     except (OSError, ValueError) as error:
         raise failure(f"{data}: {error}") from None
     with connected(url) as client:
-        _write(output, client.job(job).ica.sources_bytes(form, content, media_type, checkpoint))
+        write(output, client.job(job).ica.sources_bytes(form, content, media_type, checkpoint))

@@ -8,24 +8,12 @@ import typer
 from api.client import DEFAULT_URL
 from api.client.job import Between, Form, PathKind
 from api.connecting import Checkpoint, JobArgument, Url, connected
-from api.terminal import failure, integers, terminal
+from api.terminal import form_of, integers, terminal, write
 
 app = typer.Typer()
 _FORMS: dict[str, Form] = {".png": "png", ".npz": "npz", ".json": "json"}
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File ending in .png, .npz or .json.")]
-
-
-def _form(output: Path) -> Form:
-    form = _FORMS.get(output.suffix)
-    if form is None:
-        raise failure(f"{output} must end in .png, .npz or .json")
-    return form
-
-
-def _write(output: Path, content: bytes) -> None:
-    output.write_bytes(content)
-    terminal().print(str(output), markup=False)
 
 
 @app.command()
@@ -39,10 +27,10 @@ def samples(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Draw samples into a file."""
-    form = _form(output)
+    form = form_of(output, _FORMS)
     with connected(url) as client:
         content = client.job(job).samples_bytes(form, n, seed, checkpoint, spread=spread)
-        _write(output, content)
+        write(output, content)
 
 
 @app.command()
@@ -55,9 +43,9 @@ def reconstructions(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Encode held-out data and decode them again, into a file."""
-    form = _form(output)
+    form = form_of(output, _FORMS)
     with connected(url) as client:
-        _write(output, client.job(job).reconstructions_bytes(form, n, seed, checkpoint))
+        write(output, client.job(job).reconstructions_bytes(form, n, seed, checkpoint))
 
 
 @app.command()
@@ -73,12 +61,12 @@ def interpolations(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Draw paths from one latent to another into a file."""
-    form = _form(output)
+    form = form_of(output, _FORMS)
     with connected(url) as client:
         content = client.job(job).interpolations_bytes(
             form, n, seed, checkpoint, steps=steps, between=between, path=path
         )
-        _write(output, content)
+        write(output, content)
 
 
 @app.command()

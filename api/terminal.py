@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from api.bodies import LogLineBody, spoken_by
 PIPE_WIDTH = 250
 TOYS = ("ring", "line", "two-moons", "surface")
 DRAWN = (*TOYS, "laplace-ica")
+_F = TypeVar("_F")
 
 
 def terminal() -> Console:
@@ -35,6 +36,21 @@ def failure(message: str) -> typer.Exit:
         f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True
     )
     return typer.Exit(1)
+
+
+def form_of(output: Path, forms: dict[str, _F]) -> _F:
+    """The form that the file's ending names; leaves with the endings that there are."""
+    form = forms.get(output.suffix)
+    if form is None:
+        *others, last = forms
+        raise failure(f"{output} must end in {', '.join(others)} or {last}")
+    return form
+
+
+def write(output: Path, content: bytes) -> None:
+    """Write a file, and say its name."""
+    output.write_bytes(content)
+    terminal().print(str(output), markup=False)
 
 
 def given(**values: Any) -> dict[str, Any]:

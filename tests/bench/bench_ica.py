@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workers.ica import paper
 from workers.ica.align import Errors, errors
-from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
+from workers.ica.drawn import FAMILIES, MixtureRecipe, draw
 from workers.ica.fit import fit, run
 from workers.ica.options import Options, smoothing
 from workers.ica.priors import Laplace, Priors
@@ -30,6 +30,7 @@ from workers.ica.shard import Shard
 from workers.ica.steps import scoring_step
 from workers.ica.sums import Model, expect
 from workers.parallel import ALONE, Meeting, Peers, join
+from workers.spec.dataset import Family
 
 T = TypeVar("T")
 NOISES = (0.2, 0.01, 0.0)

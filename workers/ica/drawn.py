@@ -6,32 +6,14 @@ seeds can be averaged; where a shape hardly allows that, the best of the draws i
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Entries = Literal["signs", "gaussian"]
-Family = Literal[
-    "laplace",
-    "logistic",
-    "student-t-3",
-    "student-t-5",
-    "sparse",
-    "exponential",
-    "uniform",
-    "half-and-half",
-]
-FAMILIES: tuple[Family, ...] = (
-    "laplace",
-    "logistic",
-    "student-t-3",
-    "student-t-5",
-    "sparse",
-    "exponential",
-    "uniform",
-    "half-and-half",
-)
+from workers.spec.dataset import Entries, Family
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 _CONDITION = 6.0
 _DRAWS = 200

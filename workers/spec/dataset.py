@@ -6,6 +6,18 @@ from pydantic import Discriminator, Field, Tag
 
 from workers.spec.base import SEED_MAX, SpecModel
 
+Entries = Literal["signs", "gaussian"]
+Family = Literal[
+    "laplace",
+    "logistic",
+    "student-t-3",
+    "student-t-5",
+    "sparse",
+    "exponential",
+    "uniform",
+    "half-and-half",
+]
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -53,19 +65,10 @@ class IcaDataset(DatasetRef):
     """N, the number of data drawn."""
     noise_std: float = Field(default=0.2, ge=0.0, le=1e3)
     """γ, the standard deviation of the noise in each dimension."""
-    entries: Literal["signs", "gaussian"] = "signs"
+    entries: Entries = "signs"
     """Entries of A: ±1, or standard normal. A is drawn again until its condition number is at most
     6, as far as its shape allows that."""
-    sources: Literal[
-        "laplace",
-        "logistic",
-        "student-t-3",
-        "student-t-5",
-        "sparse",
-        "exponential",
-        "uniform",
-        "half-and-half",
-    ] = "laplace"
+    sources: Family = "laplace"
     """The density of the sources, all of mean 0 and variance 1; ``half-and-half`` are Laplace and
     uniform by turns."""
     seed: int = Field(default=0, ge=0, le=SEED_MAX)

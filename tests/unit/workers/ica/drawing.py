@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from workers.ica.drawn import Family, MixtureRecipe, draw
+from workers.ica.drawn import MixtureRecipe, draw
+from workers.spec.dataset import Family
 
 Z, X = 3, 6
 

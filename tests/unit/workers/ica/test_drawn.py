@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
+from workers.ica.drawn import FAMILIES, MixtureRecipe, draw
+from workers.spec.dataset import Family
 
 N = 40_000
 # Standard error of the mean square, √((kurtosis − 1)/N); Student's t(3) has no kurtosis

@@ -10,7 +10,7 @@ from tests.unit.workers.ica.drawing import X, Z, mixture, random
 from workers.ica.align import errors
 from workers.ica.choosing import choose
 from workers.ica.counting import count_components
-from workers.ica.drawn import FAMILIES, Family, MixtureRecipe, draw
+from workers.ica.drawn import FAMILIES, MixtureRecipe, draw
 from workers.ica.fit import fit, run
 from workers.ica.options import Options
 from workers.ica.priors import Laplace, logistic, student_t
@@ -18,6 +18,7 @@ from workers.ica.problem import Problem
 from workers.ica.results import Fitted, Iteration
 from workers.ica.sources import infer, reconstruct, sample
 from workers.ica.state import State
+from workers.spec.dataset import Family
 
 KNOWN = Options(Z, noise_variance=0.04, prior=Laplace())
 
