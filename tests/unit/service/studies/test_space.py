@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -43,6 +43,7 @@ BOUNDS = st.tuples(st.floats(1e-3, 1e2), st.floats(1e-3, 1e2)).filter(
 )
 
 
+@settings(deadline=None)
 @given(BOUNDS, st.floats(0, 1), st.sampled_from(["uniform", "loguniform"]))
 def test_a_range_stays_within_its_bounds_and_fits_the_field(
     bounds: tuple[float, float], u: float, form: str
@@ -55,6 +56,7 @@ def test_a_range_stays_within_its_bounds_and_fits_the_field(
     assert spec["trainer"]["spread"]["scale"] == value
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.floats(0, 1))
 def test_whole_bounds_and_a_whole_step_give_whole_numbers(
     low: int, width: int, step: int, u: float
@@ -69,6 +71,7 @@ def test_whole_bounds_and_a_whole_step_give_whole_numbers(
         assert (value - low) % step == 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(1, 20))
 def test_a_quantised_range_has_every_value_of_its_lattice(tenths: int, count: int) -> None:
     low, high = tenths / 10, (tenths + count) / 10
@@ -76,6 +79,7 @@ def test_a_quantised_range_has_every_value_of_its_lattice(tenths: int, count: in
     assert options == tuple((tenths + k) / 10 for k in range(count + 1))
 
 
+@settings(deadline=None)
 @given(BOUNDS, st.floats(0, 1))
 def test_loguniform_is_uniform_in_the_logarithm(bounds: tuple[float, float], u: float) -> None:
     low, high = bounds
@@ -84,6 +88,7 @@ def test_loguniform_is_uniform_in_the_logarithm(bounds: tuple[float, float], u: 
     assert math.log(value) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(BOUNDS, st.sampled_from(["uniform", "loguniform"]))
 def test_low_above_high_is_refused_where_it_stands(bounds: tuple[float, float], form: str) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -148,6 +153,7 @@ def test_a_field_of_one_kind_needs_a_condition_beside_the_others() -> None:
     assert wrong(bound) == {}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_every_draw_of_a_conditional_space_is_a_spec(seed: int) -> None:
     space = {
