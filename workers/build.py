@@ -250,7 +250,9 @@ def _quality_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
         _EXTRACTOR_VALUES[name] + 4 * quality.samples * size + 16 * size**2
         for name, size in ((name, FEATURE_SIZES[name]) for name in quality.features)
     )
-    return (values + 2 * pairs + networks) * _FLOAT_BYTES
+    # A second model beside the run's, with the moments of its encoder.
+    refitted = 0 if quality.reference_scales is None else 4 * weight_count(spec, info.shape)
+    return (values + 2 * pairs + networks + refitted) * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:

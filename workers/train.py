@@ -10,12 +10,14 @@ speaks; the others wait for it at the next collective, yield Ticks, and Finished
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from workers.build import (
+    build_model,
     checkpoint_epochs,
     grid_epochs,
     learned_spread,
@@ -114,7 +116,8 @@ class _Training:
         self._assessment = None
         if (quality := self._trainer.quality) is not None and peers.rank == 0:
             held_out, shape = data.held_out.to(device), data.info.shape
-            self._assessment = Assessment(quality, spec.seed, shape, rows, held_out, shelf)
+            fresh = partial(build_model, spec, data.info, device)
+            self._assessment = Assessment(quality, spec.seed, shape, rows, held_out, shelf, fresh)
         self._improvement = Improvement(spec, self._state)
         self._checkpoint_epochs = checkpoint_epochs(spec)
         self._grid_epochs = grid_epochs(spec)

@@ -16,9 +16,10 @@ from workers.quality.features import Features, PixelPca, networks
 from workers.quality.frechet import frechet_distance
 from workers.quality.kernels import kid, mmd
 from workers.quality.neighbours import memorisation, nearest_distances, support
+from workers.quality.reference import SMALLER, VERSION, Likelihood, Refit, likelihood
 from workers.quality.sliced import sliced_wasserstein
 from workers.quality.weights import Shelf
-from workers.spec import Quality
+from workers.spec import Quality, ReferenceScales
 
 SUPPORT_ROWS = 2000
 NEIGHBOUR_ROWS = 500
@@ -61,7 +62,8 @@ class Report(BaseModel):
 class Assessment:
     """Measures models of one run; the features and the reference are made once.
 
-    ``shape`` is one datum's. Raises ExtractorUnavailable at once, not at the end of a training.
+    ``shape`` is one datum's, ``fresh`` makes an untrained model of the run's network. Raises
+    ExtractorUnavailable at once, not at the end of a training.
     """
 
     def __init__(
@@ -72,10 +74,13 @@ class Assessment:
         train: Tensor,
         held_out: Tensor,
         shelf: Shelf,
+        fresh: Callable[[], Autoencoder],
     ) -> None:
         self._spec = spec
         self._seed = seed
         self._train = train
+        self._fresh = fresh
+        self._held_out = held_out
         self._reference = held_out[: spec.samples]
         self._networks = networks(spec, shape, shelf, train.device)
         self._pixels: PixelPca | None = None
@@ -119,7 +124,22 @@ class Assessment:
         measures["active_units"] = Measure(
             value=active_units(model, y), samples=len(y), reference=0, space="latents", version=1
         )
+        if (scales := self._spec.reference_scales) is not None:
+            for scale in dict.fromkeys(scales.scales):
+                measures |= yield from self._likelihood(model, scales, scale)
         return Report(reference=_digest(reference), measures=measures)
+
+    def _likelihood(
+        self, model: Autoencoder, spec: ReferenceScales, scale: float
+    ) -> Generator[None, None, dict[str, Measure]]:
+        """The likelihood at one reference scale, with an encoder that is fitted to it."""
+        decoder = model.decoder.state_dict()
+        refit = Refit(self._fresh(), decoder, spec, scale, self._seed, self._train)
+        for _ in range(spec.steps):
+            refit.advance()
+            yield
+        found = yield from likelihood(refit.model, spec, scale, self._seed, self._held_out)
+        return likelihood_measures(found, spec)
 
     def _nearest(self, rows: Tensor) -> Generator[None, None, Tensor]:
         nearest = rows.new_zeros(0)
@@ -182,6 +202,29 @@ def _aside(compute: Callable[[], float]) -> Generator[None, None, float]:
             value = found
         yield
     return value
+
+
+def likelihood_measures(found: Likelihood, spec: ReferenceScales) -> dict[str, Measure]:
+    """The bounds of a likelihood by name, with the number of draws that each is made of."""
+    at = f"{spec.noise}_{found.scale:g}"
+    most = spec.importance_samples
+    bounds = {
+        f"log_likelihood_{at}": (found.bound, most, found.standard_error),
+        f"log_likelihood_{at}_k{most // SMALLER}": (found.smaller_bound, most // SMALLER, None),
+        f"elbo_{at}": (found.elbo, 1, None),
+    }
+    return {
+        name: Measure(
+            value=value,
+            samples=draws,
+            reference=found.rows,
+            space=f"spread-{spec.noise}-{found.scale:g}",
+            version=VERSION,
+            standard_error=error,
+            biased=f"a lower bound with {draws} draws and {spec.steps} steps of a new encoder",
+        )
+        for name, (value, draws, error) in bounds.items()
+    }
 
 
 def active_units(model: Autoencoder, y: Tensor) -> int:

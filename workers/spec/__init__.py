@@ -19,7 +19,7 @@ from workers.spec.ica import (
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
-from workers.spec.quality import FeatureName, Quality
+from workers.spec.quality import FeatureName, Quality, ReferenceScales
 from workers.spec.spread import (
     FixedSpread,
     GaussianMixtureSpread,
@@ -66,6 +66,7 @@ __all__ = [
     "Optimizer",
     "PriorSpec",
     "Quality",
+    "ReferenceScales",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
