@@ -20,7 +20,8 @@ from workers.artifacts import ArtifactStore
 from workers.build import Estimate
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.kinds import AnySpec, estimate, resolve
+from workers.kinds import AnySpec, estimate, lacking, resolve
+from workers.quality import Shelf
 from workers.spec import NamedDataset
 
 FORKS_SHOWN = 100
@@ -56,7 +57,9 @@ class Training:
         feed: Feed,
         datasets: Datasets,
         wake: Callable[[], None],
+        fid_weights: str = "",
     ) -> None:
+        self._shelf = Shelf(fid_weights=fid_weights)
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
@@ -211,6 +214,8 @@ class Training:
                     "/dataset/digest", f"the data set is now {info.digest}; leave the digest out"
                 )
             spec = resolve(request.spec, info)
+            for missing in lacking(spec, self._shelf):
+                raise missing
         except DataError as error:
             at = "/name" if isinstance(request.spec.dataset, NamedDataset) else ""
             raise InvalidSpec(

@@ -1,6 +1,7 @@
 """From a spec and what is known of its data to a model, and what that will cost."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -13,7 +14,7 @@ from workers.networks import Autoencoder, Network, activations, parameter_count,
 from workers.networks.batch_norm import Reduce
 from workers.rounds import Position, Rounds, total_steps
 from workers.seeds import SeedStream
-from workers.spec import DeltaVae, LearnedSpread, LinearNetwork, Noise, TrainSpec
+from workers.spec import DeltaVae, FeatureName, LearnedSpread, LinearNetwork, Noise, TrainSpec
 from workers.spec.learned import LowRankCovariance
 from workers.spread import Spread, spread_of
 from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
@@ -23,6 +24,17 @@ _FLOAT_BYTES = 4
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
 _GRID_TILES = 64
 EVALUATION_ROWS = 512  # at once
+# Weights, and what a block of pictures of 64×64 leaves behind on its way.
+_EXTRACTOR_VALUES: Mapping[FeatureName, int] = {
+    "efficientnet_lite0_40": 20_000_000,
+    "efficientnet_lite0_320": 20_000_000,
+    "inception_v3_fid": 80_000_000,
+}
+FEATURE_SIZES: Mapping[FeatureName, int] = {
+    "efficientnet_lite0_40": 40,
+    "efficientnet_lite0_320": 320,
+    "inception_v3_fid": 2048,
+}
 QUALITY_ROWS = 20  # held out, or there are no neighbours to speak of
 
 
@@ -79,6 +91,8 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"needs at least {QUALITY_ROWS} held-out data, and {info.name} has "
             f"{info.count - train_count}; hold out more, or leave it out",
         )
+    if trainer.quality is not None and trainer.quality.features:
+        _require_pictures(info)
     if (learned := learned_spread(spec)) is not None:
         _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
@@ -90,6 +104,16 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             ),
         }
     )
+
+
+def _require_pictures(info: DatasetInfo) -> None:
+    """Raise SpecMismatch unless a network for pictures has something to see."""
+    if not info.is_image or (len(info.shape) == 3 and info.shape[2] not in (1, 3)):
+        raise SpecMismatch(
+            "/trainer/quality/features",
+            f"see grey or colour pictures only, and {info.name} has none; leave them out: "
+            "the measures by principal components stay",
+        )
 
 
 def require_pixel_scales(spec: TrainSpec, shape: tuple[int, ...]) -> None:
@@ -222,7 +246,13 @@ def _quality_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
         quality.components + 128
     )
     pairs = 6 * min(quality.samples, 2000) ** 2
-    return (values + 2 * pairs) * _FLOAT_BYTES
+    networks = sum(
+        _EXTRACTOR_VALUES[name] + 4 * quality.samples * size + 16 * size**2
+        for name, size in ((name, FEATURE_SIZES[name]) for name in quality.features)
+    )
+    # A second model beside the run's, with the moments of its encoder.
+    refitted = 0 if quality.reference_scales is None else 4 * weight_count(spec, info.shape)
+    return (values + 2 * pairs + networks + refitted) * _FLOAT_BYTES
 
 
 def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:

@@ -19,6 +19,8 @@ from workers.ica import costs as ica_costs
 from workers.ica import forking as ica_forking
 from workers.ica import training as ica_training
 from workers.parallel import ALONE, Peers
+from workers.quality import BARE, Shelf
+from workers.quality import lacking as lacking_features
 from workers.rounds import Position, total_steps
 from workers.spec import IcaSpec, Start, TrainSpec
 from workers.train import never
@@ -47,19 +49,20 @@ def train(
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
     peers: Peers = ALONE,
+    shelf: Shelf = BARE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
     ``should_stop`` is asked again and again; when it is true, a Checkpoint and Finished follow.
     With several ``peers`` every one of them is given the same spec, data and train state; a stop
     asked of any of them ends all at the same step. The caller closes the peers, also after an
-    error. Raises SpecMismatch, CheckpointError for a train state of another spec, Diverged, Unfit,
-    and PeerLost.
+    error. ``shelf`` has the weights of feature extractors. Raises SpecMismatch, CheckpointError for
+    a train state of another spec, Diverged, Unfit, ExtractorUnavailable, and PeerLost.
     """
     match spec:
         case TrainSpec():
             return train_by_gradients(
-                spec, data, resume=resume, should_stop=should_stop, peers=peers
+                spec, data, resume=resume, should_stop=should_stop, peers=peers, shelf=shelf
             )
         case IcaSpec():
             return ica_training.train(
@@ -78,6 +81,12 @@ def resolve(spec: AnySpec, info: DatasetInfo) -> AnySpec:
             return ica_costs.resolve(spec, info)
         case _:
             assert_never(spec)
+
+
+def lacking(spec: AnySpec, shelf: Shelf) -> Iterator[SpecMismatch]:
+    """What a spec names that this machine has not, and how to get it."""
+    if isinstance(spec, TrainSpec) and spec.trainer.quality is not None:
+        yield from lacking_features(spec.trainer.quality, shelf)
 
 
 def estimate(spec: AnySpec, info: DatasetInfo) -> Estimate:

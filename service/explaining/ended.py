@@ -13,6 +13,8 @@ _NOT_REPEATED: Mapping[Reason, str] = {
     Reason.DIVERGED: "A run whose numbers became infinite is not repeated: it would do so again.",
     Reason.INVALID: "A spec that does not fit is not repeated: it would not fit again.",
     Reason.DATA_UNAVAILABLE: "Data that cannot be had are not asked for again by themselves.",
+    Reason.EXTRACTOR_UNAVAILABLE: "A node without the weights of a feature extractor has none the "
+    "next time either.",
     Reason.STORE_NOT_SHARED: "A node without the artifact folder refuses every attempt.",
     Reason.VERSION_MISMATCH: "A node with other versions of the software refuses every attempt.",
     **dict.fromkeys(
@@ -189,6 +191,8 @@ def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Chang
             return [Change("Submit its spec again, corrected.", "spec", job.id)]
         case Reason.DATA_UNAVAILABLE:
             return [Change("Make the data available, then retry it.", "retry", job.id), logs]
+        case Reason.EXTRACTOR_UNAVAILABLE:
+            return [Change("Install the weights on every node, as the message says."), retry]
         case Reason.STORE_UNREACHABLE:
             ready = Change("See whether the artifact store is there again.", "readyz")
             return [ready, retry]

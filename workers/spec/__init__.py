@@ -19,7 +19,7 @@ from workers.spec.ica import (
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
-from workers.spec.quality import Quality
+from workers.spec.quality import FeatureName, Quality, ReferenceScales
 from workers.spec.spread import (
     FixedSpread,
     GaussianMixtureSpread,
@@ -43,6 +43,7 @@ __all__ = [
     "ConvNetwork",
     "CosineRate",
     "DeltaVae",
+    "FeatureName",
     "FixedSpread",
     "GaussianMixtureSpread",
     "GaussianSpread",
@@ -65,6 +66,7 @@ __all__ = [
     "Optimizer",
     "PriorSpec",
     "Quality",
+    "ReferenceScales",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",
