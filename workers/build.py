@@ -14,7 +14,15 @@ from workers.networks import Autoencoder, Network, activations, parameter_count,
 from workers.networks.batch_norm import Reduce
 from workers.rounds import Position, Rounds, total_steps
 from workers.seeds import SeedStream
-from workers.spec import DeltaVae, FeatureName, LearnedSpread, LinearNetwork, Noise, TrainSpec
+from workers.spec import (
+    DeltaVae,
+    FeatureName,
+    LearnedSpread,
+    LinearNetwork,
+    Noise,
+    Quality,
+    TrainSpec,
+)
 from workers.spec.learned import LowRankCovariance
 from workers.spread import Spread, spread_of
 from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
@@ -91,8 +99,8 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"needs at least {QUALITY_ROWS} held-out data, and {info.name} has "
             f"{info.count - train_count}; hold out more, or leave it out",
         )
-    if trainer.quality is not None and trainer.quality.features:
-        _require_pictures(info)
+    if trainer.quality is not None:
+        _require_measurable(trainer.quality, spec.resources.workers, info)
     if (learned := learned_spread(spec)) is not None:
         _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
@@ -106,8 +114,17 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
     )
 
 
-def _require_pictures(info: DatasetInfo) -> None:
-    """Raise SpecMismatch unless a network for pictures has something to see."""
+def _require_measurable(quality: Quality, workers: int, info: DatasetInfo) -> None:
+    """Raise SpecMismatch where a network sees no pictures, or others wait too long for worker 0."""
+    slow = [name for name in quality.features if name == "inception_v3_fid"]
+    if workers > 1 and (slow or quality.reference_scales is not None):
+        raise SpecMismatch(
+            f"/trainer/quality/{'features' if slow else 'reference_scales'}",
+            "takes one worker, for which the others wait for ten minutes at most; choose "
+            "resources.workers 1, or leave it out and fork the last checkpoint with one worker",
+        )
+    if not quality.features:
+        return
     if not info.is_image or (len(info.shape) == 3 and info.shape[2] not in (1, 3)):
         raise SpecMismatch(
             "/trainer/quality/features",

@@ -286,7 +286,7 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:
         raise ClaimLost
     data = patiently(lambda: load(run.spec.dataset, run.cache_dir, store))
     resumable = [prefix for prefix in (run.resume_from, run.resume_else) if prefix is not None]
-    return data, patiently(lambda: beginning(store, resumable, run.origin))
+    return data, patiently(lambda: beginning(store, run.spec, resumable, run.origin))
 
 
 def _meet(seat: Seat, stop: StopFlag, connections: ExitStack, look: Callable[[], None]) -> Peers:

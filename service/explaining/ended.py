@@ -6,7 +6,7 @@ from service.explaining.values import Change, Finding, Link, Rule
 from service.jobs import Attempt, Job, JobState, Reason
 from service.verdicts import REPEATS
 from workers.events import Exit
-from workers.spec import Ica, IcaSpec, TrainSpec
+from workers.spec import Ica, IcaSpec, RefitSpec, TrainSpec
 
 _COUNTED = frozenset(Reason(reason) for reason in REPEATS)
 _NOT_REPEATED: Mapping[Reason, str] = {
@@ -80,6 +80,11 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
         )
     if isinstance(job.spec, IcaSpec):
         return _fitted(job, job.spec.trainer, step)
+    if isinstance(job.spec, RefitSpec):
+        return Finding(
+            f"It has succeeded{step}. {job.message}",
+            Rule("completed", "A refit ends when its scales (spec.trainer.scales) are done."),
+        )
     attempt = "" if last is None or last.number == 1 else f", in attempt {last.number}"
     return Finding(
         f"It has succeeded{step}{attempt}: all epochs are done.",

@@ -7,7 +7,13 @@ from workers.quality.features import NetworkFeatures, PixelPca, lacking, picture
 from workers.quality.frechet import frechet_distance
 from workers.quality.kernels import Estimate, kid, mmd
 from workers.quality.neighbours import Support, memorisation, support
-from workers.quality.report import Assessment, Measure, Report, active_units
+from workers.quality.report import (
+    Assessment,
+    Measure,
+    Report,
+    active_units,
+    likelihood_measures,
+)
 from workers.quality.sliced import sliced_wasserstein
 from workers.quality.weights import BARE, Shelf
 
@@ -25,6 +31,7 @@ __all__ = [
     "frechet_distance",
     "kid",
     "lacking",
+    "likelihood_measures",
     "memorisation",
     "mmd",
     "pictures",

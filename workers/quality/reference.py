@@ -13,8 +13,9 @@ at the curve.
 """
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Likelihood:
     smaller_bound: float
     elbo: float
     rows: int
+
+    def row(self) -> list[float]:
+        """All but the number of data, for a train state."""
+        return [self.scale, self.bound, self.standard_error, self.smaller_bound, self.elbo]
+
+    @classmethod
+    def of(cls, row: Sequence[float], rows: int) -> Self:
+        """What :meth:`row` gave, over so many data."""
+        scale, bound, standard_error, smaller_bound, elbo = row
+        return cls(scale, bound, standard_error, smaller_bound, elbo, rows)
 
 
 class Refit:

@@ -20,6 +20,7 @@ from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
 from workers.spec.quality import FeatureName, Quality, ReferenceScales
+from workers.spec.refit import RefitEncoder
 from workers.spec.spread import (
     FixedSpread,
     GaussianMixtureSpread,
@@ -32,10 +33,20 @@ from workers.spec.spread import (
     StudentTSpread,
 )
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
-from workers.spec.training import JOB_SPEC, IcaSpec, JobSpec, Resources, Start, TrainSpec
+from workers.spec.training import (
+    JOB_SPEC,
+    REFIT,
+    IcaSpec,
+    JobSpec,
+    RefitSpec,
+    Resources,
+    Start,
+    TrainSpec,
+)
 
 __all__ = [
     "JOB_SPEC",
+    "REFIT",
     "AnyDataset",
     "AutoPrior",
     "BimodalPrior",
@@ -67,6 +78,8 @@ __all__ = [
     "PriorSpec",
     "Quality",
     "ReferenceScales",
+    "RefitEncoder",
+    "RefitSpec",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",

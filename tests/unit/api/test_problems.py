@@ -193,6 +193,7 @@ def test_an_integer_may_be_written_with_a_point(quiet: Quiet) -> None:
             "/spec/trainer/quality/features/0",
             "invalid-spec",
         ),
+        ({"trainer": {"kind": "refit_encoder"}}, "/spec/trainer/kind", "invalid-spec"),
         (
             {"resources": {"cpus_per_worker": 999}},
             "/spec/resources/cpus_per_worker",
