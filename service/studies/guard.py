@@ -7,7 +7,9 @@ groups, and ``VERDICTS`` says what a field of a group does to a metric of a fami
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
+
+from workers.spec import FeatureName
 
 Verdict = Literal["depends", "biased", "fine"]
 
@@ -36,8 +38,11 @@ class Group(StrEnum):
 
 _MEANS = ("loss_nats", "reconstruction_nats", "kl_nats", "elbo_nats")
 _ERRORS = ("error_relative", "error_frobenius", "angle_degrees", "amari")
-LESS = ("frechet_pca", "kid_pca", "mmd_pca", "sliced_wasserstein_pca")
-MORE = ("precision_pca", "recall_pca", "density_pca", "coverage_pca")
+_SPACES = ("pca", *get_args(FeatureName))
+_DISTANCES = ("frechet", "kid", "mmd", "sliced_wasserstein")
+_SHARES = ("precision", "recall", "density", "coverage")
+LESS = tuple(f"{name}_{space}" for space in _SPACES for name in _DISTANCES)
+MORE = tuple(f"{name}_{space}" for space in _SPACES for name in _SHARES)
 METRICS: Mapping[str, Family] = {
     **dict.fromkeys(_MEANS, Family.TRAINING),
     "gradient_norm": Family.DIAGNOSTIC,
@@ -52,7 +57,7 @@ METRICS: Mapping[str, Family] = {
         (
             *("noise_entropy_nats", "information_nats", "information_limit_nats", "spread_gain"),
             *("data_total_variance", "sample_total_variance", "active_units", "memorisation"),
-            *("kid_pca_standard_error", "mmd_pca_standard_error"),
+            *(f"{name}_{space}_standard_error" for space in _SPACES for name in ("kid", "mmd")),
             *("scale", "learning_rate", "warm_up", "data_per_s"),
             # the training data's evidence is that of the stage, softened or spread
             *("log_evidence_nats", "residual", "sigma", "width", "stage"),

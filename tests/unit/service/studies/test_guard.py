@@ -29,6 +29,16 @@ RECIPE: dict[str, Any] = {
 }
 
 
+def pictures() -> TrainSpec:
+    trainer = {
+        "kind": "vae",
+        "network": {"kind": "mlp", "hidden": [4], "latent_dim": 2},
+        "epochs": 1,
+        "quality": {**QUALITY, "features": ["efficientnet_lite0_40"]},
+    }
+    return TrainSpec.model_validate({"dataset": {"name": "digits"}, "trainer": trainer})
+
+
 def vae() -> TrainSpec:
     trainer = {"kind": "vae", "epochs": 1, "batch_size": 25, "quality": QUALITY}
     return TrainSpec.model_validate({"dataset": DATA, "trainer": trainer})
@@ -43,6 +53,7 @@ SPECS = [
     delta_vae(learned_spread=LEARNED, quality=QUALITY, warm_up_epochs=1),
     delta_vae(estimator="clean_target"),
     vae(),
+    pictures(),
     ica_spec(),
     ica_spec(method="paper", max_iterations=2, **RECIPE),
     ica_spec(method="em", max_iterations=2),
