@@ -78,18 +78,18 @@ class Figure2:
                 "", (place, 1.0), (place, 0.0), arrowprops={"arrowstyle": "->", "color": colour}
             )
             deltas.text(place + 0.08, 0.9, f"δ(x − μ{name})", color=colour)
-            for noise, line in (("gaussian", "-"), ("laplace", "--")):
+            for noise, line in zip(_NOISES, ("-", "--"), strict=True):
                 density = _spread(noise, place).log_prob(y).exp().numpy()
                 spreads.plot(at, density, line, color=colour, label=f"{name} spread, {noise}")
         deltas.set_xlim(-1, 1 + _SHOWN)
         deltas.set_ylim(0, 1.1)
         deltas.set_yticks([])
-        for noise, colour in (("gaussian", "C2"), ("laplace", "C3")):
+        for noise, colour in zip(_NOISES, ("C2", "C3"), strict=True):
             found = of_kind(rows, "noise", noise)
-            place, error = column(found, "mu_q"), column(found, "standard_error")
-            divergence.plot(place, column(found, "exact"), color=colour, label=f"{noise}, exact")
+            mu_q, error = column(found, "mu_q"), column(found, "standard_error")
+            divergence.plot(mu_q, column(found, "exact"), color=colour, label=f"{noise}, exact")
             divergence.errorbar(
-                place, column(found, "estimate"), error, fmt=".", color=colour, label="from draws"
+                mu_q, column(found, "estimate"), error, fmt=".", color=colour, label="from draws"
             )
         label(deltas, "Deltas: KL is infinite", "x", "", legend=False)
         label(spreads, f"Spreads of variance {VARIANCE:g}", "y", "density")
