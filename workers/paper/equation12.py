@@ -61,7 +61,7 @@ class Equation12:
 
     name: str = "eq12"
     title: str = "Noise on the model alone is inconsistent, a spread of both is consistent"
-    source: str = "Equation 12, section 3"
+    source: str = "Equation 12"
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each N, and one for each length of the annealing."""

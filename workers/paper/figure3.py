@@ -57,7 +57,7 @@ class Figure3:
 
     name: str = "3"
     title: str = "The best direction of noise, exact and learned"
-    source: str = "Figure 3, section 3"
+    source: str = "Figure 3"
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """For each distance the exact curves, then one part for each learned direction."""
