@@ -17,7 +17,7 @@ from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, 
 from service.jobstore import Idempotency, JobStore
 from service.queueing import Queueing, Standing
 from workers.artifacts import ArtifactStore
-from workers.build import Estimate
+from workers.costs import Estimate
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
 from workers.kinds import AnySpec, estimate, lacking, needs_checkpoint, resolve

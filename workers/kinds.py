@@ -9,8 +9,7 @@ from typing import Any, assert_never
 
 from torch import Tensor
 
-from workers import build, fork
-from workers.build import Estimate
+from workers import build, costs, fork
 from workers.checkpoint import Description
 from workers.data import Dataset, DatasetInfo
 from workers.errors import SpecMismatch
@@ -95,11 +94,11 @@ def lacking(spec: AnySpec, shelf: Shelf) -> Iterator[SpecMismatch]:
         yield from lacking_features(spec.trainer.quality, shelf)
 
 
-def estimate(spec: AnySpec, info: DatasetInfo) -> Estimate:
+def estimate(spec: AnySpec, info: DatasetInfo) -> costs.Estimate:
     """What the run of a resolved spec will need; by arithmetic, nothing is allocated."""
     match spec:
         case TrainSpec():
-            return build.estimate(spec, info)
+            return costs.estimate(spec, info)
         case IcaSpec():
             return ica_costs.estimate(spec, info)
         case RefitSpec():

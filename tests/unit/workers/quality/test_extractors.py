@@ -15,7 +15,8 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from workers.build import estimate, resolve
+from workers.build import resolve
+from workers.costs import estimate
 from workers.data import load
 from workers.errors import ExtractorUnavailable, SpecMismatch
 from workers.events import Artifact, Metrics
@@ -80,7 +81,9 @@ def mirror(tmp_path: Path) -> Iterator[str]:
 def test_efficientnet_computes_what_the_package_of_its_weights_does() -> None:
     weights = BARE.efficientnet(efficientnet.shapes())
     other: Any = EfficientNet.from_name("efficientnet-lite0")
-    whole = torch.load(efficientnet_file(), map_location="cpu", weights_only=True)
+    path = efficientnet_file()
+    assert path is not None
+    whole = torch.load(path, map_location="cpu", weights_only=True)
     other.load_state_dict(whole)
     other.eval()
     x = colour(3, 64)
@@ -249,7 +252,9 @@ def test_what_is_missing_is_said_with_what_to_do(
 
 
 def test_the_package_ships_the_file_that_is_known() -> None:
-    content = efficientnet_file().read_bytes()
+    path = efficientnet_file()
+    assert path is not None
+    content = path.read_bytes()
     assert len(content) == EFFICIENTNET_LITE0.size_bytes
     assert hashlib.sha256(content).hexdigest() == EFFICIENTNET_LITE0.sha256
 
