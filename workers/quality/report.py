@@ -221,7 +221,7 @@ def likelihood_measures(found: Likelihood, spec: ReferenceScales) -> dict[str, M
             space=f"spread-{spec.noise}-{found.scale:g}",
             version=VERSION,
             standard_error=error,
-            biased=f"a lower bound with {draws} draws and {spec.steps} steps of a new encoder",
+            biased=f"a lower bound: K = {draws}, {spec.steps} steps of a new encoder",
         )
         for name, (value, draws, error) in bounds.items()
     }

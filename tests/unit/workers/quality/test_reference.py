@@ -149,7 +149,7 @@ def test_a_run_measures_a_curve_over_reference_scales() -> None:
         fewer = found[f"log_likelihood_gaussian_{scale}_k2"]
         assert (most["samples"], most["reference"], fewer["samples"]) == (20, 40, 2)
         assert most["standard_error"] > 0
-        assert "a lower bound with 20 draws and 30 steps" in most["biased"]
+        assert "a lower bound: K = 20, 30 steps" in most["biased"]
         assert found[f"elbo_gaussian_{scale}"]["value"] < fewer["value"] < most["value"]
 
 
