@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from workers.ica.priors import Laplace
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -86,7 +86,7 @@ class Efficiency:
         """The closed form, the bound, and its two ends."""
         return follows_theory(rows), above_the_bound(rows), efficient_without_noise(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """Relative variances with their standard errors; lines are the closed form."""
         figure, every = panels(len(_FAMILIES))
         for axes, family in zip(every, _FAMILIES, strict=True):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workers.divergence import em_step, model_noise_optimum
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean, values_by
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
@@ -85,7 +85,7 @@ class Equation12:
         """Inconsistency, consistency, and what annealing does."""
         return inconsistent(rows), consistent(rows), healed(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """Errors against N on the left, against the length of the annealing on the right."""
         figure, (left, right) = panels(2)
         for estimator, name in _NAMES.items():

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from workers.divergence import LowRankGaussian, gaussian
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
@@ -89,7 +89,7 @@ class Figure3:
             misleads(_at(rows, DISTANCES[1])),
         )
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The lines with both directions, then the objectives, one panel for each distance."""
         figure, (plane, *curves) = panels(1 + len(DISTANCES))
         _draw_plane(plane, _at(rows, DISTANCES[1]))

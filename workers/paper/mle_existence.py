@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -62,7 +62,7 @@ class MleExistence:
         """Unbounded, bounded with its maximum, and what an ascent finds."""
         return unbounded(rows), is_the_closed_form(rows), ascents_arrive(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The curves at μ = x on the left, the ascents on the right."""
         figure, (left, right) = panels(2)
         curves = of_kind(rows, "kind", "curve")
