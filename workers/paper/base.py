@@ -36,7 +36,8 @@ class Asked:
     """What is asked of a figure.
 
     ``repetitions`` None leaves their number to figure and scale; ``data`` are N×D training data,
-    uint8 for pictures of ``shape``, None where the job names none.
+    uint8 for pictures of ``shape``, None where the job names none; they are in an order that says
+    nothing. ``gpus`` are those of the run: networks are trained on one where there is one.
     """
 
     scale: Scale = "quick"
@@ -44,6 +45,7 @@ class Asked:
     seed: int = 0
     data: torch.Tensor | None = None
     shape: tuple[int, ...] = ()
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
