@@ -166,7 +166,7 @@ def list_jobs(
                 job.reason,
                 done,
                 job.trainer,
-                job.dataset,
+                job.dataset or "",
                 job.name,
                 submitted,
             )

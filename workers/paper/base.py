@@ -19,12 +19,14 @@ Row = Mapping[str, float | int | str]
 class Asked:
     """What is asked of a figure.
 
-    ``repetitions`` None leaves their number to figure and scale; ``data`` are N×D training data,
-    uint8 for pictures of ``shape``, None where the job names none.
+    ``repetitions`` None leaves their number to figure and scale; they are numbered from
+    ``first_repetition``, where a figure's work can be shared by them. ``data`` are N×D training
+    data, uint8 for pictures of ``shape``, None where the job names none.
     """
 
     scale: Scale = "quick"
     repetitions: int | None = None
+    first_repetition: int = 0
     seed: int = 0
     data: torch.Tensor | None = None
     shape: tuple[int, ...] = ()
