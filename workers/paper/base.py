@@ -35,13 +35,15 @@ NOTHING: Kept = {}
 class Asked:
     """What is asked of a figure.
 
-    ``repetitions`` None leaves their number to figure and scale; ``data`` are N×D training data,
-    uint8 for pictures of ``shape``, None where the job names none; they are in an order that says
-    nothing. ``gpus`` are those of the run: networks are trained on one where there is one.
+    ``repetitions`` None leaves their number to figure and scale; they are numbered from
+    ``first_repetition``, where a figure's work can be shared by them. ``data`` are N×D training
+    data, uint8 for pictures of ``shape``, None where the job names none; they are in an order that
+    says nothing. ``gpus`` are those of the run: networks are trained on one where there is one.
     """
 
     scale: Scale = "quick"
     repetitions: int | None = None
+    first_repetition: int = 0
     seed: int = 0
     data: torch.Tensor | None = None
     shape: tuple[int, ...] = ()

@@ -63,13 +63,14 @@ class MixtureFigure:
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each γ, N and repetition; a repetition has the same A and sources at every γ."""
         setting, seeds = self.settings[asked.scale], SeedStream(asked.seed, "figure-4")
+        first, count = asked.first_repetition, asked.repetitions or setting.repetitions
         return [
             Part(
                 f"gamma={gamma:g} samples={samples} repetition={repetition}",
                 partial(_experiment, setting, gamma, samples, repetition, seeds.at(repetition)),
                 setting.thread_s(samples),
             )
-            for repetition in range(asked.repetitions or setting.repetitions)
+            for repetition in range(first, first + count)
             for gamma in setting.gammas
             for samples in setting.samples
         ]

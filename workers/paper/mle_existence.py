@@ -49,7 +49,7 @@ class MleExistence:
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """The curves, then an ascent from each start of each; ``repetitions`` times the draws."""
-        draws = _DRAWS[asked.scale] * (asked.repetitions or 1)
+        draws, repetitions = _DRAWS[asked.scale], asked.repetitions or 1
         seed = SeedStream(asked.seed, "mle-existence").at(0)
         ascents = [
             Part(
@@ -59,7 +59,7 @@ class MleExistence:
             for kind in ("likelihood", "spread")
             for mean, variance in _STARTS
         ]
-        return [Part("curves", partial(_curves, draws, seed)), *ascents]
+        return [Part("curves", partial(_curves, draws, repetitions, seed)), *ascents]
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
         """Unbounded, bounded with its maximum, and what an ascent finds."""
@@ -163,22 +163,27 @@ def spread_log_likelihood(mean: Tensor, variance: Tensor) -> Tensor:
     return -(torch.log(2 * math.pi * total) + (SCALE**2 + (DATUM - mean) ** 2) / total) / 2
 
 
-def _curves(draws: int, seed: int) -> Iterator[Row | None]:
+def _curves(draws: int, repetitions: int, seed: int) -> Iterator[Row | None]:
     """Both at μ = x, and the spread one from draws of the noise, fresh ones for each v."""
     generator = torch.Generator().manual_seed(seed)
     mean = torch.tensor(DATUM, dtype=torch.float64)
     for value in _VARIANCES:
         variance = torch.tensor(value, dtype=torch.float64)
-        noise = SCALE * torch.randn(draws, generator=generator, dtype=torch.float64)
         total = variance + SCALE**2
-        terms = -(torch.log(2 * math.pi * total) + noise**2 / total) / 2
+        estimate = squared_error = 0.0
+        for _ in range(repetitions):
+            noise = SCALE * torch.randn(draws, generator=generator, dtype=torch.float64)
+            terms = -(torch.log(2 * math.pi * total) + noise**2 / total) / 2
+            estimate += float(terms.mean()) / repetitions
+            squared_error += float(terms.var()) / draws / repetitions**2
+            yield None
         yield {
             "kind": "curve",
             "variance": float(value),
             "likelihood": float(log_likelihood(mean, variance)),
             "spread": float(spread_log_likelihood(mean, variance)),
-            "estimate": float(terms.mean()),
-            "standard_error": float(terms.std() / math.sqrt(draws)),
+            "estimate": estimate,
+            "standard_error": math.sqrt(squared_error),
         }
 
 

@@ -21,7 +21,7 @@ def mixed() -> list[Row]:
 @pytest.fixture(scope="module")
 def ascended() -> list[Row]:
     """In fewer steps than a job takes."""
-    found = [*mle_existence._curves(5000, 1)]
+    found = [*mle_existence._curves(5000, 1, 1)]
     for kind in ("likelihood", "spread"):
         for start in mle_existence._STARTS:
             found += mle_existence._ascent(kind, *start, 1500)
