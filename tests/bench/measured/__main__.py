@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench.measured.material import NARROW, Kept
+from tests.bench.measured.material import Kept
 from tests.bench.measured.record import Record
 from tests.bench.measured.running import Bench
 from tests.bench.measured.studies import (
@@ -49,7 +49,7 @@ def studies(asked: argparse.Namespace, kept: Kept) -> Iterator[tuple[Study, Data
     for data in map(kept.named, asked.data):
         yield digits(data.info), data
     vectors = kept.toy()
-    yield toy(vectors.info, NARROW), vectors
+    yield toy(vectors.info), vectors
     if asked.pictures is not None:
         data = kept.uploaded("pictures", asked.pictures)
         yield pictures(data.info), data

@@ -8,7 +8,6 @@ from tests.bench.measured.intervals import Interval, Sign, paired
 from tests.bench.measured.record import Line, chosen
 from tests.bench.measured.studies import (
     BASE,
-    BY_CROSS_ENTROPY,
     COVARIANCE,
     EQUAL_ENTROPY,
     FAMILIES,
@@ -26,7 +25,6 @@ NAMES = {
     LEARNED_MEAN: "learned mean",
     SMALLER: "fixed at σ ÷ gain",
     COVARIANCE: "learned covariance",
-    BY_CROSS_ENTROPY: "learned covariance, by cross-entropy",
     EQUAL_ENTROPY: "equal entropy",
 }
 
@@ -64,7 +62,7 @@ def arms_of(study: str) -> tuple[Arm, ...]:
     """All arms of a study, in the order of its table."""
     match study:
         case "toy":
-            return (Arm(BASE, 0.2), Arm(EQUAL_ENTROPY), Arm(COVARIANCE), Arm(BY_CROSS_ENTROPY))
+            return (Arm(BASE, 0.2), Arm(EQUAL_ENTROPY), Arm(COVARIANCE))
         case "pictures":
             vaes = (Arm("vae-gaussian", math.sqrt(0.5)), Arm("vae-gaussian", 0.5))
             return (*vaes, Arm(BASE, 0.5), Arm(SMALLER), Arm(LEARNED_MEAN))
@@ -81,8 +79,7 @@ def contrasts_of(study: str) -> tuple[tuple[Arm, Arm], ...]:
     covariance = ((Arm(COVARIANCE), Arm(EQUAL_ENTROPY)), (Arm(COVARIANCE), fixed))
     match study:
         case "toy":
-            by_cross_entropy = Arm(BY_CROSS_ENTROPY)
-            return (*covariance, (by_cross_entropy, covariance[0][1]))
+            return covariance
         case "pictures":
             wide, equal = Arm("vae-gaussian", math.sqrt(0.5)), Arm("vae-gaussian", 0.5)
             return ((fixed, wide), (fixed, equal), (Arm(LEARNED_MEAN), wide), *mean)

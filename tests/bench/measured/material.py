@@ -13,10 +13,11 @@ from workers.content import data_key, facts_key
 from workers.data import Dataset, load
 from workers.intake import Limits
 from workers.intake.process import take_in_apart
+from workers.quality import sliced_wasserstein
 from workers.spec import NamedDataset
 
-RING, WIDE, NARROW = 2, 4, 6  # dimensions of the toy's ring, and of what is around it
-WIDE_STD, NARROW_STD = 0.3, 0.03
+RING, WIDE, NARROW = 2, 20, 28  # dimensions of the toy's ring, and of what is around it
+RADIUS, WIDE_STD, NARROW_STD = 0.6, 0.3, 0.03
 TOY_ROWS, TOY_SEED = 10_000, 0
 
 
@@ -51,7 +52,7 @@ class Kept:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "toy.npz"
         np.savez(file, data=drawn_toy())
-        return self.uploaded("ring-in-twelve-dimensions", file)
+        return self.uploaded("ring-in-fifty-dimensions", file)
 
     def _store(self) -> LocalStore:
         return LocalStore(self.folder / "store")
@@ -62,21 +63,22 @@ class Kept:
 
 
 def toy_axes() -> NDArray[np.float64]:
-    """Orthonormal axes of the toy, (D, D): two of the ring, four wide ones, six narrow ones."""
+    """Orthonormal axes of the toy, (D, D): those of the ring, then wide, then narrow ones."""
     generator = np.random.default_rng(TOY_SEED)
     axes, _ = np.linalg.qr(generator.standard_normal((RING + WIDE + NARROW,) * 2))
     return axes
 
 
 def drawn_toy() -> NDArray[np.float32]:
-    """A circle of radius 1 with Gaussian noise across it, turned into general position.
+    """A circle with Gaussian noise across it, turned into general position: (N, D) rows.
 
-    Along NARROW directions the data vary by .03, least of all but not by 0: a model's residual
-    E[d₀d₀ᵀ] is least there, so they are the best directions of a covariance of that rank (Ky Fan).
+    A model of two latents can learn the circle, and nothing of the wide directions. Along the
+    narrow ones the data vary least, but not by 0: there the residual E[d₀d₀ᵀ] is least, so that the
+    best covariance of at most that rank has its directions among them (Ky Fan).
     """
     generator = np.random.default_rng(TOY_SEED + 1)
     angle = generator.uniform(0, 2 * np.pi, TOY_ROWS)
-    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    ring = RADIUS * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     wide = WIDE_STD * generator.standard_normal((TOY_ROWS, WIDE))
     narrow = NARROW_STD * generator.standard_normal((TOY_ROWS, NARROW))
     rows = np.concatenate([ring, wide, narrow], axis=1) @ toy_axes().T
@@ -84,9 +86,15 @@ def drawn_toy() -> NDArray[np.float32]:
 
 
 def overlap(basis: Tensor) -> float:
-    """‖NᵀQ‖²/R for learned Q (D, R) and the toy's narrow directions N: 1 where they span the same.
+    """‖NᵀQ‖²/R for learned Q (D, R) and the toy's narrow directions N (D, 28).
 
-    R/D = .5 is what directions without any knowledge have.
+    1 where all of Q is among them, and 28/50 for directions without any knowledge.
     """
     narrow = torch.from_numpy(toy_axes()[:, RING + WIDE :])
     return float((narrow.T @ basis.double()).square().sum() / basis.shape[1])
+
+
+def ring_distance(samples: Tensor, held_out: Tensor) -> float:
+    """The sliced Wasserstein distance in the ring's plane alone, which two latents can learn."""
+    plane = torch.from_numpy(toy_axes()[:, :RING])
+    return float(sliced_wasserstein(samples.double() @ plane, held_out.double() @ plane))

@@ -31,8 +31,10 @@ TOY_DISTANCES = {
     "kid_pca": "KID",
     "frechet_pca": "Fréchet",
     "sliced_wasserstein_pca": "sliced Wasserstein",
+    "ring_sliced_wasserstein": "the same in the ring's plane",
 }
 BESIDE = {"sample_total_variance": "total variance of samples"}
+OF_TOY = {"held_out_excess_nats": "held-out excess, nats"}  # no distance: more tells more
 LEARNED = {"spread_gain": "mean gain", "direction_overlap": "overlap with the known directions"}
 
 
@@ -82,21 +84,24 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _scales(lines: Sequence[Line], study: str) -> str:
+    tried = {line.scale for line in lines if line.seed == TUNING_SEED}
+    columns = sorted(tried.union(SCALES))
     rows = []
     for family in FAMILIES:
         best = best_scale(lines, study, family)
         cells = []
-        for scale in SCALES:
+        for scale in columns:
             line = chosen(lines, study, family, scale).get(TUNING_SEED)
             text = "–" if line is None else f"{line.metrics[CHOSEN_BY]:.4g}"
             cells.append(f"**{text}**" if scale == best else text)
         rows.append([Arm(family).label(lines, study), *cells])
-    return _table(["", *(f"σ = {scale:g}" for scale in SCALES)], rows)
+    return _table(["", *(f"σ = {scale:g}" for scale in columns)], rows)
 
 
 def _means(lines: Sequence[Line], study: str, distances: dict[str, str]) -> str:
     names = [name for name in LEARNED if any(name in line.metrics for line in lines)]
-    columns = distances | BESIDE | {name: LEARNED[name] for name in names}
+    beside = BESIDE | OF_TOY if study == "toy" else BESIDE
+    columns = distances | beside | {name: LEARNED[name] for name in names}
     rows = []
     for arm in arms_of(study):
         found = arm.lines(lines, study)
@@ -110,24 +115,30 @@ def _means(lines: Sequence[Line], study: str, distances: dict[str, str]) -> str:
 
 def _differences(lines: Sequence[Line], study: str, distances: dict[str, str]) -> Iterator[str]:
     rows, sentences = [], []
+    columns = distances | OF_TOY if study == "toy" else distances
     for first, second in contrasts_of(study):
         a, b = (arm.lines(lines, study) for arm in (first, second))
         found = {
             title: of
-            for metric, title in distances.items()
+            for metric, title in columns.items()
             if (of := difference(a, b, metric)) is not None
         }
         names = [arm.label(lines, study) for arm in (first, second)]
         count = len(a.keys() & b.keys())
-        cells = [_marked(found[title]) if title in found else "–" for title in distances.values()]
+        cells = [_marked(found[title]) if title in found else "–" for title in columns.values()]
         rows.append([f"{names[0]} − {names[1]}", str(count), *cells])
-        if found:
+        nearer = {title: found[title] for title in distances.values() if title in found}
+        if nearer:
             sentences.append(
-                f"- {names[0]} against {names[1]} ({count} seeds): {verdict(found, *names)}"
+                f"- {names[0]} against {names[1]} ({_seeds(count)}): {verdict(nearer, *names)}"
             )
-    yield _table(["", "seeds", *distances.values()], rows)
+    yield _table(["", "seeds", *columns.values()], rows)
     if sentences:
         yield "\n".join(sentences)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _shown(of: Interval) -> str:

@@ -9,12 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tests.bench.measured.material import Kept, overlap
+from tests.bench.measured.material import Kept, overlap, ring_distance
 from tests.bench.measured.record import Line
 from tests.bench.measured.studies import BASE, TUNING_SEED, Run
 from workers.build import build_model
 from workers.checkpoint import decode_tensors, encode_train_state
 from workers.data import Dataset
+from workers.decoding import decode, draw_latents
 from workers.errors import Diverged
 from workers.evaluate import Evaluation
 from workers.events import Checkpoint, Event, Finished, Metrics, Notice
@@ -68,8 +69,8 @@ class Bench:
     def _measured(self, run: Run) -> dict[str, object]:
         state, metrics = self._trained(run)
         report = self._assess(run, state)
-        if run.study.name == "toy" and state.psi is not None and state.psi.covariance is not None:
-            metrics["direction_overlap"] = overlap(state.psi.covariance.basis())
+        if run.study.name == "toy":
+            metrics |= self._of_the_toy(run, state)
         spaces = {f"{m.space} v{m.version}": None for m in report.measures.values()}
         frechet = report.measures["frechet_pca"]
         return {
@@ -80,6 +81,16 @@ class Bench:
             "reference": report.reference,
             "extractors": tuple(spaces),
         }
+
+    def _of_the_toy(self, run: Run, state: TrainState) -> dict[str, float]:
+        """What only the toy's known directions tell."""
+        latents = draw_latents(run.study.samples, state.shown.latent_dim, run.seed)
+        with state.shown.evaluating():
+            samples = torch.from_numpy(decode(state.shown, latents))
+        found = {"ring_sliced_wasserstein": ring_distance(samples, self._data.held_out)}
+        if state.psi is not None and state.psi.covariance is not None:
+            found["direction_overlap"] = overlap(state.psi.covariance.basis())
+        return found
 
     def _trained(self, run: Run) -> tuple[TrainState, dict[str, float]]:
         """The state after the last step, and what the run said of itself there."""
