@@ -35,22 +35,29 @@ TOY_DISTANCES = {
 }
 BESIDE = {"sample_total_variance": "total variance of samples"}
 OF_TOY = {"held_out_excess_nats": "held-out excess, nats"}  # no distance: more tells more
-LEARNED = {"spread_gain": "mean gain", "direction_overlap": "overlap with the known directions"}
+LEARNED = {
+    "spread_gain": "mean gain",
+    "direction_overlap": "overlap with the known directions",
+    "still_share": "share of Q on pixels that never change",
+    "still_dimensions": "such pixels",
+}
 
 
 def tables(lines: Sequence[Line]) -> str:
     """All studies of the file, in Markdown."""
-    studies = [study for study in TITLES if any(line.study == study for line in lines)]
-    return "\n\n".join("\n\n".join(_study(lines, study)) for study in studies) + "\n"
+    return "\n\n".join("\n\n".join(_study(lines, study)) for study in TITLES) + "\n"
 
 
 def _study(lines: Sequence[Line], study: str) -> Iterator[str]:
     distances = TOY_DISTANCES if study == "toy" else DISTANCES
     of_study = [line for line in lines if line.study == study]
     yield f"### {TITLES[study]}"
+    if not of_study:
+        yield "Not measured: the file has no runs."
+        return
     yield _facts(of_study)
     if any(line.seed == TUNING_SEED for line in of_study):
-        yield f"Choice of σ: {CHOSEN_BY} at seed {TUNING_SEED}; the chosen ones are bold."
+        yield f"Choice of σ: `{CHOSEN_BY}` at seed {TUNING_SEED}, the chosen ones bold."
         yield _scales(of_study, study)
     yield "Means over seeds, with the half width of the 95 % interval."
     yield _means(of_study, study, distances)

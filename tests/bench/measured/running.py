@@ -71,6 +71,8 @@ class Bench:
         report = self._assess(run, state)
         if run.study.name == "toy":
             metrics |= self._of_the_toy(run, state)
+        if state.psi is not None and state.psi.covariance is not None:
+            metrics |= self._of_directions(state.psi.covariance.basis())
         spaces = {f"{m.space} v{m.version}": None for m in report.measures.values()}
         frechet = report.measures["frechet_pca"]
         return {
@@ -91,6 +93,17 @@ class Bench:
         if state.psi is not None and state.psi.covariance is not None:
             found["direction_overlap"] = overlap(state.psi.covariance.basis())
         return found
+
+    def _of_directions(self, basis: Tensor) -> dict[str, float]:
+        """The share of Q (D, R) on dimensions that never change in training, if there are any."""
+        train = self._data.train
+        is_still = train.amax(0) == train.amin(0)
+        if not is_still.any():
+            return {}
+        return {
+            "still_dimensions": float(is_still.sum()),
+            "still_share": float(basis[is_still].square().sum() / basis.shape[1]),
+        }
 
     def _trained(self, run: Run) -> tuple[TrainState, dict[str, float]]:
         """The state after the last step, and what the run said of itself there."""

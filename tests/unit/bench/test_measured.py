@@ -31,6 +31,7 @@ from workers.events import Metrics
 from workers.spec import TrainSpec
 from workers.train import train
 
+DOCS = Path(__file__).parents[3] / "docs"
 TINY = Study(
     name="digits",
     dataset={"name": "digits"},
@@ -163,6 +164,11 @@ def test_tables_take_the_place_between_the_marks() -> None:
         written_into("no marks", "new")
 
 
+def test_the_results_page_has_the_tables_of_the_file_beside_it() -> None:
+    page = (DOCS / "results.md").read_text()
+    assert written_into(page, tables(Record(DOCS / "results.jsonl").lines)) == page
+
+
 def test_the_toys_narrow_directions_are_in_the_span_of_the_data_and_the_least() -> None:
     variances, directions = np.linalg.eigh(np.cov(drawn_toy().T))
     known = toy_axes()[:, -NARROW:]
@@ -194,6 +200,9 @@ def test_a_file_is_filled_gone_on_with_and_not_measured_twice(
     gain = by_arm[LEARNED_MEAN].metrics["spread_gain"]
     assert by_arm[SMALLER].scale == pytest.approx(0.5 / gain)
     assert by_arm[SMALLER].begins_from == by_arm[LEARNED_MEAN].begins_from
+    still = (data.train.amax(0) == data.train.amin(0)).sum()
+    assert by_arm[COVARIANCE].metrics["still_dimensions"] == still > 0
+    assert 0 < by_arm[COVARIANCE].metrics["still_share"] < 1
     steps = by_arm[BASE].steps
     # One round, after epoch 3 of 4: the fork has passed those before, and none is after the last.
     assert by_arm[LEARNED_MEAN].steps == steps + TINY.size.noise_steps + TINY.size.encoder_steps
