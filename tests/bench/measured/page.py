@@ -38,6 +38,7 @@ OF_TOY = {"held_out_excess_nats": "held-out excess, nats"}  # no distance: more 
 LEARNED = {
     "spread_gain": "mean gain",
     "direction_overlap": "overlap with the known directions",
+    "residual_along_q": "residual along Q ÷ mean",
     "still_share": "share of Q on pixels that never change",
     "still_dimensions": "such pixels",
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.bench.measured.material import Kept, overlap, ring_distance
 from tests.bench.measured.record import Line
 from tests.bench.measured.studies import BASE, TUNING_SEED, Run
-from workers.build import build_model
+from workers.build import build_model, spread_spec
 from workers.checkpoint import decode_tensors, encode_train_state
 from workers.data import Dataset
 from workers.decoding import decode, draw_latents
@@ -20,12 +20,15 @@ from workers.errors import Diverged
 from workers.evaluate import Evaluation
 from workers.events import Checkpoint, Event, Finished, Metrics, Notice
 from workers.kinds import taken_over
+from workers.metrics import as_float
 from workers.quality import Assessment, Report, Shelf
 from workers.spec import Quality, TrainSpec
+from workers.spread import spread_of
 from workers.train import train
 from workers.train_state import TrainState, restore, start
 
 T = TypeVar("T")
+RESIDUAL_ROWS = 1000
 _CPU = torch.device("cpu")
 
 
@@ -72,7 +75,7 @@ class Bench:
         if run.study.name == "toy":
             metrics |= self._of_the_toy(run, state)
         if state.psi is not None and state.psi.covariance is not None:
-            metrics |= self._of_directions(state.psi.covariance.basis())
+            metrics |= self._of_directions(run, state, state.psi.covariance.basis())
         spaces = {f"{m.space} v{m.version}": None for m in report.measures.values()}
         frechet = report.measures["frechet_pca"]
         return {
@@ -94,13 +97,23 @@ class Bench:
             found["direction_overlap"] = overlap(state.psi.covariance.basis())
         return found
 
-    def _of_directions(self, basis: Tensor) -> dict[str, float]:
-        """The share of Q (D, R) on dimensions that never change in training, if there are any."""
+    def _of_directions(self, run: Run, state: TrainState, basis: Tensor) -> dict[str, float]:
+        """How much of the residual is along Q (D, R), and how much of Q is where nothing changes.
+
+        E‖Qᵀd₀‖²/R over E‖d₀‖²/D, d₀ = x − g(z), z ~ q(z|x + η), η the fixed noise:
+        below 1 where Q has less residual than directions without any knowledge.
+        """
+        x = as_float(self._data.held_out[:RESIDUAL_ROWS])
+        generator = torch.Generator().manual_seed(run.seed)
+        noise = spread_of(spread_spec(run.spec)).sample_noise(tuple(x.shape), run.scale, generator)
+        with torch.no_grad(), state.shown.evaluating():
+            q = state.shown.encode(x + noise)
+            d = x - state.shown.decode(q.sample(torch.randn(q.mean.shape, generator=generator)))
+        along = float((d @ basis).square().mean() / d.square().mean())
         train = self._data.train
         is_still = train.amax(0) == train.amin(0)
-        if not is_still.any():
-            return {}
         return {
+            "residual_along_q": along,
             "still_dimensions": float(is_still.sum()),
             "still_share": float(basis[is_still].square().sum() / basis.shape[1]),
         }

@@ -203,6 +203,7 @@ def test_a_file_is_filled_gone_on_with_and_not_measured_twice(
     still = (data.train.amax(0) == data.train.amin(0)).sum()
     assert by_arm[COVARIANCE].metrics["still_dimensions"] == still > 0
     assert 0 < by_arm[COVARIANCE].metrics["still_share"] < 1
+    assert 0 < by_arm[COVARIANCE].metrics["residual_along_q"] < data.train.shape[1]
     steps = by_arm[BASE].steps
     # One round, after epoch 3 of 4: the fork has passed those before, and none is after the last.
     assert by_arm[LEARNED_MEAN].steps == steps + TINY.size.noise_steps + TINY.size.encoder_steps
