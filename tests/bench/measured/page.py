@@ -22,10 +22,10 @@ TITLES = {
     "pictures": "Colour pictures, 64×64",
 }
 DISTANCES = {
-    "kid_pca": "KID, principal components",
-    "frechet_pca": "Fréchet, principal components",
-    "kid_efficientnet_lite0_40": "KID, EfficientNet-Lite0",
-    "frechet_efficientnet_lite0_40": "Fréchet, EfficientNet-Lite0",
+    "kid_pca": "KID (principal components)",
+    "frechet_pca": "Fréchet (principal components)",
+    "kid_efficientnet_lite0_40": "KID (EfficientNet-Lite0)",
+    "frechet_efficientnet_lite0_40": "Fréchet (EfficientNet-Lite0)",
 }
 TOY_DISTANCES = {
     "kid_pca": "KID",
@@ -107,7 +107,8 @@ def _scales(lines: Sequence[Line], study: str) -> str:
 
 
 def _means(lines: Sequence[Line], study: str, distances: dict[str, str]) -> str:
-    names = [name for name in LEARNED if any(name in line.metrics for line in lines)]
+    # A share of no pixels says nothing.
+    names = [name for name in LEARNED if any(line.metrics.get(name) for line in lines)]
     beside = BESIDE | OF_TOY if study == "toy" else BESIDE
     columns = distances | beside | {name: LEARNED[name] for name in names}
     rows = []

@@ -152,7 +152,7 @@ def test_tables_leave_the_tuning_seed_out_and_say_how_many_seeds_a_row_has() -> 
     found = tables(lines)
     assert "| δ-VAE, Gaussian, σ = 0.5 | 3 | 3.5 ± 3.7 |" in found
     assert "| δ-VAE, Gaussian, σ = 0.5 − VAE, Gaussian, σ = 0.5 | 2 | 1.25 ± 3.2 |" in found
-    assert "(2 seeds): the two are not told apart by KID, principal components." in found
+    assert "(2 seeds): the two are not told apart by KID (principal components)." in found
 
 
 def test_tables_take_the_place_between_the_marks() -> None:
