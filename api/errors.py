@@ -13,9 +13,10 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api import bodies
-from api.pointers import plain_message, pointer
+from api.pointers import pointer
 from service import errors
 from service.errors import FieldError, ServiceError
+from service.validation import plain_message
 
 logger = logging.getLogger(__name__)
 

