@@ -50,6 +50,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.OtherTrainer: Kind("other-trainer", 404, "The job's trainer has no such result"),
     errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
     errors.DatasetNotFound: Kind("dataset-not-found", 404, "No such data set"),
+    errors.StudyNotFound: Kind("study-not-found", 404, "No such study"),
     errors.Conflict: Kind("conflict", 409, "Conflict"),
     errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
     errors.VersionConflict: Kind("version-conflict", 412, "The job has changed"),

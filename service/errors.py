@@ -4,7 +4,7 @@
 
     ServiceError
     ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, OtherTrainer,
-    │                         UnknownTrainer, DatasetNotFound
+    │                         UnknownTrainer, DatasetNotFound, StudyNotFound
     ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
     │                         DatasetExists, DatasetChanged, DatasetInUse, SweepRunning
     ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset, InvalidData,
@@ -54,6 +54,10 @@ class UnknownTrainer(NotFound):
 
 class DatasetNotFound(NotFound):
     """There is no data set of that name; GET /v1/datasets lists them."""
+
+
+class StudyNotFound(NotFound):
+    """There is no study with that id."""
 
 
 class Conflict(ServiceError):
