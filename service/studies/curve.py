@@ -8,8 +8,8 @@ sections 2.2, 4.2 and 5.4): with r² = Σ_d (x_d − x'_d)²/l_d²,
 
 where n_i trials lie at x_i. m is flat, so that σ² and it have a closed form given l and ν; these
 are chosen on a grid by the restricted likelihood, in which m and σ² are done with. With n places
-the posterior is Student's t with n − 1 degrees of freedom. x is in [0, 1]: the parameter's own u, so
-that loguniform ones are seen in the logarithm.
+the posterior is Student's t with n − 1 degrees of freedom. x is in [0, 1], the parameter's own u:
+loguniform ones are seen in the logarithm.
 """
 
 import math
