@@ -23,7 +23,7 @@ from workers.divergence import (
     estimate_divergence,
 )
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -67,7 +67,7 @@ class Figure2:
             )
         )
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The deltas, their spreads, and both divergences with estimates as points."""
         figure, (deltas, spreads, divergence) = panels(3)
         at = np.linspace(-REACH, REACH + _SHOWN, 500)

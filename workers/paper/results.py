@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.paper.base import Figure, Row, Verdict
+from workers.paper.base import NOTHING, Figure, Kept, Row, Verdict
 
 PICTURE, TABLE, NUMBERS = "figure.png", "figure.csv", "figure.json"
 
@@ -23,11 +23,15 @@ class File:
 
 
 def files_of(
-    figure: Figure, asked: Mapping[str, Any], rows: Sequence[Row], verdicts: Sequence[Verdict]
+    figure: Figure,
+    asked: Mapping[str, Any],
+    rows: Sequence[Row],
+    verdicts: Sequence[Verdict],
+    kept: Kept = NOTHING,
 ) -> Iterator[File]:
     """The three files of a figure that is done; ``asked`` is what was asked of it, as JSON."""
     yield File(TABLE, "text/csv", csv_of(rows).encode())
-    yield File(PICTURE, "image/png", figure.draw(rows))
+    yield File(PICTURE, "image/png", figure.draw(rows, kept))
     content = {
         "figure": figure.name,
         "title": figure.title,

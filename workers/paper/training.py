@@ -12,7 +12,7 @@ from torch import Tensor
 from workers.attended import Wish, attended
 from workers.data import Dataset
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Notice, Tick
-from workers.paper.base import Figure, Row, Verdict
+from workers.paper.base import Figure, Verdict
 from workers.paper.costs import asked_of, figure_of, resolve
 from workers.paper.results import File, files_of, metrics_of
 from workers.paper.running import Done, Standing, run_parts
@@ -54,7 +54,7 @@ def _done(told: Done) -> Iterator[Event]:
     yield Checkpoint(
         step=step,
         epoch=step,
-        weights=tensors,
+        weights={"rows": tensors["rows"]},
         train_state=tensors,
         metrics=values,
         is_best=False,
@@ -67,7 +67,7 @@ def _concluded(figure: Figure, spec: PaperSpec, standing: Standing) -> Iterator[
     step = standing.done
     yield Tick(step, step)
     verdicts: tuple[Verdict, ...] = ()
-    for told in attended(lambda: _conclusions(figure, spec, standing.rows), Wish(), lambda: False):
+    for told in attended(lambda: _conclusions(figure, spec, standing), Wish(), lambda: False):
         match told:
             case None:
                 yield Tick(step, step)
@@ -82,12 +82,12 @@ def _concluded(figure: Figure, spec: PaperSpec, standing: Standing) -> Iterator[
 
 
 def _conclusions(
-    figure: Figure, spec: PaperSpec, rows: Sequence[Row]
+    figure: Figure, spec: PaperSpec, standing: Standing
 ) -> Iterator[tuple[Verdict, ...] | File]:
-    verdicts = figure.verdicts(rows)
+    verdicts = figure.verdicts(standing.rows)
     yield verdicts
     asked = spec.trainer.model_dump(mode="json", exclude={"kind", "figure"}) | {"seed": spec.seed}
-    yield from files_of(figure, asked, rows, verdicts)
+    yield from files_of(figure, asked, standing.rows, verdicts, standing.kept)
 
 
 def counts(verdicts: Sequence[Verdict]) -> dict[str, float]:

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from workers.spec.base import SpecModel
 
-FigureName = Literal["eq12", "1", "2", "3", "4a", "4b", "efficiency", "mixture", "mle-existence"]
+FigureName = Literal[
+    "eq12", "1", "2", "3", "4a", "4b", "5", "6", "efficiency", "mixture", "mle-existence"
+]
 
 
 class Paper(SpecModel):

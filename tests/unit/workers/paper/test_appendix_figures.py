@@ -31,7 +31,7 @@ def ascended() -> list[Row]:
 def rows_of(figure: Figure) -> list[Row]:
     parts = figure.parts(Asked())
     assert len({part.name for part in parts}) == len(parts)
-    return [row for part in parts for row in part.compute() if row is not None]
+    return [row for part in parts for row in part.compute() if isinstance(row, dict)]
 
 
 def changed(rows: Sequence[Row], kind: str, column: str, by: float) -> list[Row]:

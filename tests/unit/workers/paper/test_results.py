@@ -3,7 +3,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from workers.paper.base import Asked, Part, Row, Verdict
+from workers.paper.base import Asked, Kept, Part, Row, Verdict
 from workers.paper.figures import FIGURES
 from workers.paper.results import csv_of, files_of, metrics_of, rows_in
 from workers.spec import FigureName
@@ -33,7 +33,7 @@ class Infinite:
     def summary(self, rows: Sequence[Row]) -> Mapping[str, Any]:
         return {"rows": [dict(row) for row in rows], "pair": (math.nan, 1.5)}
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept) -> bytes:
         return f"{len(rows)} rows".encode()
 
     def parts(self, asked: Asked) -> Sequence[Part]:
