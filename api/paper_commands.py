@@ -82,6 +82,7 @@ def join_figure(
 ) -> None:
     """Make one figure of the repetitions that several jobs have computed."""
     # Here, as only this command needs torch.
+    from workers.paper.base import NOTHING
     from workers.paper.joining import Share, joined
     from workers.paper.results import files_of
 
@@ -91,7 +92,7 @@ def join_figure(
         verdicts = figure.verdicts(rows)
         output.mkdir(parents=True, exist_ok=True)
         asked = {"shares": [share.asked for share in found]}
-        for file in files_of(figure, asked, rows, verdicts):
+        for file in files_of(figure, asked, rows, NOTHING, verdicts):
             write(output / file.name, file.content)
     except (ValueError, OSError) as error:
         raise failure(str(error)) from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.paper.base import NOTHING, Figure, Kept, Row, Verdict
+from workers.paper.base import Figure, Kept, Row, Verdict
 
 PICTURE, TABLE, NUMBERS = "figure.png", "figure.csv", "figure.json"
 
@@ -26,8 +26,8 @@ def files_of(
     figure: Figure,
     asked: Mapping[str, Any],
     rows: Sequence[Row],
+    kept: Kept,
     verdicts: Sequence[Verdict],
-    kept: Kept = NOTHING,
 ) -> Iterator[File]:
     """The three files of a figure that is done; ``asked`` is what was asked of it, as JSON."""
     yield File(TABLE, "text/csv", csv_of(rows).encode())

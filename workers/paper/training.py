@@ -87,7 +87,7 @@ def _conclusions(
     verdicts = figure.verdicts(standing.rows)
     yield verdicts
     asked = spec.trainer.model_dump(mode="json", exclude={"kind", "figure"}) | {"seed": spec.seed}
-    yield from files_of(figure, asked, standing.rows, verdicts, standing.kept)
+    yield from files_of(figure, asked, standing.rows, standing.kept, verdicts)
 
 
 def counts(verdicts: Sequence[Verdict]) -> dict[str, float]:

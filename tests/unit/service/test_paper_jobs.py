@@ -72,6 +72,7 @@ def test_a_plan_has_the_measured_seconds_of_its_parts_and_advice(service: Servic
         ({"resources": {"workers": 2}}, "/spec/resources/workers"),
         ({"resources": {"gpus_per_worker": 1}}, "/spec/resources/gpus_per_worker"),
         ({"dataset": {"name": "digits"}}, "/spec/dataset"),
+        ({"trainer": {"kind": "paper", "figure": "6"}}, "/spec/dataset"),
     ],
 )
 def test_what_a_figure_does_not_take_is_refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.paper.base import Asked, Row
+from workers.paper.base import NOTHING, Asked, Row
 from workers.paper.figure4 import FIGURE_4B, Setting
 from workers.paper.joining import Share, joined
 from workers.paper.results import files_of
@@ -37,7 +37,7 @@ def left(folder: Path, rows: list[Row], **asked: int | str) -> Path:
     """A folder as a job leaves it."""
     folder.mkdir()
     every = {"scale": "quick", "seed": 0, **asked}
-    for file in files_of(FIGURE_4B, every, rows, FIGURE_4B.verdicts(rows)):
+    for file in files_of(FIGURE_4B, every, rows, NOTHING, FIGURE_4B.verdicts(rows)):
         (folder / file.name).write_bytes(file.content)
     return folder
 

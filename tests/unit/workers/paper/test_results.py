@@ -3,7 +3,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from workers.paper.base import Asked, Kept, Part, Row, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Verdict
 from workers.paper.figures import FIGURES
 from workers.paper.results import csv_of, files_of, metrics_of, rows_in
 from workers.spec import FigureName
@@ -49,7 +49,8 @@ def refuse(constant: str) -> None:
 
 def test_the_numbers_are_plain_json_where_they_are_infinite() -> None:
     verdicts = (Verdict(True, "yes"), Verdict(None, "who knows"))
-    files = {file.name: file for file in files_of(Infinite(), {"scale": "quick"}, ROWS, verdicts)}
+    left = files_of(Infinite(), {"scale": "quick"}, ROWS, NOTHING, verdicts)
+    files = {file.name: file for file in left}
     assert files.keys() == {"figure.csv", "figure.png", "figure.json"}
     found = json.loads(files["figure.json"].content, parse_constant=refuse)
     assert found["summary"] == {
