@@ -33,7 +33,7 @@ from service.studies.request import (
 from service.studies.space import AnyDimension, Choice, Grid, form_of, in_order, is_active, same
 from service.validation import plain_message
 from workers.kinds import AnySpec, needs_checkpoint
-from workers.spec import IcaSpec
+from workers.spec import IcaSpec, PaperSpec
 
 _SEED = "/seed"
 _INSIDE = 0.37  # a place that is on no lattice
@@ -82,6 +82,9 @@ def _sentence(error: FieldError) -> str:
 def _of_spec(spec: AnySpec) -> Iterator[FieldError]:
     if needs_checkpoint(spec):
         wrong = "cannot be studied: such jobs begin from a checkpoint of another one, as forks"
+        yield FieldError("/spec/trainer/kind", wrong)
+    if isinstance(spec, PaperSpec):
+        wrong = "cannot be studied: a figure of the paper ends in verdicts, and has nothing to rank"
         yield FieldError("/spec/trainer/kind", wrong)
 
 

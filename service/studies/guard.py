@@ -17,6 +17,7 @@ from workers.spec import (
     FeatureName,
     IcaDataset,
     IcaSpec,
+    PaperSpec,
     ReferenceScales,
     RefitSpec,
     TrainSpec,
@@ -213,6 +214,8 @@ def metrics_of(spec: AnySpec) -> tuple[str, ...]:
             return (*errors, "held_out_log_evidence_nats")
         case RefitSpec():
             return tuple(_reference_names(spec.trainer))
+        case PaperSpec():
+            return ()
         case _:
             assert_never(spec)
 
