@@ -112,7 +112,8 @@ def verdict(found: Mapping[str, Interval], first: str, second: str) -> str:
         if names := by_sign[sign]:
             parts.append(f"{arm} is nearer to the data by {_listed(names, len(found))}")
     if names := by_sign[Sign.OPEN]:
-        parts.append(f"the two are not told apart by {_listed(names, len(found))}")
+        by = _listed(names, len(found)).replace("all", "any of the")
+        parts.append(f"the two are not told apart by {by}")
     return "; ".join(parts) + "."
 
 

@@ -77,7 +77,7 @@ def _facts(lines: Sequence[Line]) -> str:
     spaces = sorted({space for line in measured for space in line.extractors})
     variance = {line.metrics["data_total_variance"] for line in measured}
     facts = [
-        f"{len(lines)} runs, {sum(line.seconds for line in lines) / 60:.0f} minutes; "
+        f"{len(lines)} runs, {sum(line.seconds for line in lines) / 60:.0f} minutes of wall time; "
         f"{failed} of them diverged.",
         f"{_numbers(samples)} samples against {_numbers(references)} held-out data of "
         f"`{lines[0].data[:19]}…`.",

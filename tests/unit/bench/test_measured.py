@@ -113,6 +113,9 @@ def test_a_verdict_follows_from_the_sides_of_0() -> None:
     assert verdict({"KID": below, "FD": above}, "a", "b") == (
         "a is nearer to the data by KID; b is nearer to the data by FD."
     )
+    assert verdict({"KID": open_, "FD": open_}, "a", "b") == (
+        "the two are not told apart by any of the 2 distances."
+    )
     assert verdict({"KID": open_}, "a", "b") == "the two are not told apart by KID."
 
 
