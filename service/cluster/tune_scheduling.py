@@ -141,11 +141,15 @@ def replay(
         decision = scheduler.on_trial_result(past, trial, told)
         yield result.seq, decision
         is_over = result.trial in ended and last[result.trial] == result.seq
-        if decision == TrialScheduler.PAUSE and not is_over:
+        if decision == TrialScheduler.PAUSE:
+            # One that has ended in its pause was stopped by what another one reported later.
             trial.set_status(Trial.PAUSED)
         elif is_over and not trial.is_finished():
             scheduler.on_trial_complete(past, trial, told)
             trial.set_status(Trial.TERMINATED)
+    for number in ended:
+        if not trials[number].is_finished():  # cancelled, or failed, without a last result
+            past.stop_trial(trials[number])
 
 
 def stand_in(name: str, values: Mapping[str, Any]) -> Trial:
