@@ -18,6 +18,7 @@ VENDORS = {
     "rich": ("api/",),
     "httpx2": ("api/client",),
     "ray": ("service/cluster/",),
+    "optuna": ("service/cluster/",),
     "sqlalchemy": ("service/jobstore",),
     "alembic": ("service/jobstore",),
     "boto3": ("workers/artifacts/s3/",),

@@ -204,6 +204,12 @@ def _of_search(request: StudyRequest) -> Iterator[FieldError]:
                     wrong = "is not finite: a grid needs a choice, a grid, or uniform with a step"
                     yield FieldError(_at(pointer), wrong)
         case CmaEsSearch():
+            if len(request.space) < 2:
+                wrong = "must be another one for a single dimension, of which CMA-ES adapts nothing"
+                yield FieldError("/search/kind", wrong)
+            if request.second_objective is not None:
+                wrong = "has no place in CMA-ES, which follows one objective"
+                yield FieldError("/second_objective", wrong)
             for pointer, dimension in request.space.items():
                 if isinstance(dimension, Choice) or dimension.when:
                     wrong = "has no place in CMA-ES, which moves numbers that always exist"

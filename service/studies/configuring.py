@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from itertools import islice
+from random import Random
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
 from service.studies.pointers import Document, encloses, escaped, parent_of, put, remove
+from service.studies.request import GridSearch, RandomSearch
 from service.studies.space import AnyDimension, Configuration, in_order, is_active
 from workers.kinds import AnySpec
 from workers.spec import JOB_SPEC
@@ -45,6 +48,22 @@ def _grid(
     assert options is not None
     for value in options:
         yield from _grid(space, rest, {**chosen, pointer: value})
+
+
+def numbered(
+    space: Mapping[str, AnyDimension], search: RandomSearch | GridSearch, seed: int, number: int
+) -> dict[str, Any] | None:
+    """The configuration of a number, a function of that alone; None beyond the end of a grid.
+
+    So a study that is extended has the configurations that one longer study has.
+    """
+    match search:
+        case RandomSearch():
+            return draw(space, Random(f"{seed}/{number}").random)
+        case GridSearch():
+            return next(islice(grid(space), number, None), None)
+        case _:
+            assert_never(search)
 
 
 def spec_of(base: AnySpec, configuration: Configuration, seed: int | None = None) -> AnySpec:

@@ -106,19 +106,27 @@ class Uniform(_Range):
     uniform: Bounds
     """[low, high]."""
 
+    @property
+    def steps(self) -> int | None:
+        """The steps from low to high, None where every value is allowed."""
+        return None if self.step is None else self._steps(*self.uniform)
+
+    def on_lattice(self, k: int) -> float:
+        """low + k·step."""
+        return self._on_lattice(*self.uniform, k)
+
     def at(self, u: float) -> float:
         """The value at u in [0, 1]."""
         low, high = self.uniform
-        if self.step is None:
+        if self.steps is None:
             return min(low + (high - low) * float(u), float(high))
-        return self._on_lattice(low, high, int(u * (self._steps(low, high) + 1)))
+        return self.on_lattice(int(u * (self.steps + 1)))
 
     def options(self) -> tuple[Any, ...] | None:
         """All values, None where they are not finite in number."""
-        if self.step is None or self._steps(*self.uniform) >= 10_000:
+        if self.steps is None or self.steps >= 10_000:
             return None
-        low, high = self.uniform
-        return tuple(self._on_lattice(low, high, k) for k in range(self._steps(low, high) + 1))
+        return tuple(self.on_lattice(k) for k in range(self.steps + 1))
 
 
 class LogUniform(_Range):
@@ -130,7 +138,11 @@ class LogUniform(_Range):
     def at(self, u: float) -> float:
         """The value at u in [0, 1]."""
         low, high = self.loguniform
-        value = float(min(max(low * (high / low) ** u, float(low)), float(high)))
+        return self.nearest(float(min(max(low * (high / low) ** u, float(low)), float(high))))
+
+    def nearest(self, value: float) -> float:
+        """The value itself, or the nearest one on the lattice where there is a step."""
+        low, high = self.loguniform
         if self.step is None:
             return value
         return self._on_lattice(low, high, round((value - low) / self.step))

@@ -205,9 +205,15 @@ def test_conditions_must_lead_to_a_value_of_another_dimension() -> None:
 
 def test_searchers_and_schedulers_refuse_spaces_that_they_cannot_search() -> None:
     ranges = {SCALE: {"uniform": [0.1, 1.0]}}
-    assert wrong(ranges, search={"kind": "cma_es"}) == {}
+    two = {**ranges, "/trainer/optimizer/learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    assert wrong(two, search={"kind": "cma_es"}) == {}
+    assert list(wrong(ranges, search={"kind": "cma_es"})) == ["/search/kind"]
+    second = {"metric": "recall_pca", "mode": "max"}
+    beside = wrong(two, search={"kind": "cma_es"}, second_objective=second)
+    assert list(beside) == ["/second_objective"]
     assert len(wrong(ranges, search={"kind": "grid"})) == 1
-    assert len(wrong({KIND: {"choice": ["laplace"]}}, search={"kind": "cma_es"})) == 1
+    kinds = {**ranges, KIND: {"choice": ["laplace"]}}
+    assert len(wrong(kinds, search={"kind": "cma_es"})) == 1
     pbt: dict[str, Any] = {"kind": "pbt", "interval_epochs": 1}
     assert wrong(ranges, scheduler=pbt) == {}
     assert len(wrong({"/trainer/batch_size": {"grid": [5, 25]}}, scheduler=pbt)) == 1
