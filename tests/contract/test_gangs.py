@@ -23,6 +23,7 @@ from tests.contract.test_logs import PUPPET, has_begun, pid_of, tell
 from tests.e2e.processes import wait_until, wait_until_gone
 from tests.factories import long_spec, request
 from tests.harness import make_service
+from tests.other_ray import oldest
 from tests.ray_census import Census
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import RECORD, MetricsRecord, Outcome
@@ -180,8 +181,9 @@ def worker_processes() -> set[int]:
 
 def take_census() -> Census:
     """Of the own Ray below this process; what the raylet has just forked has its name too."""
-    raylets = [c for c in psutil.Process().children(recursive=True) if c.name() == "raylet"]
-    words = min(raylets, key=lambda process: process.create_time()).cmdline()
+    raylet = oldest("raylet", [child.pid for child in psutil.Process().children(recursive=True)])
+    assert raylet is not None
+    words = psutil.Process(raylet).cmdline()
     address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
     return ray_census.take(address)
 
