@@ -159,7 +159,7 @@ def test_a_stop_is_heard_while_a_gang_is_starting(cluster: Cluster, artifacts: L
     cluster.launch(executor, run)
     cluster.request_stop(executor, "cancelled")
     wait_until(
-        lambda: cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 60, "its end"
+        lambda: cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 240, "its end"
     )
     assert outcome_of(artifacts, run).reason == "cancelled"
     cluster.release(executor, reusable=False)
@@ -239,11 +239,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_a_killed_worker_1_said_is_in_the_log_under_its_number(
     ray_cluster: RayCluster, jobs: JobStore, artifacts: LocalStore, tmp_path: Path, orders: Path
 ) -> None:
-    service = make_service(jobs, artifacts, tmp_path, ray_cluster, start_timeout_s=120)
+    service = make_service(jobs, artifacts, tmp_path, ray_cluster, start_timeout_s=240)
     logs = Logs(jobs, artifacts)
     spec = long_spec().model_copy(update={"resources": Resources(workers=2)})
     job = service.submit(request(spec, limits={"max_attempts": 1}))
-    job = service.run_until(job, has_begun(service), 120)
+    job = service.run_until(job, has_begun(service), 240)
     victim = (worker_processes() - {pid_of(service, job)}).pop()
 
     def texts(rank: int) -> list[str]:
@@ -255,9 +255,9 @@ def test_what_a_killed_worker_1_said_is_in_the_log_under_its_number(
         return "a word of worker 1" in texts(1)
 
     tell(orders, victim, "print('a word of worker 1')")
-    service.run_until(job, is_heard, 60)  # while it lives
+    service.run_until(job, is_heard, 240)  # while it lives
     tell(orders, victim, LAST_WORDS)
-    job = service.run_until(job, lambda now: now.state is JobState.FAILED, 120)
+    job = service.run_until(job, lambda now: now.state is JobState.FAILED, 240)
     assert "worker 1" in job.message
     first, *rest = texts(1)
     assert f"process {victim}:" in first

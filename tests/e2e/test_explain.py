@@ -92,4 +92,4 @@ def test_a_job_on_a_joined_cluster_that_others_fill_says_so_and_runs_when_they_a
         assert "Others hold 2 core(s)" in said.headline
         others.stdin.close()
         others.wait()
-    assert job.wait(90).state == "succeeded"
+    assert job.wait(240).state == "succeeded"
