@@ -32,8 +32,8 @@ demo: $(STAMP) ## train on real digits, end with a sample grid
 serve: $(STAMP) ## the service in the foreground, on PORT
 	$(BIN)/spreadtrain serve --port $(PORT)
 
-# Side by side, file by file: those that start services and Ray wait for most of their time. Files
-# begin in the order of tests/conftest.py, not by their number of tests.
+# Side by side, file by file; two keep two cores busy, and three take longer. Files begin in the
+# order of tests/conftest.py, not by their number of tests.
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
