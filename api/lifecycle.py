@@ -25,6 +25,7 @@ from api.pointers import field_errors
 from api.routes import StrictRoute
 from service import errors
 from service.errors import FieldError
+from service.forking import carried_over
 from service.jobs import ForkStart, Job, JobRequest, Labels, Limits
 
 router = APIRouter(prefix="/v1/jobs", tags=["lifecycle"], route_class=StrictRoute)
@@ -61,7 +62,7 @@ class ForkBody(_Body):
     start: ForkStart = "train_state"
     """``train_state`` goes on with weights, optimiser and step; data, batch size and network must
     stay. ``weights`` begins at step 0 with the checkpoint's weights; only the network and the
-    shape of the data must stay."""
+    shape of the data must stay. The trainer ``refit_encoder`` begins so."""
     spec: dict[str, Any] = Field(default_factory=dict)
     """Changes of the parent's spec, as a JSON merge patch (RFC 7396): what is named replaces, an
     object is merged, null resets to the default."""
@@ -188,7 +189,9 @@ def fork_job(
 
 def _request(parent: Job, body: ForkBody) -> JobRequest:
     """The parent's request with the fork's changes; raises RefusedError at the changed field."""
-    spec = parent.spec.model_dump(mode="json")
+    trainer = body.spec.get("trainer")
+    kind = trainer.get("kind") if isinstance(trainer, dict) else None
+    spec = carried_over(parent.spec, kind)
     dataset = body.spec.get("dataset")
     if isinstance(dataset, dict) and not dataset.keys() <= _NO_CONTENT:
         spec["dataset"].pop("digest", None)  # other data have another

@@ -57,6 +57,7 @@ def running_services(
         settings.datasets_dir,
         cancel_grace_s=settings.cancel_grace_s,
         start_timeout_s=settings.start_timeout_s,
+        fid_weights=settings.fid_weights,
     )
     watcher = Watcher(jobs, cluster, attempts)
     results = Results(jobs, artifacts)
@@ -69,7 +70,9 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
-    training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
+    training = Training(
+        jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
+    )
     sampling = Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes)
     rules = KeepingRules(settings.retention)
     deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)

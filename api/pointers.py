@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import FieldError
+from service.studies.pointers import escaped
 
 Schema = Mapping[str, Any]
 ERRORS_MAX = 20  # what a person can read; the rest shows when these are mended
@@ -30,8 +31,7 @@ class _Place:
 
 def pointer(keys: Sequence[str | int]) -> str:
     """The JSON pointer of a path of keys and indices."""
-    parts = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
-    return "".join(f"/{part}" for part in parts).encode("utf-8", "replace").decode()
+    return "".join(f"/{escaped(str(key))}" for key in keys).encode("utf-8", "replace").decode()
 
 
 def field_errors(

@@ -46,12 +46,13 @@ class Attempts:
         cancel_grace_s: float,
         start_timeout_s: float,
         store_interval_s: float = STORE_INTERVAL_S,
+        fid_weights: str = "",
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._feed = feed
         self._reports = Reports(jobs, artifacts, feed, cache_dir)
-        self._starter = Starter(jobs, artifacts, cluster, cache_dir)
+        self._starter = Starter(jobs, artifacts, cluster, cache_dir, fid_weights)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
         self._store_interval_s = store_interval_s

@@ -1,16 +1,26 @@
 """The trainers that a spec can name, and their schemas."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from service.errors import UnknownTrainer
-from workers.spec import GradientTrainer, Ica, IcaSpec, TrainerSpec, TrainSpec
+from workers.spec import (
+    GradientTrainer,
+    Ica,
+    IcaSpec,
+    RefitEncoder,
+    RefitSpec,
+    TrainerSpec,
+    TrainSpec,
+)
 
 _TITLES = {
     "delta_vae": "δ-VAE, trained by spread divergence",
     "vae": "VAE, the baseline",
     "ica": "Linear ICA, fitted by spread EM",
+    "refit_encoder": "Encoders fitted anew to a decoder, at reference scales",
 }
 
 
@@ -41,7 +51,8 @@ class Catalogue:
         if model is None:
             known = ", ".join(_models())
             raise UnknownTrainer(f"there is no trainer {trainer!r}; the trainers are {known}")
-        schema = (IcaSpec if model is Ica else TrainSpec).model_json_schema()
+        whole = _WHOLE.get(model, TrainSpec)
+        schema = whole.model_json_schema()
         schema["properties"]["trainer"] = {"$ref": f"#/$defs/{model.__name__}"}
         schema["title"] = f"TrainSpec of {trainer}"
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -52,8 +63,15 @@ class Catalogue:
         return schema
 
 
-def _models() -> dict[str, type[GradientTrainer | Ica]]:
-    models = (*get_args(get_args(TrainerSpec)[0]), Ica)
+_Model = type[GradientTrainer | Ica | RefitEncoder]
+_WHOLE: Mapping[_Model, type[TrainSpec | IcaSpec | RefitSpec]] = {
+    Ica: IcaSpec,
+    RefitEncoder: RefitSpec,
+}
+
+
+def _models() -> dict[str, _Model]:
+    models = (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder)
     return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
 
 

@@ -28,8 +28,10 @@ from service.training import Training, request_digest
 from workers.artifacts import ArtifactStore, parent_prefix
 from workers.checkpoint import Manifest, parse_manifest
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
-from workers.kinds import AnySpec, obstacles
+from workers.kinds import AnySpec, carried_over, obstacles
 from workers.spec import Start
+
+__all__ = ["Forks", "carried_over", "fork_digest"]
 
 
 class Forks:

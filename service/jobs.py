@@ -73,6 +73,7 @@ class Reason(StrEnum):
     COLLAPSED_COMPONENT = "collapsed_component"
     NOT_A_NUMBER = "not_a_number"
     DATA_UNAVAILABLE = "data_unavailable"
+    EXTRACTOR_UNAVAILABLE = "extractor_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     STORE_UNREACHABLE = "store_unreachable"
     STORE_FULL = "store_full"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlencode, urlparse
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.errors import ConfigurationError
 from service.jobs import KeepS, Retention
@@ -39,6 +39,8 @@ class Settings(BaseModel):
     """Where users reach the S3 server; set, downloads may be redirected there."""
     cache_dir: Path = Path()
     """Folder of data sets; empty: ``datasets`` in the data folder."""
+    fid_weights: str = ""
+    """Path or URL of InceptionV3's weights for the Fréchet Inception distance, on every node."""
     ray_address: str = ""
     """A running Ray cluster to join, also read from RAY_ADDRESS; empty: an own local Ray."""
     cpus: int | None = Field(default=None, ge=1, le=1024)
@@ -84,6 +86,14 @@ class Settings(BaseModel):
                     "in front of it"
                 )
         return self
+
+    @field_validator("fid_weights")
+    @classmethod
+    def _path_or_web_address(cls, location: str) -> str:
+        scheme, found, _ = location.partition("://")
+        if found and scheme not in ("http", "https"):
+            raise ValueError(f"{location!r} is neither a path nor begins with http:// or https://")
+        return location
 
     @model_validator(mode="after")
     def _s3_with_its_options(self) -> Self:

@@ -23,12 +23,18 @@ class Starter:
     """Prepares attempts; nothing is stored or started here."""
 
     def __init__(
-        self, jobs: JobStore, artifacts: ArtifactStore, cluster: Cluster, cache_dir: Path
+        self,
+        jobs: JobStore,
+        artifacts: ArtifactStore,
+        cluster: Cluster,
+        cache_dir: Path,
+        fid_weights: str,
     ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
         self._cache_dir = cache_dir
+        self._fid_weights = fid_weights
 
     def prepare(self, job: Job) -> tuple[Attempt, Run] | None:
         """The next attempt of a queued job, or None where its time limit is used up."""
@@ -92,6 +98,7 @@ class Starter:
             spec=job.spec,
             artifacts_uri=self._artifacts.uri,
             cache_dir=self._cache_dir,
+            fid_weights=self._fid_weights,
             resume_from=resumable[-1].prefix if resumable else None,
             resume_else=resumable[-2].prefix if len(resumable) > 1 else None,
             origin=origin,

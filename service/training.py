@@ -17,10 +17,11 @@ from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, 
 from service.jobstore import Idempotency, JobStore
 from service.queueing import Queueing, Standing
 from workers.artifacts import ArtifactStore
-from workers.build import Estimate
+from workers.costs import Estimate
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.kinds import AnySpec, estimate, resolve
+from workers.kinds import AnySpec, estimate, lacking, needs_checkpoint, resolve
+from workers.quality import Shelf
 from workers.spec import NamedDataset
 
 FORKS_SHOWN = 100
@@ -56,7 +57,9 @@ class Training:
         feed: Feed,
         datasets: Datasets,
         wake: Callable[[], None],
+        fid_weights: str = "",
     ) -> None:
+        self._shelf = Shelf(fid_weights=fid_weights)
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
@@ -77,7 +80,7 @@ class Training:
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
-        spec, _ = self.checked(request)
+        spec, _ = self._checked_anew(request)
         return self.store(
             request.model_copy(update={"spec": spec}),
             f"job-{secrets.token_hex(8)}",
@@ -119,7 +122,7 @@ class Training:
 
     def dry_run(self, request: JobRequest) -> Plan:
         """Everything that a submission would check, and what it would cost; stores nothing."""
-        spec, info = self.checked(request)
+        spec, info = self._checked_anew(request)
         costs = estimate(spec, info)
         standing = self._queueing.standing_of_a_new_one(spec, request.priority)
         like = self._queueing.paces.of_its_like(spec)
@@ -198,6 +201,21 @@ class Training:
         """Replace the labels; raises VersionConflict if the job is no longer at that version."""
         return self._jobs.set_labels(job_id, labels, expected_version)
 
+    def _checked_anew(self, request: JobRequest) -> tuple[AnySpec, DatasetInfo]:
+        """As :meth:`checked`, for what does not begin from a checkpoint."""
+        spec, info = self.checked(request)
+        if needs_checkpoint(spec):
+            kind = spec.trainer.kind
+            message = (
+                f"{kind} begins from a checkpoint: POST /v1/jobs/{{id}}/fork of the job that has "
+                'it, with start "weights" and this trainer in spec'
+            )
+            raise InvalidSpec(
+                "The trainer begins from a checkpoint of another job.",
+                (FieldError("/spec/trainer/kind", message),),
+            )
+        return spec, info
+
     def checked(self, request: JobRequest) -> tuple[AnySpec, DatasetInfo]:
         """The resolved spec and its data, or the error that says why it cannot be carried out.
 
@@ -211,6 +229,8 @@ class Training:
                     "/dataset/digest", f"the data set is now {info.digest}; leave the digest out"
                 )
             spec = resolve(request.spec, info)
+            for missing in lacking(spec, self._shelf):
+                raise missing
         except DataError as error:
             at = "/name" if isinstance(request.spec.dataset, NamedDataset) else ""
             raise InvalidSpec(

@@ -29,6 +29,7 @@ ENDS: Mapping[OutcomeReason, JobState] = {
     "collapsed_component": JobState.FAILED,
     "not_a_number": JobState.FAILED,
     "data_unavailable": JobState.FAILED,
+    "extractor_unavailable": JobState.FAILED,
     "time_limit": JobState.FAILED,
     "version_mismatch": JobState.FAILED,
     "store_not_shared": JobState.FAILED,

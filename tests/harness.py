@@ -64,6 +64,7 @@ def make_service(
     start_timeout_s: float = 5,
     store_interval_s: float = 0,
     cancel_grace_s: float = 5,
+    fid_weights: str = "",
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
@@ -75,9 +76,10 @@ def make_service(
         cancel_grace_s=cancel_grace_s,
         start_timeout_s=start_timeout_s,
         store_interval_s=store_interval_s,
+        fid_weights=fid_weights,
     )
     watcher = Watcher(jobs, cluster, attempts)
     datasets = make_datasets(jobs, artifacts, cache_dir)
-    training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
+    training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake, fid_weights)
     forks = Forks(jobs, artifacts, training, Results(jobs, artifacts))
     return Service(jobs, artifacts, cluster, datasets, training, forks, watcher, attempts)

@@ -13,7 +13,7 @@ from workers.errors import ArtifactNotFound, CheckpointError
 from workers.events import NoticeRecord
 from workers.kinds import taken_over
 from workers.publish import KeptCheckpoint
-from workers.spec import Start
+from workers.spec import JobSpec, Start
 
 Tensors = dict[str, Tensor]
 
@@ -39,8 +39,10 @@ class Beginning:
     is_resumed: bool = False
 
 
-def beginning(store: ArtifactStore, resume_from: Sequence[str], origin: Origin | None) -> Beginning:
-    """Where to begin, or to go on from.
+def beginning(
+    store: ArtifactStore, spec: JobSpec, resume_from: Sequence[str], origin: Origin | None
+) -> Beginning:
+    """Where a run of the spec begins, or goes on from.
 
     ``resume_from`` are prefixes of the job's own checkpoints, the latest first, which go before the
     origin: the first one that is whole is taken. Raises CheckpointError where none is, StoreError.
@@ -56,8 +58,8 @@ def beginning(store: ArtifactStore, resume_from: Sequence[str], origin: Origin |
                 raise
     if origin is None:
         return Beginning()
-    manifest, tensors = _file(store, origin.prefix, origin.start)
-    return Beginning(taken_over(manifest.spec, origin.start, tensors), origin.prefix)
+    _, tensors = _file(store, origin.prefix, origin.start)
+    return Beginning(taken_over(spec, origin.start, tensors), origin.prefix)
 
 
 def notices_of(begun_at: Beginning, step: int, *, on_cpu: bool) -> Iterator[NoticeRecord]:

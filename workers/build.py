@@ -1,43 +1,30 @@
-"""From a spec and what is known of its data to a model, and what that will cost."""
+"""From a spec and what is known of its data to a model."""
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from workers.data import DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
-from workers.networks import Autoencoder, Network, activations, parameter_count, value_count
+from workers.networks import Autoencoder, Network, parameter_count, value_count
 from workers.networks.batch_norm import Reduce
-from workers.rounds import Position, Rounds, total_steps
+from workers.rounds import Rounds
 from workers.seeds import SeedStream
-from workers.spec import DeltaVae, LearnedSpread, LinearNetwork, Noise, TrainSpec
+from workers.spec import (
+    DeltaVae,
+    LearnedSpread,
+    LinearNetwork,
+    Noise,
+    Quality,
+    TrainSpec,
+)
 from workers.spec.learned import LowRankCovariance
 from workers.spread import Spread, spread_of
-from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_activations, psi_counts
-from workers.spread.learned.covariance import PCA_ROWS
+from workers.spread.learned import LearnedNoise, Psi, build_psi, psi_counts
 
-_FLOAT_BYTES = 4
-_PROCESS_BYTES = 350 * 2**20  # Python, torch and its libraries before the first tensor
-_GRID_TILES = 64
 EVALUATION_ROWS = 512  # at once
 QUALITY_ROWS = 20  # held out, or there are no neighbours to speak of
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run will need.
-
-    ``worker_memory_bytes`` is the peak of one worker, ``storage_bytes`` what the kept weights, two
-    train states and grids fill at most.
-    """
-
-    parameters: int
-    worker_memory_bytes: int
-    steps: int
-    storage_bytes: int
 
 
 def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
@@ -79,6 +66,8 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"needs at least {QUALITY_ROWS} held-out data, and {info.name} has "
             f"{info.count - train_count}; hold out more, or leave it out",
         )
+    if trainer.quality is not None:
+        _require_measurable(trainer.quality, spec.resources.workers, info)
     if (learned := learned_spread(spec)) is not None:
         _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
@@ -90,6 +79,25 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             ),
         }
     )
+
+
+def _require_measurable(quality: Quality, workers: int, info: DatasetInfo) -> None:
+    """Raise SpecMismatch where a network sees no pictures, or others wait too long for worker 0."""
+    slow = [name for name in quality.features if name == "inception_v3_fid"]
+    if workers > 1 and (slow or quality.reference_scales is not None):
+        raise SpecMismatch(
+            f"/trainer/quality/{'features' if slow else 'reference_scales'}",
+            "takes one worker, for which the others wait for ten minutes at most; choose "
+            "resources.workers 1, or leave it out and fork the last checkpoint with one worker",
+        )
+    if not quality.features:
+        return
+    if not info.is_image or (len(info.shape) == 3 and info.shape[2] not in (1, 3)):
+        raise SpecMismatch(
+            "/trainer/quality/features",
+            f"see grey or colour pictures only, and {info.name} has none; leave them out: "
+            "the measures by principal components stay",
+        )
 
 
 def require_pixel_scales(spec: TrainSpec, shape: tuple[int, ...]) -> None:
@@ -159,77 +167,6 @@ def grid_epochs(spec: TrainSpec) -> frozenset[int]:
     """The epochs after which a run that is not cut short has a grid."""
     epochs, every = spec.trainer.epochs, spec.trainer.grid_every_epochs
     return frozenset(range(every, epochs + 1, every)) | {1, epochs}
-
-
-def estimate(spec: TrainSpec, info: DatasetInfo) -> Estimate:
-    """What the run will need; by arithmetic, nothing is allocated."""
-    trainer = spec.trainer
-    learned = learned_spread(spec)
-    psi_parameters = 0 if learned is None else psi_counts(learned, info.shape)[0]
-    parameters = parameter_count(trainer.network, info.shape) + psi_parameters
-    weights_bytes = weight_count(spec, info.shape) * _FLOAT_BYTES
-    has_average = trainer.optimizer.ema_decay is not None
-    state_bytes = weights_bytes * (4 if has_average else 3)
-    data_bytes = info.count * info.dimensions * (1 if info.is_image else _FLOAT_BYTES)
-    # The gradients beside the state, and one checkpoint on its way to the store.
-    memory = (
-        _PROCESS_BYTES
-        + 2 * state_bytes
-        + 2 * weights_bytes
-        + _activation_bytes(spec, info)
-        + 2 * data_bytes
-        + _pca_bytes(spec, info)
-        + _quality_bytes(spec, info)
-    )
-    steps = total_steps(trainer, steps_per_epoch(spec, info), Position())
-    return Estimate(
-        parameters, memory, steps, _storage_bytes(spec, info, weights_bytes, state_bytes)
-    )
-
-
-def _activation_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
-    """What the larger of a worker's share of a step and a block of the evaluation needs."""
-    values = activations(spec.trainer.network, info.shape)
-    # Forward values and their gradients, and as much again for the noise and what is on the way.
-    rows = math.ceil(rows_per_step(spec) / spec.resources.workers)
-    step = 3 * rows * sum(values)
-    if (learned := learned_spread(spec)) is not None:
-        # Stretched noise and residual beside the values, f twice, and in `kl` all pairs of a batch.
-        step += 3 * rows * (2 * psi_activations(learned, info.shape) + 3 * info.dimensions)
-        if learned.ascend == "kl":
-            step += 6 * spec.trainer.batch_size * rows * info.dimensions
-    evaluation = EVALUATION_ROWS * max(sum(pair) for pair in pairwise(values))
-    return max(step, evaluation) * _FLOAT_BYTES
-
-
-def _pca_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
-    """What finding the principal components of a learned covariance needs at its beginning."""
-    learned = learned_spread(spec)
-    covariance = None if learned is None else learned.covariance
-    if not isinstance(covariance, LowRankCovariance) or covariance.components is None:
-        return 0
-    rows = min(info.count, PCA_ROWS)
-    return 3 * rows * info.dimensions * _FLOAT_BYTES
-
-
-def _quality_bytes(spec: TrainSpec, info: DatasetInfo) -> int:
-    """What measuring the quality of samples needs: samples, features, pairs of some of them."""
-    quality = spec.trainer.quality
-    if quality is None:
-        return 0
-    rows = min(info.count, PCA_ROWS)
-    values = (2 * quality.samples + 3 * rows) * info.dimensions + 4 * quality.samples * (
-        quality.components + 128
-    )
-    pairs = 6 * min(quality.samples, 2000) ** 2
-    return (values + 2 * pairs) * _FLOAT_BYTES
-
-
-def _storage_bytes(spec: TrainSpec, info: DatasetInfo, weights_bytes: int, state_bytes: int) -> int:
-    named = sum(epoch <= spec.trainer.epochs for epoch in set(spec.checkpoint_at_epochs))
-    kept = min(len(checkpoint_epochs(spec)), spec.keep_checkpoints + named + 3)
-    grid_bytes = _GRID_TILES * info.dimensions * 4 if info.is_image else 2**16
-    return kept * weights_bytes + 2 * state_bytes + len(grid_epochs(spec)) * (grid_bytes + 4096)
 
 
 def build_model(

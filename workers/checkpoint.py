@@ -27,7 +27,7 @@ import workers
 from workers.data import DatasetInfo
 from workers.errors import CheckpointError, StoreError, StoreFull
 from workers.events import Checkpoint
-from workers.spec import IcaSpec, JobSpec, TrainSpec
+from workers.spec import JobSpec
 
 MAX_FILE_BYTES = 16 * 2**30
 _MAX_HEADER_BYTES = 16 * 2**20
@@ -96,7 +96,7 @@ class Manifest(Description):
 
 
 def encode_weights(
-    checkpoint: Checkpoint, spec: TrainSpec | IcaSpec, info: DatasetInfo, path: Path
+    checkpoint: Checkpoint, spec: JobSpec, info: DatasetInfo, path: Path
 ) -> FileFacts:
     """Write the weights as safetensors, which ``safetensors.torch.load_file`` reads.
 
@@ -127,7 +127,7 @@ def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None, path:
 
 def encode_manifest(
     checkpoint: Checkpoint,
-    spec: TrainSpec | IcaSpec,
+    spec: JobSpec,
     info: DatasetInfo,
     weights: FileFacts,
     train_state: FileFacts,

@@ -16,6 +16,7 @@
     ├── Diverged              the numbers left the reals
     ├── Unfit                 data without such a decomposition (workers.ica.failures)
     ├── CheckpointError       a checkpoint that cannot be read
+    ├── ExtractorUnavailable  the weights of a feature extractor are not on this node
     ├── ClaimLost             another writer has ended this attempt
     ├── PeerLost              another worker of the same run is gone
     └── StoreError            the artifact store failed
@@ -90,6 +91,11 @@ class Diverged(WorkerError):
 
 class CheckpointError(WorkerError):
     """The checkpoint cannot be read; choose another one."""
+
+
+class ExtractorUnavailable(WorkerError):
+    """This node lacks the weights of a feature extractor; install them on every node, or leave it
+    out of trainer.quality.features."""
 
 
 class ClaimLost(WorkerError):

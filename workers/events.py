@@ -232,6 +232,7 @@ OutcomeReason = Literal[
     "collapsed_component",
     "not_a_number",
     "data_unavailable",
+    "extractor_unavailable",
     "out_of_memory",
     "store_unreachable",
     "store_full",

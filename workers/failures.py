@@ -11,6 +11,7 @@ from workers.errors import (
     ArtifactNotFound,
     DataError,
     Diverged,
+    ExtractorUnavailable,
     InvalidSpread,
     PeerLost,
     SpecMismatch,
@@ -85,6 +86,8 @@ def _reason(error: WorkerError) -> OutcomeReason:
             return "version_mismatch"
         case DataError():
             return "data_unavailable"
+        case ExtractorUnavailable():
+            return "extractor_unavailable"
         case ArtifactNotFound() | ArtifactExists():
             return "internal_error"
         case StoreFull():

@@ -19,7 +19,8 @@ from workers.checkpoint import (
 from workers.decoding import Array, load_networks
 from workers.errors import CheckpointError
 from workers.ica.model import IcaModel
-from workers.spec import IcaSpec, TrainSpec
+from workers.refit.standing_in import standing_in
+from workers.spec import IcaSpec, RefitSpec, TrainSpec
 
 GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
 
@@ -169,6 +170,9 @@ def _load(description: Description, weights: Path) -> Model:
             if len(dataset.shape) != 1:
                 raise CheckpointError("ICA decomposes vectors, and its data are none")
             return IcaModel.of(decode_tensors(weights), dataset.shape[0])
+        case RefitSpec():
+            stands_in = standing_in(spec, description.step)
+            return load_networks(stands_in, description.epoch, dataset, weights)
         case _:
             assert_never(spec)
 

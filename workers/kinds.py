@@ -5,12 +5,11 @@ What runs, publishes, stores and serves a job asks here, and knows no trainer.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from torch import Tensor
 
-from workers import build, fork
-from workers.build import Estimate
+from workers import build, costs, fork
 from workers.checkpoint import Description
 from workers.data import Dataset, DatasetInfo
 from workers.errors import SpecMismatch
@@ -19,12 +18,16 @@ from workers.ica import costs as ica_costs
 from workers.ica import forking as ica_forking
 from workers.ica import training as ica_training
 from workers.parallel import ALONE, Peers
+from workers.quality import BARE, Shelf
+from workers.quality import lacking as lacking_features
+from workers.refit import standing_in as refit
+from workers.refit.training import train as train_refit
 from workers.rounds import Position, total_steps
-from workers.spec import IcaSpec, Start, TrainSpec
+from workers.spec import REFIT, IcaSpec, RefitSpec, Start, TrainSpec
 from workers.train import never
 from workers.train import train as train_by_gradients
 
-AnySpec = TrainSpec | IcaSpec
+AnySpec = TrainSpec | IcaSpec | RefitSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,27 @@ def train(
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
     peers: Peers = ALONE,
+    shelf: Shelf = BARE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
     ``should_stop`` is asked again and again; when it is true, a Checkpoint and Finished follow.
     With several ``peers`` every one of them is given the same spec, data and train state; a stop
     asked of any of them ends all at the same step. The caller closes the peers, also after an
-    error. Raises SpecMismatch, CheckpointError for a train state of another spec, Diverged, Unfit,
-    and PeerLost.
+    error. ``shelf`` has the weights of feature extractors. Raises SpecMismatch, CheckpointError for
+    a train state of another spec, Diverged, Unfit, ExtractorUnavailable, and PeerLost.
     """
     match spec:
         case TrainSpec():
             return train_by_gradients(
-                spec, data, resume=resume, should_stop=should_stop, peers=peers
+                spec, data, resume=resume, should_stop=should_stop, peers=peers, shelf=shelf
             )
         case IcaSpec():
             return ica_training.train(
                 spec, data, resume=resume, should_stop=should_stop, peers=peers
             )
+        case RefitSpec():
+            return train_refit(spec, data, resume=resume, should_stop=should_stop)
         case _:
             assert_never(spec)
 
@@ -76,17 +82,27 @@ def resolve(spec: AnySpec, info: DatasetInfo) -> AnySpec:
             return build.resolve(spec, info)
         case IcaSpec():
             return ica_costs.resolve(spec, info)
+        case RefitSpec():
+            return refit.resolve(spec, info)
         case _:
             assert_never(spec)
 
 
-def estimate(spec: AnySpec, info: DatasetInfo) -> Estimate:
+def lacking(spec: AnySpec, shelf: Shelf) -> Iterator[SpecMismatch]:
+    """What a spec names that this machine has not, and how to get it."""
+    if isinstance(spec, TrainSpec) and spec.trainer.quality is not None:
+        yield from lacking_features(spec.trainer.quality, shelf)
+
+
+def estimate(spec: AnySpec, info: DatasetInfo) -> costs.Estimate:
     """What the run of a resolved spec will need; by arithmetic, nothing is allocated."""
     match spec:
         case TrainSpec():
-            return build.estimate(spec, info)
+            return costs.estimate(spec, info)
         case IcaSpec():
             return ica_costs.estimate(spec, info)
+        case RefitSpec():
+            return refit.estimate(spec, info)
         case _:
             assert_never(spec)
 
@@ -102,6 +118,9 @@ def plan(spec: AnySpec, rows: int, train_state: Mapping[str, Tensor]) -> Plan:
         case IcaSpec():
             step = Position.of(train_state).step
             return Plan(ica_costs.most_steps(spec, rows), 1, step, float(step))
+        case RefitSpec():
+            step, of_scale = Position.of(train_state).step, spec.trainer.steps
+            return Plan(refit.total_steps(spec), of_scale, step, step / of_scale)
         case _:
             assert_never(spec)
 
@@ -113,8 +132,15 @@ def epochs(spec: AnySpec) -> int:
             return spec.trainer.epochs
         case IcaSpec():
             return 1 if is_open_ended(spec) else ica_costs.most_steps(spec, 1)
+        case RefitSpec():
+            return len(refit.scales(spec))
         case _:
             assert_never(spec)
+
+
+def needs_checkpoint(spec: AnySpec) -> bool:
+    """Whether a run can only begin from a checkpoint of another one, as a fork."""
+    return isinstance(spec, RefitSpec)
 
 
 def is_open_ended(spec: AnySpec) -> bool:
@@ -130,6 +156,8 @@ def first_checkpoint(spec: AnySpec) -> str:
             return f"after epoch {min(every, epochs, *spec.checkpoint_at_epochs)}"
         case IcaSpec():
             return "after the first iteration"
+        case RefitSpec():
+            return "after the encoder of the first scale"
         case _:
             assert_never(spec)
 
@@ -147,11 +175,26 @@ def obstacles(
     match old, spec:
         case TrainSpec(), TrainSpec():
             return fork.obstacles(start, checkpoint, spec, info)
+        case _, RefitSpec():
+            return refit.obstacles(start, checkpoint, spec, info)
         case IcaSpec(), IcaSpec():
             return ica_forking.obstacles(start, old, data.shape, data.digest, spec, info)
         case _:
             wrong = f"must stay {old.trainer.kind!r}: nothing of it is of use to another trainer"
             return iter([SpecMismatch("/trainer/kind", wrong)])
+
+
+def carried_over(spec: AnySpec, kind: str | None) -> dict[str, Any]:
+    """What a fork with a trainer of that kind has of its parent's spec, before its changes.
+
+    All of it, unless the trainer becomes another one, of which only the networks are kept.
+    """
+    content = spec.model_dump(mode="json")
+    if kind != REFIT or isinstance(spec, RefitSpec | IcaSpec):
+        return content
+    kept = {name: content[name] for name in ("seed", "dataset", "resources")}
+    trainer = {name: content["trainer"][name] for name in ("network", "log_std_bound")}
+    return {**kept, "trainer": trainer}
 
 
 def taken_over(spec: AnySpec, start: Start, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,5 +206,7 @@ def taken_over(spec: AnySpec, start: Start, tensors: Mapping[str, Tensor]) -> di
             return fork.without_record(tensors)
         case IcaSpec():
             return ica_forking.taken_over(start, tensors)
+        case RefitSpec():
+            return refit.taken_over(tensors)
         case _:
             assert_never(spec)

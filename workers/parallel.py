@@ -4,6 +4,7 @@ The trainer takes a :class:`Peers` and cannot tell what stands behind it. No gro
 torch.distributed itself, so one process may join one run after another.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ TIMEOUT_S = 600.0
 MEETING_S = 3600.0
 CONNECTING_S = 30.0
 ARRIVAL_INTERVAL_S = 0.02
+# How long a worker stays awake for a sum on the CPU. Workers of equal work wait for each other for
+# a millisecond or so many times a step, and a core that fell asleep wakes late and slow.
+AWAKE_S = 0.02
 LOOPBACK = "127.0.0.1"
 
 AllReduce = Callable[[Tensor], Tensor]
@@ -155,17 +159,25 @@ class _Group(Protocol):
 class _Connection:
     """A group that can be let go of, which closes its connections."""
 
-    def __init__(self, group: _Group) -> None:
+    def __init__(self, group: _Group, awake_s: float) -> None:
         self._group: _Group | None = group
+        self._awake_s = awake_s
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         if self._group is None:
             raise PeerLost("This worker has closed its connections to the others.")
         try:
-            self._group.allreduce([tensor]).wait()
+            work = self._group.allreduce([tensor])
+            self._stay_awake(work)
+            work.wait()
         except RuntimeError as error:
             raise PeerLost from error
         return tensor
+
+    def _stay_awake(self, work: "Work") -> None:
+        give_up_at = time.monotonic() + self._awake_s
+        while time.monotonic() < give_up_at and not work.is_completed():
+            os.sched_yield()
 
     def close(self) -> None:
         self._group = None
@@ -197,9 +209,9 @@ def join(
         _wait_for_all(store, rank, size, attend, meeting_s)
         match backend:
             case "gloo":
-                group = _gloo(store, rank, size, host, meeting)
+                group, awake_s = _gloo(store, rank, size, host, meeting), AWAKE_S
             case "nccl":
-                group = _nccl(store, rank, size, meeting)
+                group, awake_s = _nccl(store, rank, size, meeting), 0.0
             case _:
                 assert_never(backend)
     except (RuntimeError, TimeoutError) as error:
@@ -208,7 +220,7 @@ def join(
             "see whether all of them were started and reach each other over the network."
         ) from error
     group._set_default_timeout(timeout)
-    connection = _Connection(group)
+    connection = _Connection(group, awake_s)
     return Peers(rank, size, connection.all_reduce, connection.close)
 
 

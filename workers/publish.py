@@ -25,7 +25,7 @@ from workers.events import (
     CheckpointRemovedRecord,
 )
 from workers.ledger import Ledger, patiently, put_patiently
-from workers.spec import IcaSpec, TrainSpec
+from workers.spec import JobSpec
 
 TRAIN_STATES_KEPT = 2
 
@@ -78,7 +78,7 @@ class Publisher:
         self,
         store: ArtifactStore,
         prefix: str,
-        spec: TrainSpec | IcaSpec,
+        spec: JobSpec,
         info: DatasetInfo,
         ledger: Ledger,
         earlier: Sequence[KeptCheckpoint] = (),

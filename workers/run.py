@@ -54,6 +54,7 @@ from workers.ledger import Ledger, patiently
 from workers.logs import AttemptLog, PeerLogs, farewell, greeting, loaded, local_log_path
 from workers.parallel import Peers, Seat
 from workers.publish import KeptCheckpoint, Publisher
+from workers.quality import Shelf
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
 from workers.spec import JobSpec
 
@@ -67,7 +68,8 @@ class Run(BaseModel):
     ``resume_from`` is the prefix of the checkpoint to go on from, ``resume_else`` that of the one
     before, should it be damaged, and without any ``origin`` is where a fork begins; ``earlier`` are
     the checkpoints of the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the
-    seconds that the job's time limit leaves.
+    seconds that the job's time limit leaves; ``fid_weights`` where the nodes find the weights of
+    InceptionV3.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +79,7 @@ class Run(BaseModel):
     spec: JobSpec
     artifacts_uri: str
     cache_dir: Path
+    fid_weights: str = ""
     resume_from: str | None = None
     resume_else: str | None = None
     origin: Origin | None = None
@@ -88,6 +91,11 @@ class Run(BaseModel):
     def prefix(self) -> str:
         """Prefix of every key that the attempt writes."""
         return attempt_prefix(self.job_id, self.attempt)
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the weights of feature extractors are."""
+        return Shelf(fid_weights=self.fid_weights, cache_dir=self.cache_dir)
 
 
 class StopFlag:
@@ -224,7 +232,15 @@ def _lead(
     first = True
     earlier = usable(run.earlier, begun_at)
     with Publisher(store, run.prefix, run.spec, data.info, ledger, earlier) as publisher:
-        for event in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
+        events = train(
+            run.spec,
+            data,
+            resume=resume,
+            should_stop=should_stop,
+            peers=peers,
+            shelf=run.shelf,
+        )
+        for event in events:
             ledger.check()
             if isinstance(event, Finished):
                 others.finish()
@@ -270,7 +286,7 @@ def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:
         raise ClaimLost
     data = patiently(lambda: load(run.spec.dataset, run.cache_dir, store))
     resumable = [prefix for prefix in (run.resume_from, run.resume_else) if prefix is not None]
-    return data, patiently(lambda: beginning(store, resumable, run.origin))
+    return data, patiently(lambda: beginning(store, run.spec, resumable, run.origin))
 
 
 def _meet(seat: Seat, stop: StopFlag, connections: ExitStack, look: Callable[[], None]) -> Peers:

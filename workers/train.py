@@ -10,12 +10,14 @@ speaks; the others wait for it at the next collective, yield Ticks, and Finished
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from workers.build import (
+    build_model,
     checkpoint_epochs,
     grid_epochs,
     learned_spread,
@@ -33,7 +35,7 @@ from workers.improvement import Improvement
 from workers.metrics import EpochMeans, Pace
 from workers.optimize import learning_rate_at
 from workers.parallel import ALONE, Peers
-from workers.quality import Assessment
+from workers.quality import BARE, Assessment, Shelf
 from workers.seeds import SeedStream
 from workers.spec import DeltaVae, TrainSpec
 from workers.spread import scale_at
@@ -72,15 +74,17 @@ def train(
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
     peers: Peers = ALONE,
+    shelf: Shelf = BARE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
     ``should_stop`` is asked before every step; when it is true, a Checkpoint and Finished follow.
     With several ``peers`` every one of them is given the same spec, data and train state; a stop
     asked of any of them ends all after the step. The caller closes the peers, also after an error.
-    Raises SpecMismatch, CheckpointError for a train state of another spec, Diverged, and PeerLost.
+    ``shelf`` has the weights of feature extractors. Raises SpecMismatch, CheckpointError for a
+    train state of another spec, Diverged, ExtractorUnavailable, and PeerLost.
     """
-    training = _Training(resolve(spec, data.info), data, resume, peers)
+    training = _Training(resolve(spec, data.info), data, resume, peers, shelf)
     yield from training.run(should_stop)
 
 
@@ -93,6 +97,7 @@ class _Training:
         data: Dataset,
         resume: Mapping[str, Tensor] | None,
         peers: Peers,
+        shelf: Shelf,
     ) -> None:
         device = device_of(spec.resources)
         self._device, self._peers = device, peers
@@ -109,9 +114,10 @@ class _Training:
         self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
         self._evaluation = Evaluation(spec, rows, data.held_out.to(device), psi)
         self._assessment = None
-        if (quality := self._trainer.quality) is not None:
-            held_out = data.held_out.to(device)
-            self._assessment = Assessment(quality, spec.seed, rows, held_out)
+        if (quality := self._trainer.quality) is not None and peers.rank == 0:
+            held_out, shape = data.held_out.to(device), data.info.shape
+            fresh = partial(build_model, spec, data.info, device)
+            self._assessment = Assessment(quality, spec.seed, shape, rows, held_out, shelf, fresh)
         self._improvement = Improvement(spec, self._state)
         self._checkpoint_epochs = checkpoint_epochs(spec)
         self._grid_epochs = grid_epochs(spec)

@@ -6,13 +6,15 @@ from service.explaining.values import Change, Finding, Link, Rule
 from service.jobs import Attempt, Job, JobState, Reason
 from service.verdicts import REPEATS
 from workers.events import Exit
-from workers.spec import Ica, IcaSpec, TrainSpec
+from workers.spec import Ica, IcaSpec, RefitSpec, TrainSpec
 
 _COUNTED = frozenset(Reason(reason) for reason in REPEATS)
 _NOT_REPEATED: Mapping[Reason, str] = {
     Reason.DIVERGED: "A run whose numbers became infinite is not repeated: it would do so again.",
     Reason.INVALID: "A spec that does not fit is not repeated: it would not fit again.",
     Reason.DATA_UNAVAILABLE: "Data that cannot be had are not asked for again by themselves.",
+    Reason.EXTRACTOR_UNAVAILABLE: "A node without the weights of a feature extractor has none the "
+    "next time either.",
     Reason.STORE_NOT_SHARED: "A node without the artifact folder refuses every attempt.",
     Reason.VERSION_MISMATCH: "A node with other versions of the software refuses every attempt.",
     **dict.fromkeys(
@@ -78,6 +80,11 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
         )
     if isinstance(job.spec, IcaSpec):
         return _fitted(job, job.spec.trainer, step)
+    if isinstance(job.spec, RefitSpec):
+        return Finding(
+            f"It has succeeded{step}. {job.message}",
+            Rule("completed", "A refit ends when its scales (spec.trainer.scales) are done."),
+        )
     attempt = "" if last is None or last.number == 1 else f", in attempt {last.number}"
     return Finding(
         f"It has succeeded{step}{attempt}: all epochs are done.",
@@ -189,6 +196,8 @@ def _next(job: Job, last: Attempt | None, *, has_checkpoint: bool) -> list[Chang
             return [Change("Submit its spec again, corrected.", "spec", job.id)]
         case Reason.DATA_UNAVAILABLE:
             return [Change("Make the data available, then retry it.", "retry", job.id), logs]
+        case Reason.EXTRACTOR_UNAVAILABLE:
+            return [Change("Install the weights on every node, as the message says."), retry]
         case Reason.STORE_UNREACHABLE:
             ready = Change("See whether the artifact store is there again.", "readyz")
             return [ready, retry]

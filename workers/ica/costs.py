@@ -1,6 +1,6 @@
 """What a fit of a resolved spec needs, by arithmetic, and which data it can be asked of."""
 
-from workers.build import Estimate
+from workers.costs import Estimate
 from workers.data import DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
 from workers.ica.asked import iterations_of, options_of

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
+from workers.attended import Wish, attended, heeding
 from workers.data import Dataset
 from workers.device import device_of
 from workers.errors import CheckpointError
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Tick
-from workers.ica.attended import Wish, attended, heeding
 from workers.ica.costs import resolve
 from workers.ica.failures import Unfit
 from workers.ica.methods import STATE_VERSION, Method

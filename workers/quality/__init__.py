@@ -3,25 +3,38 @@
 Features are rows of N×F; everything is float64 and a pure function of its arguments.
 """
 
-from workers.quality.features import PixelPca
+from workers.quality.features import NetworkFeatures, PixelPca, lacking, pictures
 from workers.quality.frechet import frechet_distance
 from workers.quality.kernels import Estimate, kid, mmd
 from workers.quality.neighbours import Support, memorisation, support
-from workers.quality.report import Assessment, Measure, Report, active_units
+from workers.quality.report import (
+    Assessment,
+    Measure,
+    Report,
+    active_units,
+    likelihood_measures,
+)
 from workers.quality.sliced import sliced_wasserstein
+from workers.quality.weights import BARE, Shelf
 
 __all__ = [
+    "BARE",
     "Assessment",
     "Estimate",
     "Measure",
+    "NetworkFeatures",
     "PixelPca",
     "Report",
+    "Shelf",
     "Support",
     "active_units",
     "frechet_distance",
     "kid",
+    "lacking",
+    "likelihood_measures",
     "memorisation",
     "mmd",
+    "pictures",
     "sliced_wasserstein",
     "support",
 ]

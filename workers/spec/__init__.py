@@ -19,7 +19,8 @@ from workers.spec.ica import (
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
-from workers.spec.quality import Quality
+from workers.spec.quality import FeatureName, Quality, ReferenceScales
+from workers.spec.refit import RefitEncoder
 from workers.spec.spread import (
     FixedSpread,
     GaussianMixtureSpread,
@@ -32,10 +33,20 @@ from workers.spec.spread import (
     StudentTSpread,
 )
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
-from workers.spec.training import JOB_SPEC, IcaSpec, JobSpec, Resources, Start, TrainSpec
+from workers.spec.training import (
+    JOB_SPEC,
+    REFIT,
+    IcaSpec,
+    JobSpec,
+    RefitSpec,
+    Resources,
+    Start,
+    TrainSpec,
+)
 
 __all__ = [
     "JOB_SPEC",
+    "REFIT",
     "AnyDataset",
     "AutoPrior",
     "BimodalPrior",
@@ -43,6 +54,7 @@ __all__ = [
     "ConvNetwork",
     "CosineRate",
     "DeltaVae",
+    "FeatureName",
     "FixedSpread",
     "GaussianMixtureSpread",
     "GaussianSpread",
@@ -65,6 +77,9 @@ __all__ = [
     "Optimizer",
     "PriorSpec",
     "Quality",
+    "ReferenceScales",
+    "RefitEncoder",
+    "RefitSpec",
     "Resources",
     "ScaleSchedule",
     "StaircaseRate",

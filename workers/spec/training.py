@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter
 from workers.spec.base import SEED_MAX, SpecModel
 from workers.spec.dataset import DatasetSpec
 from workers.spec.ica import Ica
+from workers.spec.refit import RefitEncoder
 from workers.spec.trainer import TrainerSpec
 
 Start = Literal["train_state", "weights"]
@@ -69,7 +70,13 @@ class IcaSpec(_Spec):
     """Iterations between two checkpoints; the first and the last one always have one."""
 
 
-_ICA = "ica"
+class RefitSpec(_Spec):
+    """Encoders fitted to a decoder, complete but for the decoder, which a fork brings."""
+
+    trainer: RefitEncoder
+
+
+_ICA, REFIT = "ica", "refit_encoder"
 
 
 def _spec_tag(value: Any) -> str | None:
@@ -78,18 +85,22 @@ def _spec_tag(value: Any) -> str | None:
     kind = trainer.get("kind") if isinstance(trainer, dict) else getattr(trainer, "kind", None)
     if kind == _ICA:
         return "IcaSpec"
+    if kind == REFIT:
+        return "RefitSpec"
     return "TrainSpec" if not isinstance(trainer, dict) or kind in _GRADIENT_KINDS else None
 
 
 _GRADIENT_KINDS = ("delta_vae", "vae")
-TRAINER_KINDS = (*_GRADIENT_KINDS, _ICA)
+TRAINER_KINDS = (*_GRADIENT_KINDS, _ICA, REFIT)
 
 JobSpec = Annotated[
-    Annotated[TrainSpec, Tag("TrainSpec")] | Annotated[IcaSpec, Tag("IcaSpec")],
+    Annotated[TrainSpec, Tag("TrainSpec")]
+    | Annotated[IcaSpec, Tag("IcaSpec")]
+    | Annotated[RefitSpec, Tag("RefitSpec")],
     Discriminator(
         _spec_tag,
         custom_error_type="trainer_kind",
         custom_error_message="kind must be one of: " + ", ".join(TRAINER_KINDS),
     ),
 ]
-JOB_SPEC: TypeAdapter[TrainSpec | IcaSpec] = TypeAdapter(JobSpec)
+JOB_SPEC: TypeAdapter[TrainSpec | IcaSpec | RefitSpec] = TypeAdapter(JobSpec)

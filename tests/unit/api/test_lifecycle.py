@@ -151,6 +151,41 @@ def test_a_fork_is_a_job_of_its_own_with_its_parents_spec_but_for_the_changes(
     problem(fork(running, {**body, "name": "other"}, **key), 422, "idempotency-conflict")
 
 
+def test_encoders_are_fitted_anew_in_a_fork_that_names_little_more_than_the_scales(
+    running: Running,
+) -> None:
+    budget = {"scales": [0.2, 0.4, 0.8], "steps": 5, "rows": 40, "importance_samples": 20}
+    trainer = {"kind": "refit_encoder", **budget}
+    refused = fork(running, {"spec": {"trainer": trainer}})
+    [field] = problem(refused, 422, "invalid-spec")["errors"]
+    assert (field["pointer"], 'start "weights"' in field["message"]) == ("/spec/trainer/kind", True)
+    answer = fork(running, {"start": "weights", "spec": {"trainer": trainer}})
+    assert answer.status_code == 202, answer.text
+    job = answer.json()["job"]
+    parent = running.http.get(f"/v1/jobs/{running.trained}").json()
+    assert job["trainer"] == "refit_encoder"
+    assert job["spec"]["dataset"] == parent["spec"]["dataset"]
+    assert job["spec"]["trainer"]["network"] == parent["spec"]["trainer"]["network"]
+    path = f"/v1/jobs/{job['id']}"
+    events = running.http.get(f"{path}/events", headers={"Accept": "text/event-stream"}).text
+    assert '"state":"succeeded"' in events, events
+    values = running.http.get(f"{path}/metrics").json()["metrics"]
+    report = running.http.get(f"{path}/artifacts/quality/reference_scales.json").json()["measures"]
+    for scale in ("0.2", "0.4", "0.8"):
+        name = f"log_likelihood_gaussian_{scale}"
+        assert [point["value"] for point in values[name]] == [report[name]["value"]]
+        assert report[name]["reference"] == 40
+    found = running.http.get(f"{path}/checkpoints").json()["checkpoints"]
+    assert [checkpoint["step"] for checkpoint in found] == [5, 10, 15]
+    for query in ("samples?n=4", "reconstructions?n=2", "explain"):
+        assert running.http.get(f"{path}/{query}").status_code == 200
+    ours, theirs = (
+        running.http.get(f"/v1/jobs/{job_id}/samples?n=4").content
+        for job_id in (job["id"], running.trained)
+    )
+    assert ours == theirs  # the decoder is the parent's
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "pointer"),
     [

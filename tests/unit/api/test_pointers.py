@@ -52,12 +52,12 @@ def trainer(**fields: object) -> dict[str, object]:
         (
             spec(trainer={"kind": "icas"}),
             "/spec/trainer/kind",
-            "must be one of: delta_vae, vae, ica; did you mean 'ica'?",
+            "must be one of: delta_vae, vae, ica, refit_encoder; did you mean 'ica'?",
         ),
         (
             spec(trainer={}),
             "/spec/trainer/kind",
-            "is required; must be one of: delta_vae, vae, ica",
+            "is required; must be one of: delta_vae, vae, ica, refit_encoder",
         ),
         (
             spec(trainer={"kind": "ica", "component": 2}),

@@ -184,6 +184,17 @@ def test_an_integer_may_be_written_with_a_point(quiet: Quiet) -> None:
             "invalid-spec",
         ),
         (
+            {"trainer": {"kind": "vae", "quality": {"features": ["resnet_50"]}}},
+            "/spec/trainer/quality/features/0",
+            "invalid-body",
+        ),
+        (
+            {"trainer": {"kind": "vae", "quality": {"features": ["inception_v3_fid"]}}},
+            "/spec/trainer/quality/features/0",
+            "invalid-spec",
+        ),
+        ({"trainer": {"kind": "refit_encoder"}}, "/spec/trainer/kind", "invalid-spec"),
+        (
             {"resources": {"cpus_per_worker": 999}},
             "/spec/resources/cpus_per_worker",
             "exceeds-capacity",

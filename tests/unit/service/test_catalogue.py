@@ -2,14 +2,24 @@ import json
 from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from service.catalogue import Catalogue
 from service.errors import UnknownTrainer
-from workers.spec import Ica, IcaSpec, MlpNetwork, Optimizer, TrainerSpec, TrainSpec
+from workers.spec import (
+    Ica,
+    IcaSpec,
+    MlpNetwork,
+    Optimizer,
+    RefitEncoder,
+    RefitSpec,
+    TrainerSpec,
+    TrainSpec,
+)
 
 KINDS = [
     get_args(model.model_fields["kind"].annotation)[0]
-    for model in (*get_args(get_args(TrainerSpec)[0]), Ica)
+    for model in (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder)
 ]
 
 
@@ -48,7 +58,8 @@ def test_a_schema_is_of_a_whole_spec_with_this_trainer_and_no_other(
     catalogue: Catalogue, kind: str
 ) -> None:
     schema = json.loads(json.dumps(catalogue.schema(kind), allow_nan=False))
-    spec = IcaSpec if kind == "ica" else TrainSpec
+    wholes: dict[str, type[BaseModel]] = {"ica": IcaSpec, "refit_encoder": RefitSpec}
+    spec = wholes.get(kind, TrainSpec)
     assert set(schema["properties"]) == set(spec.model_fields)
     trainer = schema["$defs"][schema["properties"]["trainer"]["$ref"].rsplit("/", 1)[1]]
     assert trainer["properties"]["kind"]["const"] == kind

@@ -42,6 +42,14 @@ def test_loopback_has_several_names(host: str) -> None:
     assert Settings.from_environment({"SPREADTRAIN_HOST": host}).host == host
 
 
+def test_weights_are_a_path_or_a_web_address() -> None:
+    for given in ("/srv/weights.pth", "https://mirror.example/weights.pth"):
+        settings = Settings.from_environment({"SPREADTRAIN_FID_WEIGHTS": given})
+        assert settings.fid_weights == given
+    with pytest.raises(ConfigurationError, match=r"SPREADTRAIN_FID_WEIGHTS.*neither a path"):
+        Settings.from_environment({"SPREADTRAIN_FID_WEIGHTS": "ftp://mirror.example/weights.pth"})
+
+
 def test_the_address_of_ray_is_read_under_its_own_name() -> None:
     assert Settings.from_environment({"RAY_ADDRESS": "node:6379"}).ray_address == "node:6379"
 

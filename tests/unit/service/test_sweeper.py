@@ -1,4 +1,5 @@
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from tests.unit.service.test_retention import deletions, with_objects
 from workers.artifacts import INSTALLATION_KEY, LocalStore
 
 PATIENCE_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep without grace would find, and remove, what tests beside this one are writing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from workers.build import (
     build_model,
     checkpoint_epochs,
     empty_model,
-    estimate,
     grid_epochs,
     resolve,
 )
+from workers.costs import estimate
 from workers.data import DatasetInfo, describe, load
 from workers.errors import SpecMismatch
 from workers.events import Finished

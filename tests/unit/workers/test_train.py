@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.build import estimate
 from workers.checkpoint import decode_tensors, encode_train_state
+from workers.costs import estimate
 from workers.data import Dataset, load
 from workers.errors import CheckpointError, Diverged, SpecMismatch
 from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick

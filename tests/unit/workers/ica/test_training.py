@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.factories import ica_spec
 from tests.unit.workers.ica.test_sharding import together
+from workers.attended import Stopped, Wish, attended, heeding
 from workers.data import Dataset, load
 from workers.events import (
     Artifact,
@@ -25,7 +26,6 @@ from workers.events import (
     Tick,
 )
 from workers.failures import failed
-from workers.ica.attended import Stopped, Wish, attended, heeding
 from workers.ica.failures import Reason, Unfit
 from workers.ica.methods import STATE_VERSION
 from workers.ica.model import IcaModel

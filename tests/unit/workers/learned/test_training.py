@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.build import estimate, fresh_psi, resolve, weight_count
+from workers.build import fresh_psi, resolve, weight_count
 from workers.checkpoint import DatasetFacts, Description, encode_weights
+from workers.costs import estimate
 from workers.data import Dataset, load
 from workers.decoding import Networks
 from workers.directions import sorted_directions

@@ -11,7 +11,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from workers.build import estimate, resolve
+from workers.build import resolve
+from workers.costs import estimate
 from workers.data import load
 from workers.errors import SpecMismatch
 from workers.events import Artifact, Event, Metrics

@@ -1,0 +1,1 @@
+"""Studies: which specs to search, what may rank them, and what their results show."""

@@ -1,0 +1,174 @@
+"""Whether a study can be carried out: each thing that is wrong, with its pointer in the request.
+
+The corners of every dimension are put into the base spec, beside every value of the dimensions
+that decide what is there: those of its ``when``, a choice of an object around it, and the ``kind``
+of one. The other dimensions cannot make a difference, as a spec's fields are checked one by one.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import ValidationError
+
+from service.errors import FieldError
+from service.studies.configuring import grid, spec_of
+from service.studies.pointers import NoSuchPlace, encloses, escaped, parent_of
+from service.studies.request import (
+    CmaEsSearch,
+    GridSearch,
+    NoScheduler,
+    Pbt,
+    StudyRequest,
+)
+from service.studies.space import AnyDimension, Choice, Grid, form_of, in_order, is_active, same
+from workers.spec import IcaSpec
+
+_SEED = "/seed"
+_INSIDE = 0.37  # a place that is on no lattice
+_AROUND_MAX = 4096
+PBT_POINTERS = frozenset({"/trainer/spread/scale"})
+
+
+def problems(request: StudyRequest) -> tuple[FieldError, ...]:
+    """All that is wrong with a request that is well formed."""
+    found = [*_of_conditions(request.space)]
+    if not found:
+        found = [*_of_space(request)]
+    return (*found, *_of_search(request), *_of_scheduler(request), *_of_seeds(request))
+
+
+def _at(pointer: str, *rest: str | int) -> str:
+    return "".join((f"/space/{escaped(pointer)}", *(f"/{escaped(str(key))}" for key in rest)))
+
+
+def _of_conditions(space: Mapping[str, AnyDimension]) -> Iterator[FieldError]:
+    for pointer, dimension in space.items():
+        for named, allowed in dimension.when.items():
+            other = space.get(named)
+            if not isinstance(other, Choice | Grid):
+                wrong = "must name a dimension of the space that is a choice or a grid"
+                yield FieldError(_at(pointer, "when", named), wrong)
+                continue
+            for index, value in enumerate(allowed):
+                if not any(same(value, option) for option in other.options()):
+                    wrong = f"is no value of {named}"
+                    yield FieldError(_at(pointer, "when", named, index), wrong)
+    try:
+        in_order(space)
+    except ValueError as circle:
+        yield FieldError(_at(str(circle), "when"), "depends on itself")
+
+
+def _of_space(request: StudyRequest) -> Iterator[FieldError]:
+    space = request.space
+    broken: set[str] = set()
+    # A dimension is judged after those that decide what is there.
+    for pointer in sorted(in_order(space), key=lambda at: (len(_around(space, at)), at)):
+        around = _around(space, pointer)
+        if broken & set(around):
+            continue
+        if encloses(_SEED, pointer):
+            yield FieldError(_at(pointer), "is not searched: give the study its seeds")
+            continue
+        wrong = _first_misfit(request, pointer, around)
+        if wrong is not None:
+            broken.add(pointer)
+            yield wrong
+
+
+def _around(space: Mapping[str, AnyDimension], pointer: str) -> dict[str, AnyDimension]:
+    """The dimensions that decide whether and as what the place of a pointer exists."""
+    found: dict[str, AnyDimension] = {}
+    left = [pointer]
+    while left:
+        inner = left.pop()
+        for other in space:
+            decides = other in space[inner].when or (
+                isinstance(space[other], Choice | Grid)
+                and (encloses(other, inner) or _is_kind_around(other, inner))
+            )
+            if decides and other not in found and other != pointer:
+                found[other] = space[other]
+                left.append(other)
+    return found
+
+
+def _is_kind_around(kind: str, pointer: str) -> bool:
+    return kind.endswith("/kind") and encloses(parent_of(kind), pointer)
+
+
+def _first_misfit(
+    request: StudyRequest, pointer: str, around: Mapping[str, AnyDimension]
+) -> FieldError | None:
+    dimension = request.space[pointer]
+    for number, beside in enumerate(grid(around)):
+        if number >= _AROUND_MAX:
+            return FieldError(_at(pointer), "depends on too many choices; make the space smaller")
+        if not is_active(dimension, beside):
+            continue
+        for rest, value in _corners(dimension):
+            wrong = _misfit(request, {**beside, pointer: value}, beside)
+            if wrong is not None:
+                return FieldError(_at(pointer, *rest), wrong)
+    return None
+
+
+def _corners(dimension: AnyDimension) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    form = form_of(dimension)
+    if isinstance(dimension, Choice | Grid):
+        yield from (((form, index), value) for index, value in enumerate(dimension.options()))
+        return
+    yield (form, 0), dimension.at(0.0)
+    yield (form, 1), dimension.at(1.0)
+    yield (form,), dimension.at(_INSIDE)
+
+
+def _misfit(
+    request: StudyRequest, configuration: Mapping[str, object], beside: Mapping[str, object]
+) -> str | None:
+    """Why the base spec cannot have these values, as the end of a sentence; None if it can."""
+    try:
+        spec_of(request.spec, configuration)
+    except NoSuchPlace as nowhere:
+        return str(nowhere)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        where = f" where {', '.join(f'{at} is {value!r}' for at, value in beside.items())}"
+        suffix = where if beside else ""
+        if problem["type"] == "extra_forbidden":
+            return f"is no field of the spec{suffix}"
+        return f"{problem['msg'].replace('Input should be', 'must be')}{suffix}"
+    return None
+
+
+def _of_search(request: StudyRequest) -> Iterator[FieldError]:
+    match request.search:
+        case GridSearch():
+            for pointer, dimension in request.space.items():
+                if dimension.options() is None:
+                    wrong = "is not finite: a grid needs a choice, a grid, or uniform with a step"
+                    yield FieldError(_at(pointer), wrong)
+        case CmaEsSearch():
+            for pointer, dimension in request.space.items():
+                if isinstance(dimension, Choice) or dimension.when:
+                    wrong = "has no place in CMA-ES, which moves numbers that always exist"
+                    yield FieldError(_at(pointer), wrong)
+        case _:
+            return
+
+
+def _of_scheduler(request: StudyRequest) -> Iterator[FieldError]:
+    if isinstance(request.spec, IcaSpec):
+        if not isinstance(request.scheduler, NoScheduler):
+            wrong = "must be none: fits of ica end when they converge, not after epochs"
+            yield FieldError("/scheduler/kind", wrong)
+    elif isinstance(request.scheduler, Pbt):
+        for pointer in request.space.keys() - PBT_POINTERS:
+            wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"
+            yield FieldError(_at(pointer), wrong)
+
+
+def _of_seeds(request: StudyRequest) -> Iterator[FieldError]:
+    for index, seed in enumerate(request.confirmation.seeds):
+        if seed in request.seeds:
+            wrong = f"is a seed of the search ({seed}); a fresh one is needed"
+            yield FieldError(f"/confirmation/seeds/{index}", wrong)

@@ -1,0 +1,101 @@
+"""Figures whose parts are estimates beside closed forms: their numbers, and verdicts both ways."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from workers.paper import equation12, figure2
+from workers.paper.base import Asked, Figure, Part, Row
+from workers.paper.equation12 import EQUATION_12
+from workers.paper.figure2 import FIGURE_2
+
+
+def rows_of(parts: Sequence[Part]) -> list[Row]:
+    return [row for part in parts for row in part.compute() if row is not None]
+
+
+def with_(rows: Sequence[Row], column: str, change: float) -> list[Row]:
+    """The rows with one column multiplied."""
+    return [{**row, column: float(row[column]) * change} if column in row else row for row in rows]
+
+
+@pytest.fixture(scope="module")
+def quick_rows() -> dict[str, list[Row]]:
+    return {
+        figure.name: rows_of(figure.parts(Asked(repetitions=repetitions)))
+        for figure, repetitions in ((EQUATION_12, 20), (FIGURE_2, 1))
+    }
+
+
+@pytest.mark.parametrize("figure", [EQUATION_12, FIGURE_2], ids=lambda figure: figure.name)
+def test_a_figure_holds_is_drawn_and_repeats_itself(
+    figure: Figure, quick_rows: dict[str, list[Row]]
+) -> None:
+    rows = quick_rows[figure.name]
+    assert [verdict.holds for verdict in figure.verdicts(rows)] == [True] * len(
+        figure.verdicts(rows)
+    )
+    assert figure.draw(rows).startswith(b"\x89PNG")
+    first = figure.parts(Asked(repetitions=2))[0]
+    assert [*first.compute()] == [*first.compute()]
+    names = [part.name for part in figure.parts(Asked(scale="paper"))]
+    assert len(set(names)) == len(names)
+
+
+def test_annealed_em_has_the_golden_errors() -> None:
+    errors = {}
+    for steps, golden in ((50, 0.141), (500, 0.0068), (5000, 0.0007)):
+        (row,) = [row for row in equation12._annealing(steps) if row is not None]
+        errors[steps] = float(row["error"])
+        assert errors[steps] == pytest.approx(golden, rel=0.03)
+    (jump,) = [row for row in equation12._annealing(1) if row is not None]
+    assert float(jump["error"]) > 0.4
+
+
+def test_the_shortfall_of_model_noise_is_the_golden_number() -> None:
+    assert 2 * (1 - equation12._shortfall()) == pytest.approx(1.861899, abs=1e-6)
+
+
+def test_estimators_that_swap_their_parts_are_refuted(quick_rows: dict[str, list[Row]]) -> None:
+    other = {"model_noise": "spread", "spread": "model_noise"}
+    swapped: list[Row] = [
+        {**row, "estimator": other.get(str(row["estimator"]), row["estimator"])}
+        for row in quick_rows["eq12"]
+    ]
+    assert equation12.inconsistent(swapped).holds is False
+    assert equation12.consistent(swapped).holds is False
+
+
+def test_annealing_that_is_short_or_erratic_heals_nothing(
+    quick_rows: dict[str, list[Row]],
+) -> None:
+    annealed = [row for row in quick_rows["eq12"] if row["estimator"] == "annealed_em"]
+    assert equation12.healed(annealed).holds is True
+    assert equation12.healed([row for row in annealed if int(row["steps"]) < 500]).holds is False
+    assert equation12.healed([*annealed, {**annealed[-1], "error": 0.5}]).holds is False
+
+
+def test_one_repetition_decides_nothing() -> None:
+    rows = rows_of(EQUATION_12.parts(Asked(repetitions=1)))
+    assert equation12.inconsistent(rows).holds is None
+    assert equation12.consistent(rows).holds is None
+
+
+def test_spread_deltas_have_the_golden_divergences(quick_rows: dict[str, list[Row]]) -> None:
+    at_one = {
+        str(row["noise"]): float(row["exact"]) for row in quick_rows["2"] if row["mu_q"] == 1.0
+    }
+    assert at_one["gaussian"] == pytest.approx(1.0)
+    t = 1 / math.sqrt(figure2.VARIANCE / 2)
+    assert at_one["laplace"] == pytest.approx(t + math.exp(-t) - 1)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_wrong_estimates_and_flat_ones_are_refuted(
+    noise: str, quick_rows: dict[str, list[Row]]
+) -> None:
+    rows = [row for row in quick_rows["2"] if row["noise"] == noise]
+    assert figure2.agrees(noise, with_(rows, "estimate", 1.1)).holds is False
+    flat: list[Row] = [{**row, "estimate": 1.0} for row in rows]
+    assert figure2.has_slope(noise, flat).holds is False

@@ -1,0 +1,88 @@
+"""What Figure 1's rows say, with the rule by which each claim is judged."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from workers.paper.base import Row, Verdict
+from workers.paper.means import Mean, values_by
+from workers.paper.panels import column, of_kind
+
+DISTANCES = ("samples_to_surface", "data_to_samples", "spread_data_to_surface")
+_SIGMAS = 4.0  # standard errors that a difference must exceed
+_CURVATURE = 2.0  # the surface's largest, at its ridges: ½·4
+
+
+def by_shift(rows: Sequence[Row]) -> dict[float, Mean]:
+    """Mean log likelihoods over the data, by the model's shift."""
+    found = values_by(rows, "nats", "shift")
+    return {float(key[0]): Mean.of(values) for key, values in sorted(found.items())}
+
+
+def jumps(rows: Sequence[Row]) -> Verdict:
+    """On the surface a halving of γ adds log 2, up to (κγ)², κ the curvature; off it all falls.
+
+    Off it is the largest shift, where every halving must make the likelihood smaller.
+    """
+    found = of_kind(rows, "kind", "model_noise")
+    nats = {
+        (float(row_gamma), float(shift)): Mean.of(values).mean
+        for (row_gamma, shift), values in values_by(found, "nats", "gamma", "shift").items()
+    }
+    gammas = sorted({gamma for gamma, _ in nats}, reverse=True)
+    shifts = [shift for _, shift in nats]
+    on, off = min(shifts, key=abs), max(shifts)
+    before, last = gammas[-2:]
+    gain, expected = nats[last, on] - nats[before, on], math.log(before / last)
+    allowed = (_CURVATURE * before) ** 2
+    falls = [nats[gamma, off] for gamma in gammas]
+    is_falling = all(later < earlier for earlier, later in pairwise(falls))
+    return Verdict(
+        abs(on) < 1e-9 and abs(gain - expected) <= allowed and is_falling,
+        f"The likelihood jumps: on the surface γ from {before:g} to {last:g} adds {gain:.3f} nats, "
+        f"expected {expected:.3f} ± {allowed:.2f}, and moved by {off:g} the model has "
+        f"{falls[0]:.1f} to {falls[-1]:.1f} nats as γ falls from {gammas[0]:g} to {last:g}.",
+    )
+
+
+def does_not_jump(rows: Sequence[Row]) -> Verdict:
+    """With both spread no shift is better than none, and both ends are worse.
+
+    By four standard errors of paired differences over the data.
+    """
+    values = values_by(of_kind(rows, "kind", "spread"), "nats", "shift")
+    shifts = sorted(float(key[0]) for key in values)
+    none = min(shifts, key=abs)
+    drops = {
+        shift: Mean.of(
+            here - there for here, there in zip(values[(none,)], values[(shift,)], strict=True)
+        )
+        for shift in shifts
+    }
+    first, last = drops[shifts[0]], drops[shifts[-1]]
+    text = (
+        f"Spread on both, it does not: {Mean.of(values[(none,)])} nats where the model is at "
+        f"{none:g}, less by {first} and {last} at both ends"
+    )
+    if first.standard_error is None:
+        return Verdict(None, f"{text}; one datum has no standard error.")
+    is_best = all(drop.mean >= -_SIGMAS * (drop.standard_error or 0.0) for drop in drops.values())
+    is_lower = all(drop.mean > _SIGMAS * (drop.standard_error or 0.0) for drop in (first, last))
+    return Verdict(abs(none) < 1e-9 and is_best and is_lower, f"{text}.")
+
+
+def is_learned(rows: Sequence[Row], scale: float) -> Verdict:
+    """Samples are nearer the surface than spread data are, and data nearer samples, over seeds."""
+    trained = of_kind(rows, "kind", "trained")
+    names = DISTANCES[:2]
+    found = [Mean.of(column(trained, name)) for name in names]
+    noise = Mean.of(column(trained, DISTANCES[2]))
+    gaps = [Mean.of(column(trained, DISTANCES[2]) - column(trained, name)) for name in names]
+    text = (
+        f"A model trained through noise of σ = {scale:g} learns the surface: its samples are "
+        f"{found[0]} from it, data {found[1]} from the nearest sample, spread data {noise} from it"
+    )
+    if any(gap.standard_error is None for gap in gaps):
+        return Verdict(None, f"{text}; one training has no standard error.")
+    holds = all(gap.mean > _SIGMAS * (gap.standard_error or 0.0) for gap in gaps)
+    return Verdict(holds, f"{text} (root mean squares, {len(trained)} trainings).")
