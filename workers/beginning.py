@@ -1,9 +1,11 @@
 """Where an attempt begins: at a checkpoint of its own job, at one of another, or at nothing."""
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from workers.checkpoint import Manifest, decode_tensors, parse_manifest, verify
 from workers.errors import ArtifactNotFound, CheckpointError
 from workers.events import NoticeRecord
 from workers.kinds import taken_over
+from workers.parallel import Peers
 from workers.publish import KeptCheckpoint
 from workers.spec import JobSpec, Start
 
@@ -60,6 +63,22 @@ def beginning(
         return Beginning()
     _, tensors = _file(store, origin.prefix, origin.start)
     return Beginning(taken_over(spec, origin.start, tensors), origin.prefix)
+
+
+def require_same(begun_at: Beginning, peers: Peers, device: torch.device) -> None:
+    """Raises CheckpointError on every worker where they read different checkpoints.
+
+    Each of them reads by itself, and one that found damage where the others found none would go on
+    from an earlier step; the sums of such workers mean nothing.
+    """
+    if peers.size == 1:
+        return
+    read = torch.zeros(peers.size, dtype=torch.int64, device=device)
+    read[peers.rank] = zlib.crc32((begun_at.prefix or "").encode())
+    if len(set(peers.all_reduce(read).tolist())) > 1:
+        raise CheckpointError(
+            "the workers did not all find the same checkpoint whole; see their logs, and retry"
+        )
 
 
 def notices_of(begun_at: Beginning, step: int, *, on_cpu: bool) -> Iterator[NoticeRecord]:

@@ -19,9 +19,18 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from workers.artifacts import ArtifactStore, attempt_prefix, open_store, outcome_key
-from workers.beginning import Beginning, Origin, Tensors, beginning, notices_of, usable
+from workers.beginning import (
+    Beginning,
+    Origin,
+    Tensors,
+    beginning,
+    notices_of,
+    require_same,
+    usable,
+)
 from workers.checkpoint import Versions
 from workers.data import Dataset, load
+from workers.device import device_of
 from workers.errors import (
     ArtifactExists,
     ClaimLost,
@@ -218,6 +227,7 @@ def _lead(
         peers = meet(look)
     except _StoppedWaiting:
         return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
+    require_same(begun_at, peers, device_of(run.spec.resources))
     ledger.append(_started(run, data, resume))
     on_cpu = not run.spec.resources.gpus_per_worker
     for notice in notices_of(begun_at, step or 0, on_cpu=on_cpu):
@@ -263,6 +273,7 @@ def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, me
 
     look = at_most_every(MISSED_INTERVAL_S, look_for_the_end)
     peers = meet(look)
+    require_same(begun_at, peers, device_of(run.spec.resources))
 
     def should_stop() -> bool:
         return stop.reason is not None

@@ -156,7 +156,7 @@ class RayExecutors:
             for name in [name for name, seen in self._seen.items() if seen.busy]:
                 if name not in known:
                     self._end(name)
-            if not self._idle() and self._fits(DEFAULT_SHAPE):
+            if not self._idle() and self._fits(DEFAULT_SHAPE) and not self._is_one_waiting():
                 self._create(ray_gang.new_name(DEFAULT_SHAPE), DEFAULT_SHAPE)
             self._end_strangers(known)
 
@@ -203,11 +203,17 @@ class RayExecutors:
         return left.fits(shape)
 
     def _make_room(self, shape: Resources) -> None:
-        """End idle executors until the shape fits beside the others."""
+        """End idle executors until the shape fits beside the others; all of them on a joined Ray,
+        where others hold what is not seen here, and each may be on the only node that has room."""
         for name in self._idle():
-            if self._fits(shape):
+            if self._ray.own and self._fits(shape):
                 return
             self._end(name)
+
+    def _is_one_waiting(self) -> bool:
+        """Whether a spare would take a core that an executor waits for, beside what others hold."""
+        busy = [seen for seen in self._seen.values() if seen.busy]
+        return not self._ray.own and any(seen.gang.look().state == "pending" for seen in busy)
 
     def _create(self, executor_id: str, shape: Resources) -> None:
         gang = ray_gang.create(executor_id, shape, self._namespace, self._ray.folder)

@@ -6,6 +6,7 @@ from tests.bench import (
     bench_ica,
     bench_jobstore,
     bench_learned,
+    bench_precision,
     bench_service,
     bench_step,
     bench_storage,
@@ -15,6 +16,7 @@ from tests.bench import (
 for part in (
     bench_step,
     bench_learned,
+    bench_precision,
     bench_gang,
     bench_detection,
     bench_service,

@@ -129,8 +129,11 @@ def judge_attempts(job: JobBody, facts: Sequence[AttemptFacts], faults: Faults) 
         if last_outcome is None or last_outcome.reason != "completed":
             faults.false_states.append(f"succeeded on {last_outcome}")
         total = job.progress.total_steps if job.progress is not None else None
-        if not facts[-1].published or facts[-1].published[-1] != total:
-            faults.lost.append(f"no last checkpoint: {facts[-1].published}, of {total} steps")
+        # A strike after the last checkpoint leaves its successor nothing to publish.
+        last = facts[-1].published[-1] if facts[-1].published else facts[-1].resumed_from
+        published = {step for attempt in facts for step in attempt.published}
+        if last != total or last not in published:
+            faults.lost.append(f"ended at {last} of {total} steps, published: {published}")
     return recomputed
 
 

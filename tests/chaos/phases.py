@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.client import Client, JobHandle
+from api.client import ApiError, Client, JobHandle
 from tests.chaos.cells import Phase
 from tests.chaos.stage import CORES, WORKERS, Stage
 from workers.artifacts import job_prefix
@@ -62,7 +62,7 @@ def bring(stage: Stage, phase: Phase, chance: random.Random) -> Scene:
             scene = _queued(stage, client)
             time.sleep(chance.uniform(0, 0.5))
         case "starting":
-            scene = Scene(client.submit(spec(stage)))
+            scene = Scene(_submit(client, spec(stage)))
             time.sleep(chance.uniform(0, 0.15))
         case "training":
             scene = _training(stage, client)
@@ -72,7 +72,7 @@ def bring(stage: Stage, phase: Phase, chance: random.Random) -> Scene:
             _wait_for_half_a_checkpoint(stage, scene.job)
             time.sleep(chance.uniform(0, 0.05))
         case "finishing":
-            scene = Scene(client.submit(spec(stage)))
+            scene = Scene(_submit(client, spec(stage)))
             _wait(scene.job, _is_nearly_done, "the last epoch")
             time.sleep(chance.uniform(0, 0.35))
         case "cancelling":
@@ -86,8 +86,20 @@ def bring(stage: Stage, phase: Phase, chance: random.Random) -> Scene:
     return scene
 
 
+def _submit(client: Client, asked: Mapping[str, Any]) -> JobHandle:
+    """As a patient user: a Ray that the strike before has hit may not be there again yet."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return client.submit(asked)
+        except ApiError as error:
+            if not error.problem.retryable or time.monotonic() > give_up_at:
+                raise
+        time.sleep(LOOK_INTERVAL_S)
+
+
 def _training(stage: Stage, client: Client, *, large: bool = False) -> Scene:
-    job = client.submit(spec(stage, large=large))
+    job = _submit(client, spec(stage, large=large))
     _wait(job, lambda job: len(job.checkpoints()) >= 2, "two checkpoints")
     return Scene(job)
 
@@ -96,9 +108,9 @@ def _queued(stage: Stage, client: Client) -> Scene:
     request = dict(spec(stage))
     request["trainer"] = {**request["trainer"], "epochs": 100_000}
     request["resources"] = {"cpus_per_worker": CORES[stage.setting]}
-    blocker = client.submit(request)
+    blocker = _submit(client, request)
     _wait(blocker, lambda job: job.refresh().state == "running", "the job that holds the cores")
-    return Scene(client.submit(spec(stage)), blocker)
+    return Scene(_submit(client, spec(stage)), blocker)
 
 
 def _is_nearly_done(job: JobHandle) -> bool:

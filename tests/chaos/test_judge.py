@@ -73,6 +73,15 @@ def test_a_success_without_its_last_checkpoint_is_a_loss() -> None:
     assert faults_of(facts)[0].lost
 
 
+def test_a_success_whose_last_checkpoint_was_there_already_is_no_fault() -> None:
+    facts = lost_and_completed()
+    facts[0].published, facts[0].steps = [20, TOTAL], TOTAL
+    facts[1].published, facts[1].resumed_from, facts[1].first_step_at = [], TOTAL, None
+    assert not faults_of(facts)[0]
+    facts[0].published = [20]
+    assert faults_of(facts)[0].lost
+
+
 def test_an_attempt_without_an_end_is_a_false_state() -> None:
     facts = lost_and_completed()
     facts[0].outcome = None

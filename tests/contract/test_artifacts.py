@@ -377,3 +377,31 @@ def test_files_can_be_staged_while_the_folder_is_away(tmp_path: Path) -> None:
         (tmp_path / "away").rename(tmp_path / "artifacts")
         store.put_file("j/k", folder / "content")
     assert store.get("j/k") == b"it waits"
+
+
+ASKING: dict[str, Callable[[ArtifactStore], object]] = {
+    "exists": lambda store: store.exists("j/k"),
+    "get": lambda store: store.get("j/k"),
+    "stream": lambda store: list(store.stream("j/k", 0, 1)),
+    "list": lambda store: list(store.list("j")),
+    "delete": lambda store: store.delete("j/k"),
+}
+
+
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+def test_what_is_in_a_folder_that_is_away_does_not_pass_for_missing(
+    ask: Callable[[ArtifactStore], object], tmp_path: Path
+) -> None:
+    """A checkpoint or an outcome that cannot be seen is not one that was never written."""
+    store = LocalStore(tmp_path / "artifacts")
+    store.put("j/k", b"x")
+    (tmp_path / "artifacts").rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="mount it again") as caught:
+        ask(store)
+    assert not isinstance(caught.value, ArtifactNotFound)
+    (tmp_path / "artifacts").mkdir()  # the mount's place
+    with pytest.raises(StoreError, match="mount it again"):
+        ask(store)
+    (tmp_path / "artifacts").rmdir()
+    (tmp_path / "away").rename(tmp_path / "artifacts")
+    assert store.get("j/k") == b"x"

@@ -4,15 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+
+import pytest
 
 from service.cluster.memory import oom_kills
 from tests.e2e.conftest import Start
 from tests.e2e.processes import pid_of_attempt, spec, wait_for
-from tests.e2e.test_external_ray import ray_cluster
 from tests.e2e.test_lifecycle import begun
+from tests.other_ray import OtherRay
 from tests.unit.service.test_exits import NAMED
-
-__all__ = ["ray_cluster"]  # the fixture
 
 
 def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(start: Start) -> None:
@@ -56,24 +57,34 @@ def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(star
 OTHERS = """\
 import ray, sys
 ray.init(address="auto", log_to_driver=False, configure_logging=False)
-@ray.remote(num_cpus=2)
+@ray.remote(num_cpus=1)
 class Holds:
     def ready(self):
         return True
-held = Holds.remote()
-ray.get(held.ready.remote())
+held = [Holds.remote() for _ in range(2)]
+ray.get([each.ready.remote() for each in held])
 print("holds", flush=True)
+sys.stdin.readline()
+ray.kill(held.pop())
 sys.stdin.read()
 """
 
 
-def test_a_job_on_a_joined_cluster_that_others_fill_says_so_and_runs_when_they_are_gone(
+@pytest.fixture
+def three_cores() -> Iterator[dict[str, str]]:
+    """The settings that join a cluster of one node."""
+    ray = OtherRay(3)
+    yield ray.settings
+    ray.close()
+
+
+def test_a_job_on_a_joined_cluster_that_others_fill_says_so_and_runs_when_they_make_room(
     start: Start,
-    ray_cluster: dict[str, str],
+    three_cores: dict[str, str],
 ) -> None:
     others = subprocess.Popen(
         [sys.executable, "-c", OTHERS],
-        env={**os.environ, **ray_cluster},
+        env={**os.environ, **three_cores},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,14 +93,16 @@ def test_a_job_on_a_joined_cluster_that_others_fill_says_so_and_runs_when_they_a
         assert others.stdout is not None
         assert others.stdin is not None
         assert others.stdout.readline() == "holds\n"
-        service = start(**ray_cluster)
-        job = service.client.submit(spec(1))
+        service = start(**three_cores)
+        assert service.client.submit(spec(1)).wait(240).state == "succeeded"  # it leaves a spare
+        job = service.client.submit(spec(1, resources={"cpus_per_worker": 2}))
         wait_for(job, lambda now: now.explain().rule.name == "cluster_placement", "its reason")
         said = job.explain()
         assert said.resources is not None
         assert said.resources.others is not None
         assert said.resources.others.cpus == 2
         assert "Others hold 2 core(s)" in said.headline
+        others.stdin.write("one core less\n")
+        others.stdin.flush()
+        assert job.wait(240).state == "succeeded"  # on that core and the one that the spare had
         others.stdin.close()
-        others.wait()
-    assert job.wait(240).state == "succeeded"

@@ -90,9 +90,17 @@ class LocalStore(ArtifactStore):
         """A folder of the store; one that was unmounted must not be filled below its mount."""
         if folder.is_dir():
             return
+        self._require_root()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _require_root(self) -> None:
         if self._found_name() != self._store_name:
             raise StoreError("the artifact folder is not there any more; mount it again")
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def _missing(self, key: str) -> ArtifactNotFound:
+        """What to raise for a key that has no file; a folder that is away says nothing of it."""
+        self._require_root()
+        return ArtifactNotFound(f"there is no artifact {key}")
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -137,7 +145,7 @@ class LocalStore(ArtifactStore):
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtifactNotFound(f"there is no artifact {key}") from error
+            raise self._missing(key) from error
         except OSError as error:
             raise StoreError(f"{key} could not be read: {error.strerror}") from error
         if not path.is_file():
@@ -150,7 +158,7 @@ class LocalStore(ArtifactStore):
         try:
             file = self._path(key).open("rb")
         except FileNotFoundError as error:
-            raise ArtifactNotFound(f"there is no artifact {key}") from error
+            raise self._missing(key) from error
         except OSError as error:
             raise StoreError(f"{key} could not be read: {error.strerror}") from error
 
@@ -166,12 +174,17 @@ class LocalStore(ArtifactStore):
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """See :meth:`ArtifactStore.list`."""
-        return _objects(self._path(prefix), prefix)
+        folder = self._path(prefix)
+        if not folder.is_dir():
+            self._require_root()
+        return _objects(folder, prefix)
 
     def delete(self, key: str) -> None:
         """See :meth:`ArtifactStore.delete`."""
         try:
-            self._path(key).unlink(missing_ok=True)
+            self._path(key).unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            self._require_root()
         except OSError as error:
             raise StoreError(f"{key} could not be deleted: {error.strerror}") from error
 

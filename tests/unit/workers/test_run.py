@@ -238,10 +238,10 @@ def test_a_node_without_the_artifact_folder_refuses_and_makes_none(
     with pytest.raises(StoreNotShared, match=r"has none at its path.*use s3://.*or mount"):
         execute(run, StopFlag())
     assert not artifacts.root.exists()
-    LocalStore(artifacts.root)  # of another installation, under the same path
+    other = LocalStore(artifacts.root)  # of another installation, under the same path
     with pytest.raises(StoreNotShared, match="has another one at its path"):
         execute(run, StopFlag())
-    assert list(artifacts.list("jobs")) == []
+    assert list(other.list("jobs")) == []
 
 
 def test_a_folder_that_was_unmounted_is_not_filled_below_its_mount(artifacts: LocalStore) -> None:
