@@ -32,22 +32,6 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
 
 
 @pytest.fixture
-def ray_cluster(one_ray: RayCluster) -> Iterator[RayCluster]:
-    yield one_ray
-    one_ray.tend(frozenset())  # a test that failed half-way must not take the cores of the next
-
-
-@pytest.fixture(params=["inline", "ray"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_cluster")
-    else:
-        inline = InlineCluster(cpus=2)
-        yield inline
-        inline.close()
-
-
-@pytest.fixture
 def make_run(artifacts: LocalStore, tmp_path: Path) -> Callable[[TrainSpec], Run]:
     def make(spec: TrainSpec) -> Run:
         return Run(

@@ -11,19 +11,18 @@ import psutil
 import pytest
 
 from service.cluster.base import Cluster
-from service.cluster.inline import InlineCluster
 from service.cluster.ray_cluster import RayCluster
 from service.jobs import Job, JobState
 from service.jobstore import JobStore
 from service.logs import Cursor, Logs
-from service.settings import ray_environment
 from tests import ray_census
 from tests.contract.test_cluster import look_for, outcome_of
-from tests.contract.test_logs import PUPPET, has_begun, pid_of, tell
+from tests.contract.test_logs import has_begun, pid_of
 from tests.e2e.processes import wait_until, wait_until_gone
 from tests.factories import long_spec, request
 from tests.harness import make_service
 from tests.other_ray import oldest
+from tests.own_ray import own_ray, tell
 from tests.ray_census import Census
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import RECORD, MetricsRecord, Outcome
@@ -44,32 +43,9 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory, orders: Path) -> Iterator[RayCluster]:
-    code = tmp_path_factory.mktemp("code")
-    (code / "sitecustomize.py").write_text(PUPPET.format(folder=str(orders)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(code))
-        ray_environment(joining=False)
-        made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
-        made.start()
+def one_ray(orders: Path) -> Iterator[RayCluster]:
+    with own_ray(orders, 2, "gangs") as made:
         yield made
-        made.close()
-
-
-@pytest.fixture
-def ray_cluster(one_ray: RayCluster) -> Iterator[RayCluster]:
-    yield one_ray
-    one_ray.tend(frozenset())  # a test that failed half-way must not take the cores of the next
-
-
-@pytest.fixture(params=["inline", "ray"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_cluster")
-    else:
-        inline = InlineCluster(cpus=2)
-        yield inline
-        inline.close()
 
 
 def run_of(artifacts: LocalStore, spec: TrainSpec, workers: int, attempt: int = 1) -> Run:

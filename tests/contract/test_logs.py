@@ -13,29 +13,12 @@ from service.cluster.ray_cluster import RayCluster
 from service.jobs import Job, JobState
 from service.jobstore import JobStore
 from service.logs import Cursor, LogLine, Logs
-from service.settings import ray_environment
 from tests.factories import long_spec, request
 from tests.harness import Service, make_service
+from tests.own_ray import own_ray, tell
 from workers.artifacts import LocalStore
 from workers.logs import local_log_path
 
-# Runs what it finds in a folder as <its process id>.py, in whichever Python process that is.
-PUPPET = """
-import os, pathlib, threading, time
-
-def listen(order):
-    while True:
-        time.sleep(0.02)
-        if order.exists():
-            text = order.read_text()
-            order.unlink()
-            exec(text)
-
-folder = pathlib.Path({folder!r})
-threading.Thread(
-    target=lambda: listen(folder / f"{{os.getpid()}}.py"), daemon=True
-).start()
-"""
 C_LEVEL = """
 import ctypes, os, subprocess
 print({word!r}, "from Python")
@@ -52,28 +35,14 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, orders: Path) -> Iterator[RayCluster]:
-    code = tmp_path_factory.mktemp("code")
-    (code / "sitecustomize.py").write_text(PUPPET.format(folder=str(orders)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(code))
-        ray_environment(joining=False)
-        made = RayCluster("", tmp_path_factory.mktemp("ray"), 1, "logs")
-        made.start()
+def cluster(orders: Path) -> Iterator[RayCluster]:
+    with own_ray(orders, 1, "logs") as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
 def service(jobs: JobStore, artifacts: LocalStore, tmp_path: Path, cluster: RayCluster) -> Service:
     return make_service(jobs, artifacts, tmp_path, cluster, start_timeout_s=240)
-
-
-def tell(orders: Path, pid: int, text: str) -> None:
-    """Let a process do something."""
-    part = orders / "part"
-    part.write_text(text)
-    part.replace(orders / f"{pid}.py")
 
 
 def said(service: Service, job: Job, attempt: int | None = None) -> list[LogLine]:
