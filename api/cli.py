@@ -12,6 +12,7 @@ from api import (
     explain_command,
     ica_commands,
     lifecycle_commands,
+    paper_commands,
     picture_commands,
     retention_commands,
 )
@@ -41,6 +42,7 @@ app.add_typer(lifecycle_commands.app)
 app.add_typer(dataset_commands.app)
 app.add_typer(picture_commands.app)
 app.add_typer(ica_commands.app)
+app.add_typer(paper_commands.app)
 app.add_typer(retention_commands.app)
 ID_WIDTH = len("job-0123456789abcdef")
 
@@ -166,7 +168,7 @@ def list_jobs(
                 job.reason,
                 done,
                 job.trainer,
-                job.dataset,
+                job.dataset or "",
                 job.name,
                 submitted,
             )

@@ -60,6 +60,7 @@ def documented_drawing(description: str, *kinds: Kind) -> dict[int | str, dict[s
         **documented(
             SERVICE_PROBLEMS[errors.JobNotFound],
             SERVICE_PROBLEMS[errors.CheckpointNotFound],
+            SERVICE_PROBLEMS[errors.OtherTrainer],
             *kinds,
             NOT_ACCEPTABLE,
             INVALID_QUERY,

@@ -21,6 +21,18 @@ SPEC: dict[str, Any] = {
         "batch_size": 100,
     },
 }
+PAPER_REQUEST: dict[str, Any] = {
+    "name": "figure 4a, first tenth",
+    "spec": {
+        "trainer": {
+            "kind": "paper",
+            "figure": "4a",
+            "scale": "paper",
+            "repetitions": 1,
+            "first_repetition": 0,
+        }
+    },
+}
 REQUEST: dict[str, Any] = {"name": "first light", "labels": {"team": "a"}, "spec": SPEC}
 _SUMMARY: dict[str, Any] = {
     "id": "job-5f0c2b9e6f5a4d7c",
@@ -166,6 +178,7 @@ _PLAN = {
     "storage_bytes": 95_000_000,
     "duration_s": 45.0,
     "waits_for": "resources held by 1 running job(s)",
+    "advice": [],
     "queue": {"ahead": 0, "not_before": None, "starts_at": _AT, "basis": _BASIS},
 }
 _DATASET = {

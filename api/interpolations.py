@@ -41,7 +41,6 @@ STEPS_MAX = 64
         "lines in a plot); arrays ``z`` and ``g``, between data also ``x``, in an npz file; or "
         "numbers.",
         SERVICE_PROBLEMS[errors.ResultNotFound],
-        SERVICE_PROBLEMS[errors.OtherTrainer],
     ),
 )
 def get_interpolations(

@@ -20,7 +20,7 @@ from api.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     documented,
 )
-from api.examples import REQUEST
+from api.examples import PAPER_REQUEST, REQUEST
 from api.ica_examples import ICA_REQUEST
 from api.routes import StrictRoute
 from service import errors
@@ -113,6 +113,7 @@ def etag_of(job: Job) -> dict[str, str]:
                     "examples": {
                         "delta_vae": {"value": REQUEST},
                         "ica": {"value": ICA_REQUEST},
+                        "paper": {"value": PAPER_REQUEST},
                     }
                 }
             }

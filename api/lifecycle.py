@@ -193,7 +193,7 @@ def _request(parent: Job, body: ForkBody) -> JobRequest:
     kind = trainer.get("kind") if isinstance(trainer, dict) else None
     spec = carried_over(parent.spec, kind)
     dataset = body.spec.get("dataset")
-    if isinstance(dataset, dict) and not dataset.keys() <= _NO_CONTENT:
+    if isinstance(dataset, dict) and not dataset.keys() <= _NO_CONTENT and spec.get("dataset"):
         spec["dataset"].pop("digest", None)  # other data have another
     named = {"name", "labels", "priority", "limits"}
     changes = {

@@ -31,19 +31,23 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
-_OF_NETWORKS = ("interpolations", "grids", "filmstrip")
-_OF_ICA = ("mixing", "unmixing", "sources")
+_OF_MODELS = ("samples", "reconstructions")
+_OF_NETWORKS = (*_OF_MODELS, "interpolations", "grids", "filmstrip")
+_OF_ICA = (*_OF_MODELS, "mixing", "unmixing", "sources")
 
 
 def job_links(job_id: str, trainer: str) -> dict[str, str]:
     """The paths of what belongs to a job of that kind of trainer."""
     path = job_path(job_id)
-    names = (
-        *("spec", "explain", "logs", "events", "metrics", "checkpoints"),
-        *("samples", "reconstructions", "artifacts"),
-        *(_OF_ICA if trainer == "ica" else _OF_NETWORKS),
-    )
-    return {"self": path} | {name: f"{path}/{name}" for name in (*names, *VERBS)}
+    match trainer:
+        case "paper":
+            own = tuple(verb for verb in VERBS if verb != "fork")
+        case "ica":
+            own = (*_OF_ICA, *VERBS)
+        case _:
+            own = (*_OF_NETWORKS, *VERBS)
+    names = ("spec", "explain", "logs", "events", "metrics", "checkpoints", "artifacts", *own)
+    return {"self": path} | {name: f"{path}/{name}" for name in names}
 
 
 def _parent_link(parent: Parent | None) -> dict[str, str]:
@@ -76,7 +80,6 @@ def parent_body(parent: Parent | None) -> bodies.ParentBody | None:
 
 
 def _summary_fields(job: Job) -> dict[str, Any]:
-    dataset = job.spec.dataset
     return {
         "id": job.id,
         "name": job.name,
@@ -88,7 +91,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "cancel_requested": job.cancel_requested,
         "pause_requested": job.pause_requested,
         "trainer": job.spec.trainer.kind,
-        "dataset": dataset.name if dataset.kind == "named" else dataset.kind,
+        "dataset": job.spec.data_name,
         "progress": progress_body(job.progress),
         "parent": parent_body(job.parent),
         "spec_digest": job.spec_digest,
@@ -178,6 +181,7 @@ def plan_body(plan: Plan) -> bodies.PlanBody:
         storage_bytes=plan.storage_bytes,
         duration_s=plan.duration_s,
         waits_for=plan.waits_for,
+        advice=list(plan.advice),
         queue=queue_body(plan.standing),
     )
 
@@ -236,9 +240,12 @@ def metric_bodies(points: Sequence[MetricPoint]) -> list[bodies.MetricPointBody]
     ]
 
 
-def checkpoint_body(job_id: str, checkpoint: CheckpointInfo) -> bodies.CheckpointBody:
-    """A checkpoint with the paths of its weights and samples."""
+def checkpoint_body(job_id: str, trainer: str, checkpoint: CheckpointInfo) -> bodies.CheckpointBody:
+    """A checkpoint with the paths of its weights and, where it has a model, samples."""
     path, name = job_path(job_id), quote(checkpoint.id, safe="")
+    links = {"weights": f"{path}/checkpoints/{name}/weights"}
+    if trainer != "paper":
+        links["samples"] = f"{path}/samples?checkpoint={name}"
     return bodies.CheckpointBody(
         id=checkpoint.id,
         attempt=checkpoint.attempt,
@@ -250,10 +257,7 @@ def checkpoint_body(job_id: str, checkpoint: CheckpointInfo) -> bodies.Checkpoin
         is_best=checkpoint.is_best,
         has_train_state=checkpoint.has_train_state,
         created_at=checkpoint.created_at,
-        links={
-            "weights": f"{path}/checkpoints/{name}/weights",
-            "samples": f"{path}/samples?checkpoint={name}",
-        },
+        links=links,
     )
 
 

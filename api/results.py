@@ -101,9 +101,9 @@ def _as_csv(metrics: Mapping[str, Sequence[MetricPoint]]) -> str:
 def list_checkpoints(job_id: JobId, services: Given) -> Response:
     """List the checkpoints whose weights are kept."""
     found = services.results.checkpoints(job_id)
-    return json_answer(
-        bodies.CheckpointList(checkpoints=[render.checkpoint_body(job_id, c) for c in found])
-    )
+    trainer = services.results.spec(job_id).trainer.kind
+    listed = [render.checkpoint_body(job_id, trainer, checkpoint) for checkpoint in found]
+    return json_answer(bodies.CheckpointList(checkpoints=listed))
 
 
 @router.get(

@@ -10,6 +10,13 @@ from api.client import Event, JobHandle
 
 def watch_job(job: JobHandle, console: Console) -> JobHandle:
     """Follow the job to its end and say how it went; raises JobFailed unless it succeeds."""
+    done = follow_job(job, console)
+    console.print(f"{done.state}: {done.body.message}", markup=False)
+    return done
+
+
+def follow_job(job: JobHandle, console: Console) -> JobHandle:
+    """Follow the job to its end; raises JobFailed unless it succeeds."""
     columns = (
         TextColumn("{task.fields[state]:>9}"),
         BarColumn(),
@@ -22,9 +29,7 @@ def watch_job(job: JobHandle, console: Console) -> JobHandle:
         )
         for event in job.watch():
             _show(event, progress, task, console)
-    done = job.wait()
-    console.print(f"{done.state}: {done.body.message}", markup=False)
-    return done
+    return job.wait()
 
 
 # Why a job does not train, and what somebody did to it.
@@ -32,6 +37,9 @@ _TOLD = (
     *("waiting_for_resources", "waiting_for_cluster", "recovering"),
     *("pausing", "paused", "resumed", "retried"),
 )
+
+
+_TOLD_AT_THE_END = "verdict"  # on a figure of the paper
 
 
 def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> None:
@@ -53,7 +61,7 @@ def _show(event: Event, progress: Progress, task: TaskID, console: Console) -> N
             loss = _loss(data["values"])
             if loss is not None:
                 progress.update(task, loss=f"{loss:.2f}")
-        case "notice":
+        case "notice" if data["code"] != _TOLD_AT_THE_END:
             console.print(f"note: {data['message']}", markup=False)
         case "gap":
             console.print("some events were lost on the way", markup=False)

@@ -10,6 +10,8 @@ from workers.spec import (
     GradientTrainer,
     Ica,
     IcaSpec,
+    Paper,
+    PaperSpec,
     RefitEncoder,
     RefitSpec,
     TrainerSpec,
@@ -21,6 +23,7 @@ _TITLES = {
     "vae": "VAE, the baseline",
     "ica": "Linear ICA, fitted by spread EM",
     "refit_encoder": "Encoders fitted anew to a decoder, at reference scales",
+    "paper": "A figure of the paper, with what holds of its claims",
 }
 
 
@@ -63,15 +66,16 @@ class Catalogue:
         return schema
 
 
-_Model = type[GradientTrainer | Ica | RefitEncoder]
-_WHOLE: Mapping[_Model, type[TrainSpec | IcaSpec | RefitSpec]] = {
+_Model = type[GradientTrainer | Ica | RefitEncoder | Paper]
+_WHOLE: Mapping[_Model, type[TrainSpec | IcaSpec | RefitSpec | PaperSpec]] = {
     Ica: IcaSpec,
     RefitEncoder: RefitSpec,
+    Paper: PaperSpec,
 }
 
 
 def _models() -> dict[str, _Model]:
-    models = (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder)
+    models = (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder, Paper)
     return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
 
 

@@ -170,8 +170,8 @@ class Datasets:
             raise DatasetNotFound(f"there is no data set {name!r}; GET /v1/datasets lists them")
         return _entry(upload)
 
-    def describe(self, ref: AnyDataset) -> DatasetInfo:
-        """What a spec refers to: a name's content now, or the content that it pins.
+    def describe(self, ref: AnyDataset | None) -> DatasetInfo:
+        """What a spec refers to: a name's content now, or the content that it pins, or nothing.
 
         Raises UnknownDataset, DatasetUnavailable, NotReady, and SpecMismatch for data that cannot
         be drawn.
@@ -291,8 +291,8 @@ class Datasets:
             self._artifacts.delete(data_key(digest))
 
 
-def is_upload(ref: AnyDataset) -> bool:
-    """Whether a reference is to an upload."""
+def is_upload(ref: AnyDataset | None) -> bool:
+    """Whether a reference, if there is one, is to an upload."""
     return isinstance(ref, NamedDataset) and ref.name not in built_in_names()
 
 

@@ -28,7 +28,7 @@ from service.training import Training, request_digest
 from workers.artifacts import ArtifactStore, parent_prefix
 from workers.checkpoint import Manifest, parse_manifest
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
-from workers.kinds import AnySpec, carried_over, obstacles
+from workers.kinds import AnySpec, carried_over, not_forkable, obstacles
 from workers.spec import Start
 
 __all__ = ["Forks", "carried_over", "fork_digest"]
@@ -65,6 +65,10 @@ class Forks:
             idempotency = Idempotency(key=idempotency_key, body_digest=digest)
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
+        closed = not_forkable(self._results.spec(parent_id), request.spec)
+        if closed is not None:
+            error = FieldError(f"/spec{closed.pointer}", str(closed))
+            raise InvalidSpec(f"{error.pointer}: {error.message}.", (error,))
         chosen = self._results.checkpoint(parent_id, checkpoint)
         if start == "train_state" and not chosen.has_train_state:
             raise InvalidSpec(

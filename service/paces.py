@@ -22,7 +22,7 @@ _NO_WORK = frozenset(
     {
         *("optimizer", "epochs", "early_stopping", "best_metric", "log_std_bound"),
         *("evaluate_every_epochs", "grid_every_epochs", "warm_up_epochs", "spread", "observation"),
-        "quality",
+        *("quality", "repetitions", "first_repetition"),
     }
 )
 

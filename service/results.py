@@ -25,7 +25,7 @@ from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.errors import ArtifactNotFound, StoreError
 from workers.kinds import AnySpec, first_checkpoint
-from workers.spec import IcaSpec
+from workers.spec import IcaSpec, PaperSpec
 
 GRIDS = "grids/"
 PRESIGNED_S = 600
@@ -91,6 +91,16 @@ class Results:
         """The job's spec, with its data pinned."""
         return self._jobs.get(job_id).spec
 
+    def require_model(self, job_id: str) -> None:
+        """Raises OtherTrainer for a job whose trainer fits no model to draw from."""
+        spec = self.spec(job_id)
+        if isinstance(spec, PaperSpec):
+            raise OtherTrainer(
+                f"the job's trainer is paper, which computes figure {spec.trainer.figure} and fits "
+                "no model to draw from; GET the job's artifacts/figure.png, figure.csv and "
+                "figure.json instead"
+            )
+
     def checkpoints(self, job_id: str) -> list[CheckpointInfo]:
         """The job's checkpoints by step."""
         checkpoints = self._jobs.checkpoints(job_id)
@@ -150,6 +160,7 @@ class Results:
 
     def grids(self, job_id: str) -> list[ArtifactInfo]:
         """The sample grids that were written during training, by step; raises OtherTrainer."""
+        self.require_model(job_id)
         if isinstance(self._jobs.get(job_id).spec, IcaSpec):
             raise OtherTrainer(
                 "the job's trainer is ica, which draws no grids; GET the job's artifacts for its "

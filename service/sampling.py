@@ -37,6 +37,7 @@ from workers.errors import ArtifactNotFound, CheckpointError, StoreError
 from workers.generate import GENERATOR_VERSION, Generator
 from workers.images import filmstrip_png
 from workers.interpolate import between_data, between_latents
+from workers.kinds import AnySpec
 from workers.reconstruct import reconstruct
 from workers.spec import IcaSpec
 
@@ -72,13 +73,14 @@ class Sampling:
         self._generators = GeneratorCache(cache_bytes)
 
     def checkpoint(self, job_id: str, choice: str) -> CheckpointInfo:
-        """See :meth:`service.results.Results.checkpoint`."""
+        """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""
+        self._results.require_model(job_id)
         return self._results.checkpoint(job_id, choice)
 
     def source(self, job_id: str, choice: str) -> Source:
-        """See :meth:`service.results.Results.checkpoint`."""
-        checkpoint = self._results.checkpoint(job_id, choice)
-        return Source(checkpoint, self._results.spec(job_id).dataset)
+        """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""
+        checkpoint = self.checkpoint(job_id, choice)
+        return Source(checkpoint, _data_of(self._results.spec(job_id)))
 
     def path_source(self, job_id: str, choice: str) -> Source:
         """As :meth:`source`, for paths between latents; raises OtherTrainer where those say
@@ -168,6 +170,7 @@ class Sampling:
         return filmstrip_png([*rows, ("data", self._first_data(latest, n))])
 
     def _require_networks(self, job_id: str, what: str, instead: str) -> None:
+        self._results.require_model(job_id)
         if isinstance(self._results.spec(job_id), IcaSpec):
             raise OtherTrainer(
                 f"the job's trainer is ica, a linear model, of which there is no {what}; GET the "
@@ -204,9 +207,14 @@ class Sampling:
 
     def _first_data(self, checkpoint: CheckpointInfo, n: int) -> NDArray[np.float32]:
         """The first n data that the checkpoint's model was trained on, as it saw them."""
-        data = self._data.get(self.generator(checkpoint).description.spec.dataset)
+        data = self._data.get(_data_of(self.generator(checkpoint).description.spec))
         rows = data.train[:n].numpy().reshape(-1, *data.info.shape).astype(np.float32)
         return rows / np.float32(255) if data.info.is_image else rows
+
+
+def _data_of(spec: AnySpec) -> DatasetRef:
+    assert spec.dataset is not None  # there is a model, and it was fitted to them
+    return spec.dataset
 
 
 def _check_values(generator: Generator, n: int, data_each: int, values_max: int) -> None:

@@ -20,7 +20,15 @@ from workers.artifacts import ArtifactStore
 from workers.costs import Estimate
 from workers.data import DatasetInfo
 from workers.errors import DataError, SpecMismatch, StoreError
-from workers.kinds import AnySpec, estimate, lacking, needs_checkpoint, resolve
+from workers.kinds import (
+    AnySpec,
+    advice,
+    estimate,
+    lacking,
+    needs_checkpoint,
+    resolve,
+    thread_s,
+)
 from workers.quality import Shelf
 from workers.spec import NamedDataset
 
@@ -32,8 +40,9 @@ STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other 
 class Plan:
     """What a submission would do: the resolved spec, its costs, and what it would wait for.
 
-    ``duration_s`` comes from the pace of its like (see service.paces) and is None where none has
-    run here lately; ``standing`` is its place in the queue.
+    ``duration_s`` comes from the pace of its like (see service.paces), unless the trainer knows its
+    own, and is None where none has run here lately; ``standing`` is its place in the queue,
+    ``advice`` what to know before.
     """
 
     spec: AnySpec
@@ -44,6 +53,7 @@ class Plan:
     duration_s: float | None
     waits_for: str
     standing: Standing
+    advice: tuple[str, ...] = ()
 
 
 class Training:
@@ -125,7 +135,6 @@ class Training:
         spec, info = self._checked_anew(request)
         costs = estimate(spec, info)
         standing = self._queueing.standing_of_a_new_one(spec, request.priority)
-        like = self._queueing.paces.of_its_like(spec)
         if standing.ahead:
             waits_for = f"{standing.ahead} queued job(s) that start before it"
         elif not self._free().fits(spec.resources):
@@ -138,10 +147,17 @@ class Training:
             memory_bytes=costs.worker_memory_bytes * spec.resources.workers,
             steps=costs.steps,
             storage_bytes=costs.storage_bytes,
-            duration_s=None if like is None else like.trained_s(spec),
+            duration_s=self._duration_s(spec),
             waits_for=waits_for,
             standing=standing,
+            advice=advice(spec),
         )
+
+    def _duration_s(self, spec: AnySpec) -> float | None:
+        if (known := thread_s(spec)) is not None:
+            return known
+        like = self._queueing.paces.of_its_like(spec)
+        return None if like is None else like.trained_s(spec)
 
     def get(self, job_id: str) -> Job:
         """The job; raises JobNotFound."""
@@ -221,7 +237,7 @@ class Training:
 
         Raises InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady.
         """
-        pinned = request.spec.dataset.digest
+        pinned = request.spec.data_digest
         try:
             info = self._datasets.describe(request.spec.dataset)
             if pinned not in (None, info.digest):

@@ -4,7 +4,7 @@ from typing import Any
 
 from service.jobs import JobRequest
 from workers.kinds import AnySpec
-from workers.spec import IcaSpec, TrainSpec
+from workers.spec import IcaSpec, PaperSpec, TrainSpec
 
 
 def tiny_spec(**trainer: Any) -> TrainSpec:
@@ -44,6 +44,11 @@ def ica_spec(samples: int = 1000, noise_std: float = 0.2, **trainer: Any) -> Ica
             "trainer": {"kind": "ica", "components": 2, **trainer},
         }
     )
+
+
+def paper_spec(figure: str = "mixture", **trainer: Any) -> PaperSpec:
+    """A figure of the paper; ``mixture`` has ten parts, which take 0.1 s, and is drawn in 1 s."""
+    return PaperSpec.model_validate({"trainer": {"kind": "paper", "figure": figure, **trainer}})
 
 
 def request(spec: AnySpec | None = None, **fields: Any) -> JobRequest:

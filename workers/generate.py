@@ -20,7 +20,7 @@ from workers.decoding import Array, load_networks
 from workers.errors import CheckpointError
 from workers.ica.model import IcaModel
 from workers.refit.standing_in import standing_in
-from workers.spec import IcaSpec, RefitSpec, TrainSpec
+from workers.spec import IcaSpec, PaperSpec, RefitSpec, TrainSpec
 
 GENERATOR_VERSION = 1  # rises when the same checkpoint, seed and n would give other bytes
 
@@ -173,6 +173,8 @@ def _load(description: Description, weights: Path) -> Model:
         case RefitSpec():
             stands_in = standing_in(spec, description.step)
             return load_networks(stands_in, description.epoch, dataset, weights)
+        case PaperSpec():
+            raise CheckpointError("it has the rows of a figure, and no model to draw from")
         case _:
             assert_never(spec)
 

@@ -12,22 +12,24 @@ from torch import Tensor
 from workers import build, costs, fork
 from workers.checkpoint import Description
 from workers.data import Dataset, DatasetInfo
-from workers.errors import SpecMismatch
+from workers.errors import CheckpointError, SpecMismatch
 from workers.events import Event
 from workers.ica import costs as ica_costs
 from workers.ica import forking as ica_forking
 from workers.ica import training as ica_training
+from workers.paper import costs as paper_costs
+from workers.paper import training as paper_training
 from workers.parallel import ALONE, Peers
 from workers.quality import BARE, Shelf
 from workers.quality import lacking as lacking_features
 from workers.refit import standing_in as refit
 from workers.refit.training import train as train_refit
 from workers.rounds import Position, total_steps
-from workers.spec import REFIT, IcaSpec, RefitSpec, Start, TrainSpec
+from workers.spec import PAPER, REFIT, IcaSpec, PaperSpec, RefitSpec, Start, TrainSpec
 from workers.train import never
 from workers.train import train as train_by_gradients
 
-AnySpec = TrainSpec | IcaSpec | RefitSpec
+AnySpec = TrainSpec | IcaSpec | RefitSpec | PaperSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def train(
             )
         case RefitSpec():
             return train_refit(spec, data, resume=resume, should_stop=should_stop)
+        case PaperSpec():
+            return paper_training.train(spec, data, resume=resume, should_stop=should_stop)
         case _:
             assert_never(spec)
 
@@ -84,6 +88,8 @@ def resolve(spec: AnySpec, info: DatasetInfo) -> AnySpec:
             return ica_costs.resolve(spec, info)
         case RefitSpec():
             return refit.resolve(spec, info)
+        case PaperSpec():
+            return paper_costs.resolve(spec, info)
         case _:
             assert_never(spec)
 
@@ -103,6 +109,8 @@ def estimate(spec: AnySpec, info: DatasetInfo) -> costs.Estimate:
             return ica_costs.estimate(spec, info)
         case RefitSpec():
             return refit.estimate(spec, info)
+        case PaperSpec():
+            return paper_costs.estimate(spec, info)
         case _:
             assert_never(spec)
 
@@ -121,6 +129,9 @@ def plan(spec: AnySpec, rows: int, train_state: Mapping[str, Tensor]) -> Plan:
         case RefitSpec():
             step, of_scale = Position.of(train_state).step, spec.trainer.steps
             return Plan(refit.total_steps(spec), of_scale, step, step / of_scale)
+        case PaperSpec():
+            step = Position.of(train_state).step
+            return Plan(paper_costs.total_parts(spec), 1, step, float(step))
         case _:
             assert_never(spec)
 
@@ -134,6 +145,8 @@ def epochs(spec: AnySpec) -> int:
             return 1 if is_open_ended(spec) else ica_costs.most_steps(spec, 1)
         case RefitSpec():
             return len(refit.scales(spec))
+        case PaperSpec():
+            return paper_costs.total_parts(spec)
         case _:
             assert_never(spec)
 
@@ -158,6 +171,8 @@ def first_checkpoint(spec: AnySpec) -> str:
             return "after the first iteration"
         case RefitSpec():
             return "after the encoder of the first scale"
+        case PaperSpec():
+            return "after the first part of the figure"
         case _:
             assert_never(spec)
 
@@ -167,10 +182,31 @@ def is_named(spec: AnySpec, epoch: float) -> bool:
     return isinstance(spec, TrainSpec) and epoch in spec.checkpoint_at_epochs
 
 
+def not_forkable(old: AnySpec, new: AnySpec) -> SpecMismatch | None:
+    """Why no job of the new spec can begin from one of the old, whatever checkpoint that has."""
+    if isinstance(old, PaperSpec) or isinstance(new, PaperSpec):
+        wrong = "a figure neither begins from a checkpoint nor leaves one to begin from; submit the"
+        return SpecMismatch("/trainer/kind", f"{wrong} spec as a new job")
+    return None
+
+
+def thread_s(spec: AnySpec) -> float | None:
+    """Seconds of one thread that a run takes, where that is known before anything like it ran."""
+    return paper_costs.thread_s(spec) if isinstance(spec, PaperSpec) else None
+
+
+def advice(spec: AnySpec) -> tuple[str, ...]:
+    """What to know of a resolved spec before it is submitted."""
+    return paper_costs.advice(spec) if isinstance(spec, PaperSpec) else ()
+
+
 def obstacles(
     start: Start, checkpoint: Description, spec: AnySpec, info: DatasetInfo
 ) -> Iterator[SpecMismatch]:
-    """Why a resolved spec for these data cannot begin so; pointers are relative to the spec."""
+    """Why a resolved spec for these data cannot begin so; pointers are relative to the spec.
+
+    Of kinds that :func:`not_forkable` lets through.
+    """
     old, data = checkpoint.spec, checkpoint.dataset
     match old, spec:
         case TrainSpec(), TrainSpec():
@@ -190,7 +226,9 @@ def carried_over(spec: AnySpec, kind: str | None) -> dict[str, Any]:
     All of it, unless the trainer becomes another one, of which only the networks are kept.
     """
     content = spec.model_dump(mode="json")
-    if kind != REFIT or isinstance(spec, RefitSpec | IcaSpec):
+    if kind == PAPER and not isinstance(spec, PaperSpec):
+        return {"trainer": {}}  # whose fork is refused, as not_forkable says
+    if kind != REFIT or not isinstance(spec, TrainSpec):
         return content
     kept = {name: content[name] for name in ("seed", "dataset", "resources")}
     trainer = {name: content["trainer"][name] for name in ("network", "log_std_bound")}
@@ -208,5 +246,7 @@ def taken_over(spec: AnySpec, start: Start, tensors: Mapping[str, Tensor]) -> di
             return ica_forking.taken_over(start, tensors)
         case RefitSpec():
             return refit.taken_over(tensors)
+        case PaperSpec():
+            raise CheckpointError("a figure begins with nothing that another job has left")
         case _:
             assert_never(spec)

@@ -13,7 +13,7 @@ class ProgressBody(Body):
     """How far a job is."""
 
     step: int
-    """Optimiser steps done; of ``ica`` jobs iterations."""
+    """Optimiser steps done; of ``ica`` jobs iterations, of ``paper`` jobs parts of the figure."""
     total_steps: int
     """Steps of the whole run. A fit that ends when it has converged has this many at most, and is
     mostly done long before."""
@@ -111,8 +111,8 @@ class JobSummary(Body):
     """Whether somebody asked to pause it; the state follows when nothing of it runs any more."""
     trainer: str
     """Kind of trainer."""
-    dataset: str
-    """Name of the data set, or kind of toy."""
+    dataset: str | None
+    """Name of the data set, or kind of toy; null for a job that takes none."""
     progress: ProgressBody | None
     """Null until the first attempt has started."""
     parent: ParentBody | None
@@ -175,8 +175,11 @@ class PlanBody(Body):
     storage_bytes: int
     """Estimated room for checkpoints and grids."""
     duration_s: float | None
-    """Estimated seconds of training; null while nothing like it has run here."""
+    """Estimated seconds of training, of ``paper`` jobs on one thread; null while nothing like it
+    was measured."""
     waits_for: str
     """What the job would wait for, in words."""
+    advice: list[str]
+    """What to know before it is submitted, such as how a long figure is shared."""
     queue: QueueBody
     """Where it would stand."""

@@ -10,6 +10,7 @@ from api import bodies
 from api.client.arrays import Array, Interpolations, Reconstructions, arrays_in
 from api.client.connection import TIMEOUT_S, Connection, Event, job_path
 from api.client.errors import JobFailed
+from api.client.figure import FigureResults
 from api.client.following import events_of
 from api.client.ica import IcaResults
 
@@ -166,6 +167,11 @@ class JobHandle:
     def ica(self) -> IcaResults:
         """The mixing matrix and sources of a job of the trainer ``ica``."""
         return IcaResults(self._connection, self._path())
+
+    @property
+    def figure(self) -> FigureResults:
+        """Picture, table, numbers and verdicts of a job of the trainer ``paper``."""
+        return FigureResults(self._connection, self._path())
 
     # --- results ----------------------------------------------------------------------------------
 

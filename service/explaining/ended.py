@@ -6,7 +6,7 @@ from service.explaining.values import Change, Finding, Link, Rule
 from service.jobs import Attempt, Job, JobState, Reason
 from service.verdicts import REPEATS
 from workers.events import Exit
-from workers.spec import Ica, IcaSpec, RefitSpec, TrainSpec
+from workers.spec import Ica, IcaSpec, PaperSpec, RefitSpec, TrainSpec
 
 _COUNTED = frozenset(Reason(reason) for reason in REPEATS)
 _NOT_REPEATED: Mapping[Reason, str] = {
@@ -84,6 +84,11 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
         return Finding(
             f"It has succeeded{step}. {job.message}",
             Rule("completed", "A refit ends when its scales (spec.trainer.scales) are done."),
+        )
+    if isinstance(job.spec, PaperSpec):
+        return Finding(
+            f"It has succeeded. {job.message}",
+            Rule("completed", "A figure ends when its parts are done, whatever its verdicts say."),
         )
     attempt = "" if last is None or last.number == 1 else f", in attempt {last.number}"
     return Finding(

@@ -24,7 +24,7 @@ from service.jobs import (
 )
 from workers.events import Exit
 from workers.kinds import AnySpec, is_open_ended
-from workers.spec import JOB_SPEC, NamedDataset
+from workers.spec import JOB_SPEC
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,11 +59,6 @@ def _from_json(text: str) -> dict[str, Any]:
     return content
 
 
-def dataset_of(spec: AnySpec) -> str:
-    """What a list filters on: the data set's name, or the kind of toy."""
-    return spec.dataset.name if isinstance(spec.dataset, NamedDataset) else spec.dataset.kind
-
-
 def job_row(job: Job) -> dict[str, Any]:
     """The row of a job that is new."""
     progress, parent = job.progress, job.parent
@@ -76,8 +71,8 @@ def job_row(job: Job) -> dict[str, Any]:
         "spec": job.spec.model_dump_json(),
         "spec_digest": job.spec_digest,
         "trainer": job.spec.trainer.kind,
-        "dataset": dataset_of(job.spec),
-        "dataset_digest": job.spec.dataset.digest,
+        "dataset": job.spec.data_name or "",  # nothing is named so
+        "dataset_digest": job.spec.data_digest,
         "state": job.state.value,
         "reason": job.reason.value,
         "message": job.message,

@@ -46,7 +46,7 @@ def add(
             found = replayed(connection, idempotency)
             assert found is not None  # its key was just refused for being there
             return found, False
-    digest = job.spec.dataset.digest
+    digest = job.spec.data_digest
     if needs_content and digest is not None and not is_content_used(connection, digest):
         # In this transaction: from here on the job itself keeps the content.
         raise InvalidSpec(

@@ -5,10 +5,11 @@ ever unpickled. What is decoded or fetched is kept in the cache folder and memor
 attempts on one machine share its pages.
 """
 
-from workers.data.info import Dataset, DatasetInfo, held_out_count, split
+from workers.data.info import NO_DATA, Dataset, DatasetInfo, held_out_count, split
 from workers.data.loading import built_in_names, catalogue, describe, load
 
 __all__ = [
+    "NO_DATA",
     "Dataset",
     "DatasetInfo",
     "built_in_names",

@@ -49,6 +49,23 @@ class Dataset:
     mixing: torch.Tensor | None = None
 
 
+NO_DATA = Dataset(
+    DatasetInfo(
+        name="none",
+        title="No data",
+        shape=(),
+        count=0,
+        is_image=False,
+        digest="",
+        available=True,
+        detail="The job takes no data set.",
+    ),
+    torch.zeros(0, 1),
+    torch.zeros(0, 1),
+)
+"""What a job has that names no data set."""
+
+
 def held_out_count(count: int, fraction: float) -> int:
     """How many of ``count`` data are held out: at least one."""
     return max(1, round(count * fraction))

@@ -15,7 +15,7 @@ from workers.artifacts import ArtifactStore
 from workers.content import DType, digest_of
 from workers.data import celeba, named
 from workers.data.idx_files import PublicIdx, read_idx_pictures
-from workers.data.info import Dataset, DatasetInfo, held_out_count, split
+from workers.data.info import NO_DATA, Dataset, DatasetInfo, held_out_count, split
 from workers.data.kept import in_split_order
 from workers.data.mixtures import describe_mixture, draw_mixture
 from workers.data.uploads import describe_upload, facts_of, read_upload, upload_info
@@ -31,14 +31,18 @@ def built_in_names() -> tuple[str, ...]:
     return (*named.SHIPPED, *named.PUBLIC, celeba.NAME, *_DRAWN_KINDS)
 
 
-def describe(ref: AnyDataset, cache_dir: Path, store: ArtifactStore | None = None) -> DatasetInfo:
-    """What is known of a data set; cheap after the first call, and never downloads.
+def describe(
+    ref: AnyDataset | None, cache_dir: Path, store: ArtifactStore | None = None
+) -> DatasetInfo:
+    """What is known of a data set, or of none; cheap after the first call, and never downloads.
 
     A name that is not built in is an upload, found in ``store`` by the digest that the reference
     pins. Raises UnknownDataset, DatasetUnavailable, StoreError, and SpecMismatch for data that
     cannot be drawn.
     """
     match ref:
+        case None:
+            return NO_DATA.info
         case ToyDataset():
             return _describe_toy(ref)
         case IcaDataset():
@@ -57,12 +61,16 @@ def describe(ref: AnyDataset, cache_dir: Path, store: ArtifactStore | None = Non
     raise UnknownDataset(f"there is no data set {ref.name!r}; the built-in ones are {names}")
 
 
-def load(ref: AnyDataset, cache_dir: Path, store: ArtifactStore | None = None) -> Dataset:
-    """The data set, split by a permutation of ``split_seed``; downloads and fetches what it needs.
+def load(ref: AnyDataset | None, cache_dir: Path, store: ArtifactStore | None = None) -> Dataset:
+    """The data set, or none, split by a permutation of ``split_seed``.
+
+    Downloads and fetches what it needs.
 
     Raises UnknownDataset, DatasetUnavailable, StoreError, and DatasetChanged where the content is
     not what ``ref.digest`` pins.
     """
+    if ref is None:
+        return NO_DATA
     if isinstance(ref, ToyDataset):
         return _in_memory(ref, _describe_toy(ref), toys.draw(ref))
     if isinstance(ref, IcaDataset):

@@ -16,32 +16,53 @@ Row = Mapping[str, float | int | str]
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """What a figure shows and no CSV holds, such as uint8 pictures (N, *shape).
+
+    ``name`` is unique within a figure.
+    """
+
+    name: str
+    values: torch.Tensor
+
+
+Kept = Mapping[str, torch.Tensor]
+"""What all parts of a figure kept beside their rows, by name."""
+NOTHING: Kept = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What is asked of a figure.
 
-    ``repetitions`` None leaves their number to figure and scale; ``data`` are N×D training data,
-    uint8 for pictures of ``shape``, None where the job names none.
+    ``repetitions`` None leaves their number to figure and scale; they are numbered from
+    ``first_repetition``, where a figure's work can be shared by them. ``data`` are N×D training
+    data, uint8 for pictures of ``shape``, None where the job names none; they are in an order that
+    says nothing. ``gpus`` are those of the run: networks are trained on one where there is one.
     """
 
     scale: Scale = "quick"
     repetitions: int | None = None
+    first_repetition: int = 0
     seed: int = 0
     data: torch.Tensor | None = None
     shape: tuple[int, ...] = ()
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A unit of work, whose rows are kept over pause, kill and resume once it is done.
+    """A unit of work; what it yields is kept over pause, kill and resume once it is done.
 
     ``name`` is unique within a plan, such as "gamma=0.2 seed=3". ``compute`` is deterministic by
-    its own seed and yields rows, and None where there is nothing to tell yet: one or the other at
-    least once a second where it can, as a stop is seen between two of them. ``thread_s`` is what
-    it takes on one thread, by measurements of like work; None where nobody has measured.
+    its own seed and yields rows, what else is to be kept, and None where there is nothing to tell
+    yet: one of them at least once a second where it can, as a stop is seen between two of them.
+    ``thread_s`` is what it takes on one thread, by measurements of like work; None where nobody
+    has measured.
     """
 
     name: str
-    compute: Callable[[], Iterator[Row | None]]
+    compute: Callable[[], Iterator[Row | Keep | None]]
     thread_s: float | None = None
 
 
@@ -92,8 +113,8 @@ class Figure(Protocol):
         """What the rows of all parts say, one for each claim."""
         ...
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
-        """The picture, as PNG."""
+    def draw(self, rows: Sequence[Row], kept: Kept) -> bytes:
+        """The picture, as PNG, from the rows of all parts and what else they kept, by name."""
         ...
 
     def summary(self, rows: Sequence[Row]) -> Mapping[str, Any]:

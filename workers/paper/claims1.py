@@ -10,6 +10,7 @@ from workers.paper.panels import column, of_kind
 
 DISTANCES = ("samples_to_surface", "data_to_samples", "spread_data_to_surface")
 _SIGMAS = 4.0  # standard errors that a difference must exceed
+_UNMOVED = 1e-9  # a shift that is 0 but for rounding
 _CURVATURE = 2.0  # the surface's largest, at its ridges: ½·4
 
 
@@ -38,7 +39,7 @@ def jumps(rows: Sequence[Row]) -> Verdict:
     falls = [nats[gamma, off] for gamma in gammas]
     is_falling = all(later < earlier for earlier, later in pairwise(falls))
     return Verdict(
-        abs(on) < 1e-9 and abs(gain - expected) <= allowed and is_falling,
+        abs(on) < _UNMOVED and abs(gain - expected) <= allowed and is_falling,
         f"The likelihood jumps: on the surface γ from {before:g} to {last:g} adds {gain:.3f} nats, "
         f"expected {expected:.3f} ± {allowed:.2f}, and moved by {off:g} the model has "
         f"{falls[0]:.1f} to {falls[-1]:.1f} nats as γ falls from {gammas[0]:g} to {last:g}.",
@@ -68,7 +69,7 @@ def does_not_jump(rows: Sequence[Row]) -> Verdict:
         return Verdict(None, f"{text}; one datum has no standard error.")
     is_best = all(drop.mean >= -_SIGMAS * (drop.standard_error or 0.0) for drop in drops.values())
     is_lower = all(drop.mean > _SIGMAS * (drop.standard_error or 0.0) for drop in (first, last))
-    return Verdict(abs(none) < 1e-9 and is_best and is_lower, f"{text}.")
+    return Verdict(abs(none) < _UNMOVED and is_best and is_lower, f"{text}.")
 
 
 def is_learned(rows: Sequence[Row], scale: float) -> Verdict:

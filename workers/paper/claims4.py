@@ -8,10 +8,12 @@ from workers.paper.base import Row, Verdict
 from workers.paper.means import Mean, values_by
 
 _SIGMAS = 2.0  # standard errors that a difference must exceed
+# By hand: what is claimed are orders of magnitude, for which no closed form gives a margin. Methods
+# that work differ by a quarter or so, and what fails is several times worse.
 _FROZEN = 3.0  # times spread EM's error
-_STEADY = 2.0  # times its own least error
+_STEADY = 2.0  # times its own least error: the data of another γ are other data
 _FAILED = 3.0  # times our error
-_LEAST_SLOPE = -0.25  # of log error against log N, half of what √N gives
+_LEAST_SLOPE = -0.25  # of log error against log N: nearer the −½ of a consistent estimate than to 0
 
 _Key = tuple[float | int | str, ...]
 

@@ -28,7 +28,7 @@ from workers.decoding import decode, draw_latents
 from workers.events import Checkpoint
 from workers.images import encode_figure
 from workers.paper import claims1
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean, values_by
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
@@ -92,7 +92,7 @@ class Figure1:
         """The jump, its absence where both are spread, and the trained model."""
         return claims1.jumps(rows), claims1.does_not_jump(rows), claims1.is_learned(rows, SCALE)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The surface with samples, the likelihoods, and the spread one."""
         figure, (left, middle, right) = panels(3)
         left.remove()

@@ -23,7 +23,7 @@ from workers.divergence import (
     estimate_divergence,
 )
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -47,14 +47,13 @@ class Figure2:
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each noise; ``repetitions`` multiplies the draws."""
-        draws = _DRAWS[asked.scale] * (asked.repetitions or 1)
         seeds = SeedStream(asked.seed, "figure-2")
         return [
             Part(
                 f"noise={noise}",
-                partial(_divergences, noise, _PLACES[asked.scale], draws, seeds.at(place)),
+                partial(_divergences, noise, asked.scale, asked.repetitions or 1, seeds.at(number)),
             )
-            for place, noise in enumerate(_NOISES)
+            for number, noise in enumerate(_NOISES)
         ]
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
@@ -68,7 +67,7 @@ class Figure2:
             )
         )
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The deltas, their spreads, and both divergences with estimates as points."""
         figure, (deltas, spreads, divergence) = panels(3)
         at = np.linspace(-REACH, REACH + _SHOWN, 500)
@@ -142,18 +141,24 @@ def _spread(noise: Noise, place: float) -> Density:
             return ProductLaplace(mean, math.sqrt(VARIANCE / 2))
 
 
-def _divergences(noise: Noise, places: int, draws: int, seed: int) -> Iterator[Row | None]:
+def _divergences(noise: Noise, scale: Scale, repetitions: int, seed: int) -> Iterator[Row | None]:
+    """A row for each place: the mean of as many estimates as there are repetitions."""
     generator = torch.Generator().manual_seed(seed)
     p = _spread(noise, 0.0)
-    for place in np.linspace(-REACH, REACH, places):
+    for place in np.linspace(-REACH, REACH, _PLACES[scale]):
         q = _spread(noise, float(place))
-        found = estimate_divergence("kl", p, q, draws, generator)
+        value = variance = 0.0
+        for _ in range(repetitions):
+            found = estimate_divergence("kl", p, q, _DRAWS[scale], generator)
+            value += found.value / repetitions
+            variance += (found.standard_error / repetitions) ** 2
+            yield None
         yield {
             "noise": noise,
             "mu_q": float(place),
             "exact": between("kl", p, q, generator=generator).value,
-            "estimate": found.value,
-            "standard_error": found.standard_error,
+            "estimate": value,
+            "standard_error": math.sqrt(variance),
         }
 
 

@@ -18,7 +18,7 @@ from workers.ica import paper
 from workers.ica.align import errors
 from workers.ica.drawn import MixtureRecipe
 from workers.paper import claims4
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean, values_by
 from workers.paper.mixtures import Drawing, MethodName
 from workers.paper.plots4 import errors_png
@@ -63,13 +63,14 @@ class MixtureFigure:
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each γ, N and repetition; a repetition has the same A and sources at every γ."""
         setting, seeds = self.settings[asked.scale], SeedStream(asked.seed, "figure-4")
+        first, count = asked.first_repetition, asked.repetitions or setting.repetitions
         return [
             Part(
                 f"gamma={gamma:g} samples={samples} repetition={repetition}",
                 partial(_experiment, setting, gamma, samples, repetition, seeds.at(repetition)),
                 setting.thread_s(samples),
             )
-            for repetition in range(asked.repetitions or setting.repetitions)
+            for repetition in range(first, first + count)
             for gamma in setting.gammas
             for samples in setting.samples
         ]
@@ -84,7 +85,7 @@ class MixtureFigure:
             )
         return claims4.error_falls(rows), claims4.fastica_fails(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """Mean relative errors with their standard errors."""
         return errors_png(rows, self.axis, self.title)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -31,7 +31,10 @@ _STEPS: Mapping[Scale, int] = {"quick": 3000, "paper": 20_000}
 _STARTS: tuple[tuple[float, float], ...] = ((-2.0, 1.0), (0.0, 4.0), (3.0, 0.1))  # (μ, v)
 _RATE = 0.05  # of Adam, on μ and log v
 _SIGMAS = 5.0  # standard errors
-_NEAR = 1e-3  # nats below the maximum at which an ascent has arrived
+_ROUNDING = 1e-9  # of a slope between neighbours, each of which is exact to 1e-15
+# By hand, as an ascent has no error: nats below the maximum at which it has arrived, and above it
+# at which one has gone beyond. The likelihood's own ascents pass any such bound.
+_NEAR, _BEYOND = 1e-3, 1.0
 _SPEAK = 50  # steps between two signs of life
 _KEEP = 30  # rows of an ascent
 
@@ -46,7 +49,7 @@ class MleExistence:
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """The curves, then an ascent from each start of each; ``repetitions`` times the draws."""
-        draws = _DRAWS[asked.scale] * (asked.repetitions or 1)
+        draws, repetitions = _DRAWS[asked.scale], asked.repetitions or 1
         seed = SeedStream(asked.seed, "mle-existence").at(0)
         ascents = [
             Part(
@@ -56,13 +59,13 @@ class MleExistence:
             for kind in ("likelihood", "spread")
             for mean, variance in _STARTS
         ]
-        return [Part("curves", partial(_curves, draws, seed)), *ascents]
+        return [Part("curves", partial(_curves, draws, repetitions, seed)), *ascents]
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
         """Unbounded, bounded with its maximum, and what an ascent finds."""
         return unbounded(rows), is_the_closed_form(rows), ascents_arrive(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """The curves at μ = x on the left, the ascents on the right."""
         figure, (left, right) = panels(2)
         curves = of_kind(rows, "kind", "curve")
@@ -108,7 +111,7 @@ def unbounded(rows: Sequence[Row]) -> Verdict:
     worst = float(np.abs(power + 0.5).max())
     highest = float(column(curves, "likelihood").max())
     return Verdict(
-        worst < 1e-9,
+        worst < _ROUNDING,
         f"The likelihood has no maximum: at μ = x it grows as −½ log v (slope within {worst:.1g} "
         f"of −½), to {highest:.2f} nats at v = {float(column(curves, 'variance').min()):g}.",
     )
@@ -142,7 +145,7 @@ def ascents_arrive(rows: Sequence[Row]) -> Verdict:
         highest.append(max(other, key=lambda row: float(row["nats"])))
     lowest = min(highest, key=lambda row: float(row["nats"]))
     return Verdict(
-        max(ends) <= _NEAR and float(lowest["nats"]) > maximum() + 1,
+        max(ends) <= _NEAR and float(lowest["nats"]) > maximum() + _BEYOND,
         f"Gradient ascent from {len(_STARTS)} starts ends within {max(ends):.1g} nats of the "
         f"spread likelihood's maximum; on the likelihood it climbs to {float(lowest['nats']):.1f} "
         f"nats or more, at v = {float(lowest['variance']):.1g} there.",
@@ -160,22 +163,27 @@ def spread_log_likelihood(mean: Tensor, variance: Tensor) -> Tensor:
     return -(torch.log(2 * math.pi * total) + (SCALE**2 + (DATUM - mean) ** 2) / total) / 2
 
 
-def _curves(draws: int, seed: int) -> Iterator[Row | None]:
+def _curves(draws: int, repetitions: int, seed: int) -> Iterator[Row | None]:
     """Both at μ = x, and the spread one from draws of the noise, fresh ones for each v."""
     generator = torch.Generator().manual_seed(seed)
     mean = torch.tensor(DATUM, dtype=torch.float64)
     for value in _VARIANCES:
         variance = torch.tensor(value, dtype=torch.float64)
-        noise = SCALE * torch.randn(draws, generator=generator, dtype=torch.float64)
         total = variance + SCALE**2
-        terms = -(torch.log(2 * math.pi * total) + noise**2 / total) / 2
+        estimate = squared_error = 0.0
+        for _ in range(repetitions):
+            noise = SCALE * torch.randn(draws, generator=generator, dtype=torch.float64)
+            terms = -(torch.log(2 * math.pi * total) + noise**2 / total) / 2
+            estimate += float(terms.mean()) / repetitions
+            squared_error += float(terms.var()) / draws / repetitions**2
+            yield None
         yield {
             "kind": "curve",
             "variance": float(value),
             "likelihood": float(log_likelihood(mean, variance)),
             "spread": float(spread_log_likelihood(mean, variance)),
-            "estimate": float(terms.mean()),
-            "standard_error": float(terms.std() / math.sqrt(draws)),
+            "estimate": estimate,
+            "standard_error": math.sqrt(squared_error),
         }
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from workers.divergence import LowRankGaussian, between, discrete_divergence
 from workers.images import encode_figure
-from workers.paper.base import Asked, Part, Row, Scale, Verdict
+from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 
 Array = NDArray[np.float64]
@@ -57,7 +57,7 @@ class NoiseMixture:
         """No slope where noise is mixed in, in the limit too; a slope where it is added."""
         return no_slope(rows), is_the_limit(rows), has_slope(rows)
 
-    def draw(self, rows: Sequence[Row]) -> bytes:
+    def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """JS on the left; on the right how the widened atoms tend to the limit."""
         figure, (left, right) = panels(2)
         for share in SHARES:

@@ -3,25 +3,27 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from workers.errors import CheckpointError
-from workers.paper.base import Part, Row
+from workers.paper.base import Keep, Kept, Part, Row
 
 STATE_VERSION = 1
+_KEPT = "kept."  # what the names of kept tensors begin with
 _BREATH_S = 0.2  # between two signs of life of a part
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a figure stands: the parts that are done, and the rows that they have yielded."""
+    """Where a figure stands: the parts that are done, their rows, and what else they kept."""
 
     parts: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
+    kept: Kept = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -35,6 +37,7 @@ class Standing:
             "version": torch.tensor(STATE_VERSION),
             "step": torch.tensor(self.done),
             "rows": torch.frombuffer(bytearray(content.encode()), dtype=torch.uint8),
+            **{f"{_KEPT}{name}": values for name, values in self.kept.items()},
         }
 
     @classmethod
@@ -45,7 +48,12 @@ class Standing:
         if int(tensors["version"]) != STATE_VERSION:
             raise CheckpointError("the train state was written in another format; start anew")
         content = json.loads(tensors["rows"].numpy().tobytes())
-        standing = cls(tuple(content["parts"]), tuple(content["rows"]))
+        kept = {
+            name.removeprefix(_KEPT): values
+            for name, values in tensors.items()
+            if name.startswith(_KEPT)
+        }
+        standing = cls(tuple(content["parts"]), tuple(content["rows"]), kept)
         if standing.parts != tuple(part.name for part in plan[: standing.done]):
             raise CheckpointError("the parts of this figure are others by now; start it anew")
         return standing
@@ -68,16 +76,19 @@ def run_parts(
     """
     for part in plan[standing.done :]:
         found: list[Row] = []
+        kept = {**standing.kept}
         spoke_at = time.monotonic()
         if is_over():
             return
-        for row in part.compute():
+        for said in part.compute():
             if is_over():
                 return
-            if row is not None:
-                found.append(dict(row))
+            if isinstance(said, Keep):
+                kept[said.name] = said.values
+            elif said is not None:
+                found.append(dict(said))
             if time.monotonic() - spoke_at > _BREATH_S:
                 yield None
                 spoke_at = time.monotonic()
-        standing = Standing((*standing.parts, part.name), (*standing.rows, *found))
+        standing = Standing((*standing.parts, part.name), (*standing.rows, *found), kept)
         yield Done(tuple(found), standing)

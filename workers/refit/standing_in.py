@@ -13,6 +13,7 @@ from workers.quality.reference import reference_noise
 from workers.spec import (
     DeltaVae,
     IcaSpec,
+    PaperSpec,
     RefitSpec,
     Start,
     TrainSpec,
@@ -79,6 +80,7 @@ def obstacles(
 ) -> Iterator[SpecMismatch]:
     """Why a resolved spec for these data cannot begin so; pointers are relative to the spec."""
     old = checkpoint.spec
+    assert not isinstance(old, PaperSpec)  # not_forkable has seen to that
     if isinstance(old, IcaSpec):
         yield SpecMismatch("/trainer/kind", "must stay 'ica': a mixing matrix has no encoder")
         return

@@ -13,6 +13,7 @@ from workers.device import device_of
 from workers.errors import CheckpointError
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Tick
 from workers.quality import likelihood_measures
+from workers.quality.curve import curve_png
 from workers.quality.reference import Likelihood, Refit, likelihood
 from workers.refit.standing_in import (
     DECODER,
@@ -143,8 +144,10 @@ class _Refitting:
         yield self._checkpoint(values, fitted)
         if len(self._found) == len(self._scales):
             content = json.dumps(self._curve(), indent=1).encode()
-            name = "quality/reference_scales.json"
-            yield Artifact(step, epoch, name, "application/json", content)
+            name = "quality/reference_scales"
+            yield Artifact(step, epoch, f"{name}.json", "application/json", content)
+            png = curve_png(self._found, trainer)
+            yield Artifact(step, epoch, f"{name}.png", "image/png", png)
 
     def _curve(self) -> dict[str, object]:
         measures = {}

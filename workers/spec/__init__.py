@@ -19,6 +19,7 @@ from workers.spec.ica import (
 from workers.spec.learned import LearnedSpread
 from workers.spec.network import ConvNetwork, LinearNetwork, MlpNetwork
 from workers.spec.optimizer import ConstantRate, CosineRate, Optimizer, StaircaseRate
+from workers.spec.paper import FigureName, Paper
 from workers.spec.quality import FeatureName, Quality, ReferenceScales
 from workers.spec.refit import RefitEncoder
 from workers.spec.spread import (
@@ -35,9 +36,11 @@ from workers.spec.spread import (
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
 from workers.spec.training import (
     JOB_SPEC,
+    PAPER,
     REFIT,
     IcaSpec,
     JobSpec,
+    PaperSpec,
     RefitSpec,
     Resources,
     Start,
@@ -46,6 +49,7 @@ from workers.spec.training import (
 
 __all__ = [
     "JOB_SPEC",
+    "PAPER",
     "REFIT",
     "AnyDataset",
     "AutoPrior",
@@ -55,6 +59,7 @@ __all__ = [
     "CosineRate",
     "DeltaVae",
     "FeatureName",
+    "FigureName",
     "FixedSpread",
     "GaussianMixtureSpread",
     "GaussianSpread",
@@ -75,6 +80,8 @@ __all__ = [
     "NamedDataset",
     "Noise",
     "Optimizer",
+    "Paper",
+    "PaperSpec",
     "PriorSpec",
     "Quality",
     "ReferenceScales",

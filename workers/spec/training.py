@@ -1,13 +1,14 @@
 """The whole: data, trainer, resources and checkpoints of one training run."""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from workers.spec.base import SEED_MAX, SpecModel
-from workers.spec.dataset import DatasetSpec
+from workers.spec.dataset import AnyDataset, DatasetSpec, NamedDataset
 from workers.spec.ica import Ica
+from workers.spec.paper import Paper
 from workers.spec.refit import RefitEncoder
 from workers.spec.trainer import TrainerSpec
 
@@ -30,7 +31,10 @@ class Resources(SpecModel):
     """GPUs of each worker."""
 
 
-class _Spec(SpecModel):
+_Data = TypeVar("_Data", bound=AnyDataset | None)
+
+
+class _Spec(SpecModel, Generic[_Data]):
     """What the specs of all trainers share."""
 
     kind: Literal["train"] = "train"
@@ -38,11 +42,22 @@ class _Spec(SpecModel):
     """Version of this format."""
     seed: int = Field(default=0, ge=0, le=SEED_MAX)
     """Seed of everything that is drawn: initial weights, data order, noise, latents."""
-    dataset: DatasetSpec
+    dataset: _Data
     resources: Resources = Resources()
     keep_checkpoints: int = Field(default=16, ge=3, le=1000)
     """How many of the regular checkpoints are kept; the others are thinned evenly. The first, the
     last two and the best stay; the train state is kept of the last two."""
+
+    @property
+    def data_name(self) -> str | None:
+        """Name of the data set, or the kind of a drawn one; None where there is none."""
+        data = self.dataset
+        return data.name if isinstance(data, NamedDataset) else None if data is None else data.kind
+
+    @property
+    def data_digest(self) -> str | None:
+        """Content that the data set is pinned to; None before that, and where there is none."""
+        return None if self.dataset is None else self.dataset.digest
 
     def digest(self) -> str:
         """Identity of the computation: data, trainer, seed; not resources, limits or cadence."""
@@ -50,7 +65,7 @@ class _Spec(SpecModel):
         return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 
-class TrainSpec(_Spec):
+class TrainSpec(_Spec[DatasetSpec]):
     """One training run by stochastic gradients, complete: the same spec gives the same weights."""
 
     trainer: TrainerSpec
@@ -62,7 +77,7 @@ class TrainSpec(_Spec):
     """Epochs that have a checkpoint besides; these are never thinned out."""
 
 
-class IcaSpec(_Spec):
+class IcaSpec(_Spec[DatasetSpec]):
     """One fit of linear ICA, complete: the same spec gives the same mixing matrix."""
 
     trainer: Ica
@@ -70,13 +85,21 @@ class IcaSpec(_Spec):
     """Iterations between two checkpoints; the first and the last one always have one."""
 
 
-class RefitSpec(_Spec):
+class RefitSpec(_Spec[DatasetSpec]):
     """Encoders fitted to a decoder, complete but for the decoder, which a fork brings."""
 
     trainer: RefitEncoder
 
 
-_ICA, REFIT = "ica", "refit_encoder"
+class PaperSpec(_Spec[DatasetSpec | None]):
+    """One figure of the paper, complete: the same spec gives the same numbers."""
+
+    dataset: DatasetSpec | None = None
+    """Data that the figure shows, where it shows any; all others draw their own."""
+    trainer: Paper
+
+
+_ICA, REFIT, PAPER = "ica", "refit_encoder", "paper"
 
 
 def _spec_tag(value: Any) -> str | None:
@@ -87,20 +110,23 @@ def _spec_tag(value: Any) -> str | None:
         return "IcaSpec"
     if kind == REFIT:
         return "RefitSpec"
+    if kind == PAPER:
+        return "PaperSpec"
     return "TrainSpec" if not isinstance(trainer, dict) or kind in _GRADIENT_KINDS else None
 
 
 _GRADIENT_KINDS = ("delta_vae", "vae")
-TRAINER_KINDS = (*_GRADIENT_KINDS, _ICA, REFIT)
+TRAINER_KINDS = (*_GRADIENT_KINDS, _ICA, REFIT, PAPER)
 
 JobSpec = Annotated[
     Annotated[TrainSpec, Tag("TrainSpec")]
     | Annotated[IcaSpec, Tag("IcaSpec")]
-    | Annotated[RefitSpec, Tag("RefitSpec")],
+    | Annotated[RefitSpec, Tag("RefitSpec")]
+    | Annotated[PaperSpec, Tag("PaperSpec")],
     Discriminator(
         _spec_tag,
         custom_error_type="trainer_kind",
         custom_error_message="kind must be one of: " + ", ".join(TRAINER_KINDS),
     ),
 ]
-JOB_SPEC: TypeAdapter[TrainSpec | IcaSpec | RefitSpec] = TypeAdapter(JobSpec)
+JOB_SPEC: TypeAdapter[TrainSpec | IcaSpec | RefitSpec | PaperSpec] = TypeAdapter(JobSpec)

@@ -99,8 +99,7 @@ def mixed(store: JobStore) -> list[Job]:
 
 def matches(job: Job, filter: JobFilter) -> bool:
     """The slow and obvious meaning of a filter."""
-    data = job.spec.dataset
-    name = data.name if data.kind == "named" else data.kind
+    name = job.spec.data_name
     if filter.label is not None:
         key, value = filter.label
         if key not in job.labels or (value is not None and job.labels[key] != value):

@@ -90,7 +90,7 @@ def test_a_database_of_the_first_revision_keeps_its_jobs(path: Path) -> None:
     assert [event.kind for event in store.events(made[0].id)] == ["state"]
     assert store.uploads() == []
     # What a job pins is known of old jobs too.
-    pinned, free = (job.spec.dataset.digest for job in made)
+    pinned, free = (job.spec.data_digest for job in made)
     assert (pinned, free) == (PINNED, None)
     assert store.is_content_used(PINNED)
     assert not store.is_content_used("sha256:" + "0" * 64)

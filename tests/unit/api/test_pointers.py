@@ -52,12 +52,12 @@ def trainer(**fields: object) -> dict[str, object]:
         (
             spec(trainer={"kind": "icas"}),
             "/spec/trainer/kind",
-            "must be one of: delta_vae, vae, ica, refit_encoder; did you mean 'ica'?",
+            "must be one of: delta_vae, vae, ica, refit_encoder, paper; did you mean 'ica'?",
         ),
         (
             spec(trainer={}),
             "/spec/trainer/kind",
-            "is required; must be one of: delta_vae, vae, ica, refit_encoder",
+            "is required; must be one of: delta_vae, vae, ica, refit_encoder, paper",
         ),
         (
             spec(trainer={"kind": "ica", "component": 2}),

@@ -11,6 +11,8 @@ from workers.spec import (
     IcaSpec,
     MlpNetwork,
     Optimizer,
+    Paper,
+    PaperSpec,
     RefitEncoder,
     RefitSpec,
     TrainerSpec,
@@ -19,7 +21,7 @@ from workers.spec import (
 
 KINDS = [
     get_args(model.model_fields["kind"].annotation)[0]
-    for model in (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder)
+    for model in (*get_args(get_args(TrainerSpec)[0]), Ica, RefitEncoder, Paper)
 ]
 
 
@@ -58,7 +60,11 @@ def test_a_schema_is_of_a_whole_spec_with_this_trainer_and_no_other(
     catalogue: Catalogue, kind: str
 ) -> None:
     schema = json.loads(json.dumps(catalogue.schema(kind), allow_nan=False))
-    wholes: dict[str, type[BaseModel]] = {"ica": IcaSpec, "refit_encoder": RefitSpec}
+    wholes: dict[str, type[BaseModel]] = {
+        "ica": IcaSpec,
+        "refit_encoder": RefitSpec,
+        "paper": PaperSpec,
+    }
     spec = wholes.get(kind, TrainSpec)
     assert set(schema["properties"]) == set(spec.model_fields)
     trainer = schema["$defs"][schema["properties"]["trainer"]["$ref"].rsplit("/", 1)[1]]

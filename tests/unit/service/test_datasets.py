@@ -192,7 +192,7 @@ def test_a_name_that_a_spec_could_not_hold_is_refused(datasets: Datasets, name: 
 def test_a_job_trains_on_an_upload_and_keeps_it(service: Service, tmp_path: Path) -> None:
     first, _ = send(service.datasets, "ours", npz(images=GREY))
     job = service.submit(request(named()))
-    assert job.spec.dataset.digest == first.info.digest
+    assert job.spec.data_digest == first.info.digest
     with pytest.raises(DatasetInUse) as refusal:
         service.datasets.delete("ours", ANY)
     assert refusal.value.jobs == (job.id,)

@@ -27,7 +27,7 @@ def pointers(error: Invalid) -> list[str]:
 
 def test_a_job_pins_its_data_at_submission(service: Service) -> None:
     job = service.submit(request())
-    assert job.spec.dataset.digest is not None
+    assert job.spec.data_digest is not None
     assert isinstance(job.spec, TrainSpec)
     assert job.spec.trainer.network.output == "identity"
 

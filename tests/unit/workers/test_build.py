@@ -40,6 +40,20 @@ def test_every_stored_spec_still_parses_and_keeps_its_content(path: Path) -> Non
     assert JOB_SPEC.validate_json(spec.model_dump_json()) == spec
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("v1-vae", "25be8d69a498fe3a18bb4f99de380b41631562c6e3b42b178dc2f227ad971789"),
+        ("v1-learned", "28b8ed8b7fd3c6c7b753b4ee92b24f2bd5f44113a08decaaa912548389119625"),
+        ("v1-ica", "bfbdb59f0d2694272574ca8c27a5970dde4de932f36b26764f562a49a41167d9"),
+        ("v1-refit", "548f54e48e37193eb224373019a3c7ffb701c03283f7dd158bd1be68c3c9683f"),
+    ],
+)
+def test_a_stored_spec_stays_the_same_computation(name: str, digest: str) -> None:
+    spec = JOB_SPEC.validate_json((SPECS[0].parent / f"{name}.json").read_text())
+    assert spec.digest() == f"sha256:{digest}"
+
+
 def test_there_are_stored_specs() -> None:
     assert len(SPECS) >= 3
 

@@ -21,7 +21,7 @@ def mixed() -> list[Row]:
 @pytest.fixture(scope="module")
 def ascended() -> list[Row]:
     """In fewer steps than a job takes."""
-    found = [*mle_existence._curves(5000, 1)]
+    found = [*mle_existence._curves(5000, 1, 1)]
     for kind in ("likelihood", "spread"):
         for start in mle_existence._STARTS:
             found += mle_existence._ascent(kind, *start, 1500)
@@ -31,7 +31,7 @@ def ascended() -> list[Row]:
 def rows_of(figure: Figure) -> list[Row]:
     parts = figure.parts(Asked())
     assert len({part.name for part in parts}) == len(parts)
-    return [row for part in parts for row in part.compute() if row is not None]
+    return [row for part in parts for row in part.compute() if isinstance(row, dict)]
 
 
 def changed(rows: Sequence[Row], kind: str, column: str, by: float) -> list[Row]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from workers.paper import equation12, figure2
@@ -12,7 +13,7 @@ from workers.paper.figure2 import FIGURE_2
 
 
 def rows_of(parts: Sequence[Part]) -> list[Row]:
-    return [row for part in parts for row in part.compute() if row is not None]
+    return [row for part in parts for row in part.compute() if isinstance(row, dict)]
 
 
 def with_(rows: Sequence[Row], column: str, change: float) -> list[Row]:
@@ -36,7 +37,7 @@ def test_a_figure_holds_is_drawn_and_repeats_itself(
     assert [verdict.holds for verdict in figure.verdicts(rows)] == [True] * len(
         figure.verdicts(rows)
     )
-    assert figure.draw(rows).startswith(b"\x89PNG")
+    assert figure.draw(rows, {}).startswith(b"\x89PNG")
     first = figure.parts(Asked(repetitions=2))[0]
     assert [*first.compute()] == [*first.compute()]
     names = [part.name for part in figure.parts(Asked(scale="paper"))]
@@ -65,6 +66,27 @@ def test_estimators_that_swap_their_parts_are_refuted(quick_rows: dict[str, list
     ]
     assert equation12.inconsistent(swapped).holds is False
     assert equation12.consistent(swapped).holds is False
+
+
+def test_the_closed_form_of_the_spread_error_is_that_of_many_estimates() -> None:
+    samples, repetitions = 500, 2000
+    rows = [row for row in equation12._estimates(samples, repetitions, 11) if isinstance(row, dict)]
+    squares = [samples * float(row["error"]) ** 2 for row in rows if row["estimator"] == "spread"]
+    error = float(np.std(squares)) / math.sqrt(repetitions)
+    assert float(np.mean(squares)) == pytest.approx(equation12.asymptotic_square(), abs=6 * error)
+
+
+def test_a_spread_whose_error_is_not_that_of_the_closed_form_is_refuted(
+    quick_rows: dict[str, list[Row]],
+) -> None:
+    assert equation12.consistent(with_(quick_rows["eq12"], "error", 2.0)).holds is False
+    stays: list[Row] = [
+        {**row, "error": float(row["error"]) * math.sqrt(int(row["samples"]) / 100_000)}
+        if row["estimator"] == "spread"
+        else row
+        for row in quick_rows["eq12"]
+    ]
+    assert equation12.consistent(stays).holds is False
 
 
 def test_annealing_that_is_short_or_erratic_heals_nothing(

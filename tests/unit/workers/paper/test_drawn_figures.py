@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from workers.ica.priors import Laplace
 from workers.paper import efficiency, figure3
@@ -105,6 +106,19 @@ def test_the_estimate_of_one_draw_is_the_maximum_of_the_likelihood() -> None:
     y = torch.from_numpy(rows - at[:, None])
     tilted = Laplace().tilted(y, torch.full_like(y, 0.25))
     assert int(tilted.log_z.sum(1).argmax()) == 200
+
+
+def test_a_finite_number_of_laplace_data_adds_what_the_median_has() -> None:
+    for middle in (500, 5000):
+        n = 2 * middle + 1
+        # F of the median is Beta(m + 1, m + 1), F⁻¹(u) = −log(1 − |2u − 1|)/√2 but for its sign.
+        u = np.linspace(0.3, 0.7, 200_001)
+        square = (np.log1p(-np.abs(2 * u - 1)) ** 2) / 2
+        second = float(np.trapezoid(square * stats.beta.pdf(u, middle + 1, middle + 1), u))
+        added = 2 * n * second - 1
+        # The next term is of order 1/N.
+        expected = efficiency.finite_share("laplace") / math.sqrt(n)
+        assert added == pytest.approx(expected, abs=4 / n)
 
 
 def test_variances_hold_and_are_drawn(variances: list[Row]) -> None:

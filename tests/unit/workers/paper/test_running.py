@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from workers.errors import CheckpointError
-from workers.paper.base import Part, Row
+from workers.paper.base import Keep, Part, Row
 from workers.paper.running import Done, Standing, run_parts
 
 
-def drawn(seed: int) -> Iterator[Row | None]:
+def drawn(seed: int) -> Iterator[Row | Keep | None]:
     yield {"seed": seed, "value": torch.rand(1, generator=generator(seed)).double().item() / 3}
     yield None
+    yield Keep(f"noise of {seed}", torch.rand(2, 3, generator=generator(seed)))
     yield {"seed": seed, "value": seed / 7, "method": "é"}
 
 
@@ -35,17 +36,21 @@ def test_a_run_resumed_after_any_part_ends_with_the_same_bytes() -> None:
         rest = done(event.standing.tensors())
         assert len(rest) == 3 - at
         if rest:
-            assert torch.equal(
-                rest[-1].standing.tensors()["rows"], whole[-1].standing.tensors()["rows"]
-            )
+            ends = [found[-1].standing.tensors() for found in (rest, whole)]
+            assert [*ends[0]] == [*ends[1]]
+            assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert [*whole[-1].standing.kept] == [f"noise of {seed}" for seed in range(4)]
 
 
 def test_a_stop_within_a_part_forgets_its_rows_and_keeps_those_of_parts_before() -> None:
-    answers = iter([False] * 4 + [False] * 2 + [True])  # the second part has yielded one row
+    answers = iter(
+        [False] * 5 + [False] * 3 + [True]
+    )  # the second part has yielded a row and noise
     events = list(run_parts(PLAN, Standing(), lambda: next(answers)))
     found = [event for event in events if event is not None]
     assert [event.standing.parts for event in found] == [("seed=0",)]
     assert len(found[0].standing.rows) == 2
+    assert [*found[0].standing.kept] == ["noise of 0"]
 
 
 def test_a_train_state_of_another_plan_or_format_is_refused() -> None:

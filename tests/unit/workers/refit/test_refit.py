@@ -69,7 +69,8 @@ def checkpoints(events: list[Event]) -> list[Checkpoint]:
 
 
 def curve(events: list[Event]) -> dict[str, Any]:
-    [content] = [event.content for event in events if isinstance(event, Artifact)]
+    content, png = [event.content for event in events if isinstance(event, Artifact)]
+    assert png.startswith(b"\x89PNG")
     measures: dict[str, Any] = json.loads(content)["measures"]
     return measures
 

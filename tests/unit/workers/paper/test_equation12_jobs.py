@@ -1,0 +1,77 @@
+"""Equation 12 by the ordinary trainers: `vae` and `delta_vae` with linear networks on a line."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from workers.data import Dataset, load
+from workers.events import Checkpoint, Metrics
+from workers.spec import ToyDataset, TrainSpec
+from workers.train import train
+
+SCALE = 0.5
+NOISE = {"kind": "gaussian", "scale": SCALE}
+TRAINERS = {
+    "vae": {"kind": "vae", "observation": NOISE},
+    "delta_vae": {"kind": "delta_vae", "spread": NOISE},
+}
+
+
+def spec_of(trainer: str) -> TrainSpec:
+    """The README's two jobs, on fewer data."""
+    return TrainSpec.model_validate(
+        {
+            "dataset": {"kind": "line", "samples": 2000},
+            "trainer": {
+                **TRAINERS[trainer],
+                "network": {"kind": "linear", "latent_dim": 1},
+                "optimizer": {"learning_rate": 0.03, "schedule": {"kind": "cosine"}},
+                "evaluate_every_epochs": 60,
+                "grid_every_epochs": 60,
+            },
+            "checkpoint_every_epochs": 60,
+            "checkpoint_at_epochs": [],
+        }
+    )
+
+
+def trained(spec: TrainSpec, data: Dataset) -> tuple[Tensor, float]:
+    """θ of x = θz + b, and the total variance of samples."""
+    theta, variance = torch.zeros(0), 0.0
+    for event in train(spec, data):
+        if isinstance(event, Checkpoint):
+            [theta] = [value for name, value in event.weights.items() if _is_decoder(name, value)]
+        if isinstance(event, Metrics):
+            variance = event.values.get("sample_total_variance", variance)
+    return theta.flatten().double(), variance
+
+
+def _is_decoder(name: str, value: Tensor) -> bool:
+    return name.startswith("decoder.") and value.ndim == 2
+
+
+@pytest.fixture(scope="module")
+def line() -> Dataset:
+    dataset = spec_of("vae").dataset
+    assert isinstance(dataset, ToyDataset)
+    return load(dataset, Path())
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_vae_is_too_short_and_the_delta_vae_is_not(trainer: str, line: Dataset) -> None:
+    # Both optima on these very data: λ of their covariance, less σ² with noise on the model alone.
+    values, vectors = torch.linalg.eigh(line.train.double().T.cov(correction=0))
+    true = float(values[-1])
+    lengths = {"vae": math.sqrt(true - SCALE**2), "delta_vae": math.sqrt(true)}
+    # A tenth of what lies between the two, which is far from either.
+    allowed = (lengths["delta_vae"] - lengths["vae"]) / 10
+    theta, variance = trained(spec_of(trainer), line)
+    assert float(theta.norm()) == pytest.approx(lengths[trainer], abs=allowed)
+    across = float((theta - (theta @ vectors[:, -1]) * vectors[:, -1]).norm())
+    assert across < allowed
+    # What the job shows of it, from 1024 latents, whose mean square has the variance 2/1024.
+    chance = 6 * math.sqrt(2 / 1024)
+    assert variance == pytest.approx(lengths[trainer] ** 2, rel=chance + 2 * allowed)

@@ -1,0 +1,128 @@
+"""What a figure needs, by arithmetic, and what it can be asked with."""
+
+from dataclasses import replace
+
+from workers.costs import Estimate
+from workers.data import Dataset, DatasetInfo
+from workers.errors import SpecMismatch
+from workers.paper.base import Asked, Figure
+from workers.paper.figures import FIGURES, NEEDING_DATA, SHARED, TAKING_DATA
+from workers.spec import PaperSpec
+
+_PROCESS_BYTES = 450 * 2**20  # Python, torch, scikit-learn and Matplotlib before the first row
+_WORK_BYTES = 400 * 2**20  # the largest arrays that a part has at once
+_STATE_BYTES = 4096  # of a checkpoint's files, beside
+_PART_BYTES = 16 * 1024  # its rows
+_FILES_BYTES = 2 * 2**20  # the picture, the numbers
+_LONG_S = 6 * 3600.0  # from here on a figure is better shared
+_DAY_S = 24 * 3600.0
+
+
+def figure_of(spec: PaperSpec) -> Figure:
+    """The figure that a spec names."""
+    return FIGURES[spec.trainer.figure]
+
+
+def asked_of(spec: PaperSpec, data: Dataset | None = None) -> Asked:
+    """What a spec asks of its figure; without the data for what is only counted."""
+    trainer = spec.trainer
+    asked = Asked(
+        scale=trainer.scale,
+        repetitions=trainer.repetitions,
+        first_repetition=trainer.first_repetition,
+        seed=spec.seed,
+        gpus=spec.resources.gpus_per_worker,
+    )
+    if data is None or spec.dataset is None:
+        return asked
+    return replace(asked, data=data.train, shape=data.info.shape)
+
+
+def resolve(spec: PaperSpec, info: DatasetInfo) -> PaperSpec:
+    """The spec with the data digest filled in.
+
+    Raises SpecMismatch, its pointer relative to the spec, for what a figure cannot be asked.
+    """
+    trainer, resources = spec.trainer, spec.resources
+    if resources.workers > 1:
+        shared = " Share its repetitions among several jobs instead: first_repetition."
+        raise SpecMismatch(
+            "/resources/workers",
+            "must be 1: the parts of a figure are computed one after the other."
+            + (shared if trainer.figure in SHARED else ""),
+        )
+    if resources.gpus_per_worker and trainer.figure not in TAKING_DATA:
+        raise SpecMismatch(
+            "/resources/gpus_per_worker",
+            f"must be 0: figure {trainer.figure} is computed on the CPU; leave it out",
+        )
+    if trainer.first_repetition and trainer.figure not in SHARED:
+        raise SpecMismatch(
+            "/trainer/first_repetition",
+            f"must be 0: one job computes all of figure {trainer.figure}; "
+            f"{' and '.join(sorted(SHARED))} can be shared",
+        )
+    if spec.dataset is None:
+        if trainer.figure in NEEDING_DATA:
+            raise SpecMismatch(
+                "/dataset",
+                f"figure {trainer.figure} shows colour pictures, of which none are shipped; name "
+                "celeba or pictures that you have uploaded",
+            )
+        return spec
+    if trainer.figure not in TAKING_DATA:
+        raise SpecMismatch(
+            "/dataset", f"figure {trainer.figure} draws its own data; leave the data set out"
+        )
+    return spec.model_copy(
+        update={"dataset": spec.dataset.model_copy(update={"digest": info.digest})}
+    )
+
+
+def total_parts(spec: PaperSpec) -> int:
+    """How many parts the figure has."""
+    return len(figure_of(spec).parts(asked_of(spec)))
+
+
+def estimate(spec: PaperSpec, info: DatasetInfo) -> Estimate:
+    """What the run will need; by arithmetic, nothing is allocated."""
+    parts = total_parts(spec)
+    rows = parts * _PART_BYTES
+    kept = min(spec.keep_checkpoints, parts) + 3
+    return Estimate(
+        parameters=0,
+        worker_memory_bytes=_PROCESS_BYTES + _WORK_BYTES + 2 * info.size_bytes + 4 * rows,
+        steps=parts,
+        storage_bytes=kept * 2 * (rows + _STATE_BYTES) + _FILES_BYTES,
+    )
+
+
+def thread_s(spec: PaperSpec) -> float | None:
+    """Seconds of one thread that all parts take; None where some were never measured."""
+    seconds = [part.thread_s for part in figure_of(spec).parts(asked_of(spec))]
+    measured = [known for known in seconds if known is not None]
+    return sum(measured) if len(measured) == len(seconds) else None
+
+
+def advice(spec: PaperSpec) -> tuple[str, ...]:
+    """What to know before a figure is asked for that takes long."""
+    seconds, trainer = thread_s(spec), spec.trainer
+    if seconds is None or seconds < _LONG_S or trainer.figure not in SHARED:
+        return ()
+    single = spec.model_copy(update={"trainer": trainer.model_copy(update={"repetitions": 1})})
+    jobs = total_parts(spec) // total_parts(single)
+    takes = f"This is about {_in_words(seconds)} of one thread, and one job computes on one."
+    if jobs == 1:
+        return (takes,)
+    first, last = trainer.first_repetition, trainer.first_repetition + jobs - 1
+    return (
+        f"{takes} Share it: submit {jobs} jobs with repetitions 1 and first_repetition {first} to "
+        f"{last}, of {_in_words(seconds / jobs)} each, and join what they leave with "
+        "`spreadtrain join-figure`.",
+    )
+
+
+def _in_words(seconds: float) -> str:
+    if seconds >= _DAY_S:
+        return f"{seconds / _DAY_S:.1f} days"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,59 @@
+"""Figures 5 and 6: arms side by side at the same latents, and which of them is nearer the data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from workers.paper.arms import Arm, Pictures, Setting, arm_parts
+from workers.paper.base import Asked, Kept, Part, Row, Scale, Verdict
+from workers.paper.paired import arms_summary, is_nearer
+from workers.paper.strips import strips_png
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That the samples of one arm are nearer the data than another's."""
+
+    first: str
+    second: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesFigure:
+    """Figure 5 or 6; ``pictures`` are the data of what is asked, and refuse others."""
+
+    name: str
+    title: str
+    source: str
+    arms: Callable[[Setting], tuple[Arm, ...]]
+    claims: tuple[Claim, ...]
+    settings: Mapping[Scale, Setting]
+    pictures: Callable[[Asked, Setting], Pictures]
+
+    def parts(self, asked: Asked) -> Sequence[Part]:
+        """One for each seed and arm; pictures are asked for by a part that runs."""
+        setting = self.settings[asked.scale]
+        pictures = partial(self.pictures, asked, setting)
+        return arm_parts(self.arms(setting), setting, asked, pictures, f"figure-{self.name}")
+
+    def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
+        """One for each claim."""
+        return tuple(
+            is_nearer(rows, claim.first, claim.second, claim.text) for claim in self.claims
+        )
+
+    def draw(self, rows: Sequence[Row], kept: Kept) -> bytes:
+        """Samples of each arm and of the data, with their measures."""
+        return strips_png(self.title, self._shown, rows, kept)
+
+    def summary(self, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Mean measures of each arm, and the differences that are judged."""
+        pairs = [(claim.first, claim.second) for claim in self.claims]
+        return arms_summary(rows, [arm.name for arm in self._shown], pairs)
+
+    @property
+    def _shown(self) -> tuple[Arm, ...]:
+        """The arms, which have the same names at all scales."""
+        return self.arms(self.settings["quick"])
