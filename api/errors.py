@@ -13,9 +13,10 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api import bodies
-from api.pointers import plain_message, pointer
+from api.pointers import pointer
 from service import errors
 from service.errors import FieldError, ServiceError
+from service.validation import plain_message
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.OtherTrainer: Kind("other-trainer", 404, "The job's trainer has no such result"),
     errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
     errors.DatasetNotFound: Kind("dataset-not-found", 404, "No such data set"),
+    errors.StudyNotFound: Kind("study-not-found", 404, "No such study"),
     errors.Conflict: Kind("conflict", 409, "Conflict"),
     errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
     errors.VersionConflict: Kind("version-conflict", 412, "The job has changed"),
@@ -65,6 +67,10 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.InvalidQuery: Kind("invalid-query", 422, "A query parameter is not valid"),
     errors.InvalidDataset: Kind("invalid-dataset", 422, "The upload is no data set"),
     errors.InvalidData: Kind("invalid-data", 422, "The posted data cannot be used"),
+    errors.InvalidStudy: Kind("invalid-study", 422, "The study cannot be carried out"),
+    errors.DependentObjective: Kind(
+        "objective-depends-on-tuned-parameter", 422, "The objective depends on what is tuned"
+    ),
     errors.ExceedsCapacity: Kind("exceeds-capacity", 422, "More than this installation has"),
     errors.OutOfStorage: Kind("out-of-storage", 507, "Not enough room"),
     errors.UploadTooLarge: Kind("body-too-large", 413, "The body is too large"),
@@ -75,6 +81,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
 BODY_TOO_LARGE = SERVICE_PROBLEMS[errors.UploadTooLarge]
 INTERNAL_ERROR = SERVICE_PROBLEMS[errors.ServiceError]
 INVALID_QUERY = SERVICE_PROBLEMS[errors.InvalidQuery]
+_DEPENDENT = SERVICE_PROBLEMS[errors.DependentObjective]
 INVALID_BODY = Kind("invalid-body", 422, "The body is not valid")
 INVALID_HEADER = Kind("invalid-header", 422, "A header is not valid")
 MALFORMED_BODY = Kind("malformed-body", 400, "The body is not JSON")
@@ -133,6 +140,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     state: bodies.State | None = None,
     jobs: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> Response:
     """The problem+json answer to the request of ``scope``."""
     body = bodies.Problem(
@@ -146,8 +154,10 @@ def problem_response(
         request_id=request_id(scope),
         state=state,
         jobs=None if jobs is None else list(jobs[:_JOBS_SHOWN]),
+        metrics=None if metrics is None else list(metrics),
     )
-    absent = {name for name, given in (("state", state), ("jobs", jobs)) if given is None}
+    some = {"state": state, "jobs": jobs, "metrics": metrics}
+    absent = {name for name, given in some.items() if given is None}
     answer = Response(
         body.model_dump_json(exclude=absent), kind.status, dict(headers or {}), MEDIA_TYPE
     )
@@ -178,7 +188,16 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
     fields = error.errors if isinstance(error, errors.Invalid) else ()
     state: Any = error.state if isinstance(error, errors.StateConflict) else None
     jobs = error.jobs if isinstance(error, errors.DatasetInUse) else None
-    return problem_response(request.scope, kind, str(error), errors=fields, state=state, jobs=jobs)
+    metrics = error.metrics if isinstance(error, errors.DependentObjective) else None
+    return problem_response(
+        request.scope,
+        kind,
+        str(error),
+        errors=fields,
+        state=state,
+        jobs=jobs,
+        metrics=metrics,
+    )
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -271,6 +290,7 @@ def _example(kind: Kind) -> dict[str, Any]:
         request_id="4f0c2b9e6f5a4d7c",
         state="succeeded" if kind.name == "state-conflict" else None,
         jobs=["job-5f0c2b9e6f5a4d7c"] if kind.name == "dataset-in-use" else None,
+        metrics=["kid_pca", "frechet_pca"] if kind is _DEPENDENT else None,
     )
     return body.model_dump(mode="json", exclude_none=True)
 

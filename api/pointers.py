@@ -6,12 +6,14 @@ else it is a key or an index (RFC 6901).
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.errors import FieldError
 from service.studies.pointers import escaped
+from service.validation import plain_message
 
 Schema = Mapping[str, Any]
 ERRORS_MAX = 20  # what a person can read; the rest shows when these are mended
@@ -46,21 +48,6 @@ def field_errors(
         place = _walk(tuple(problem["loc"]), body, schema)
         found.append(_explain(problem, place, schema))
     return tuple(found)
-
-
-def plain_message(problem: Mapping[str, Any]) -> str:
-    """Pydantic's message as the end of a sentence about the field."""
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    for opening, ours in (
-        ("Input should be", "must be"),
-        ("String should", "must"),
-        ("Extra inputs are not permitted", "is not known here"),
-        ("Field required", "is required"),
-    ):
-        message = message.replace(opening, ours)
-    if "unicode string" in message:
-        return "must be valid Unicode"
-    return "must be an object" if problem["type"].startswith("model_") else message
 
 
 def nearest(name: object, allowed: Sequence[str]) -> str:
@@ -131,8 +118,18 @@ def _child(value: object, part: str | int) -> object:
 
 
 def _sub_schema(schema: Schema, part: str | int) -> Schema:
-    found = schema.get("properties", {}).get(part) if isinstance(part, str) else schema.get("items")
+    if isinstance(part, str):
+        found = schema.get("properties", {}).get(part) or _pattern_schema(schema, part)
+    else:
+        fixed = schema.get("prefixItems", ())
+        found = fixed[part] if part < len(fixed) else schema.get("items")
     return found if isinstance(found, dict) else {}
+
+
+def _pattern_schema(schema: Schema, key: str) -> object:
+    """The schema of the values of a mapping whose keys have a pattern."""
+    patterns = schema.get("patternProperties", {})
+    return next((patterns[pattern] for pattern in patterns if re.search(pattern, key)), None)
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:

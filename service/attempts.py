@@ -225,8 +225,9 @@ class Attempts:
             case "idle":
                 since = watch.idle_since or time.monotonic()
                 if time.monotonic() - since > OUTCOME_PATIENCE_S:
-                    cause = sighting.detail or "nothing is known of the cause"
-                    message = f"It ended without an outcome: {cause}"
+                    message = _never_told(attempt) or "It ended without an outcome: " + (
+                        sighting.detail or "nothing is known of the cause"
+                    )
                     exit = watch.evidence.of(sighting)
                     return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
             case "running":
@@ -331,3 +332,13 @@ class Attempts:
         watch = self._watched.pop((job.id, attempt.number), None)
         if watch is not None:
             watch.evidence.close()
+
+
+def _never_told(attempt: Attempt) -> str | None:
+    """The message on one whose process is there and has said nothing at all."""
+    if attempt.started_at is not None:
+        return None
+    return (
+        "It never began: its process is there and was not told to, as when the service is killed "
+        "while it starts an attempt"
+    )

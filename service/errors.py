@@ -4,10 +4,11 @@
 
     ServiceError
     ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, OtherTrainer,
-    │                         UnknownTrainer, DatasetNotFound
+    │                         UnknownTrainer, DatasetNotFound, StudyNotFound
     ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
     │                         DatasetExists, DatasetChanged, DatasetInUse, SweepRunning
-    ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset, InvalidData
+    ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset, InvalidData,
+    │                         InvalidStudy, DependentObjective
     ├── ExceedsCapacity       more than this installation will ever have
     ├── OutOfStorage          the run or the upload would not fit into the free space
     ├── UploadTooLarge        more bytes than an upload may have
@@ -53,6 +54,10 @@ class UnknownTrainer(NotFound):
 
 class DatasetNotFound(NotFound):
     """There is no data set of that name; GET /v1/datasets lists them."""
+
+
+class StudyNotFound(NotFound):
+    """There is no study with that id."""
 
 
 class Conflict(ServiceError):
@@ -138,6 +143,23 @@ class InvalidDataset(Invalid):
 
 class InvalidData(Invalid):
     """The posted data cannot be used; send N×X finite numbers, X being those of the job's data."""
+
+
+class InvalidStudy(Invalid):
+    """The study cannot be carried out as it is."""
+
+
+class DependentObjective(Invalid):
+    """The objective depends on what the study tunes, so it would choose that and no model.
+
+    ``metrics`` are those that would be valid.
+    """
+
+    def __init__(
+        self, message: str, errors: tuple[FieldError, ...], metrics: tuple[str, ...]
+    ) -> None:
+        super().__init__(message, errors)
+        self.metrics = metrics
 
 
 class ExceedsCapacity(Invalid):

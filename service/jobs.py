@@ -225,7 +225,8 @@ class Job:
     ``version`` rises with every change of state, wish or labels, not with progress.
     ``cancel_requested`` and ``pause_requested`` are wishes; the state follows when nothing of the
     attempt is left. A queued job does not start before ``not_before``. Attempts below
-    ``counts_from`` were before the last retry and do not count against the limits.
+    ``counts_from`` were before the last retry and do not count against the limits. A job with a
+    ``study_id`` is a trial of that study, whose driver starts it.
     """
 
     id: str
@@ -250,6 +251,7 @@ class Job:
     ended_at: datetime | None = None
     parent: Parent | None = None
     retention: Retention = AS_INSTALLED
+    study_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,3 +38,5 @@ class Problem(Body):
     """The job's state, where the state forbids the request."""
     jobs: list[str] | None = None
     """The jobs that use the data set, where they forbid the request; the first hundred."""
+    metrics: list[str] | None = None
+    """The metrics that a study could be ranked by, where its objective depends on what it tunes."""

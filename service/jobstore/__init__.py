@@ -2,6 +2,7 @@
 
 The database is the truth about jobs. ``schema`` has the tables and ``migrations`` how they came
 about; ``submitting``, ``watching`` and ``ingesting`` write, ``reading`` and ``listing`` read.
+``ledger`` has the studies.
 """
 
 from service.jobstore.store import JobStore

@@ -41,6 +41,10 @@ def delete_job(connection: Connection, job_id: str, expected_version: int | None
         raise StateConflict(
             f"the job is {row.state}; cancel it first, and delete it when it has ended", row.state
         )
+    if row.study_id is not None:
+        raise StateConflict(
+            f"the job is a trial of {row.study_id}, and is kept as long as that", row.state
+        )
     _mark(connection, [job_id])
     return to_job(row)
 
@@ -55,7 +59,10 @@ def delete_expired(
     now = now_us()
     expired = or_(*(_is_expired(state, keep_s.get(state), now) for state in sorted(FINAL_STATES)))
     rows = connection.execute(
-        select(JOBS.c.id).where(JOBS.c.deleted_us.is_(None), expired).limit(limit).with_for_update()
+        select(JOBS.c.id)
+        .where(JOBS.c.deleted_us.is_(None), JOBS.c.study_id.is_(None), expired)
+        .limit(limit)
+        .with_for_update()
     )
     found = list(rows.scalars())
     _mark(connection, found)

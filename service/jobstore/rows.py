@@ -98,6 +98,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "keep_succeeded_s": job.retention.succeeded_s,
         "keep_failed_s": job.retention.failed_s,
         "keep_cancelled_s": job.retention.cancelled_s,
+        "study_id": job.study_id,
     }
 
 
@@ -150,6 +151,7 @@ def to_job(row: Row[Any]) -> Job:
             failed_s=row.keep_failed_s,
             cancelled_s=row.keep_cancelled_s,
         ),
+        study_id=row.study_id,
     )
 
 

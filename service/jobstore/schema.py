@@ -63,6 +63,9 @@ JOBS = Table(
     Column("keep_succeeded_s", Float),
     Column("keep_failed_s", Float),
     Column("keep_cancelled_s", Float),
+    # The study that the job is a trial of, whose driver starts it; no foreign key, as trials refer
+    # to jobs.
+    Column("study_id", Text),
     # Set when the job is deleted. From then on it is nobody's; its artifacts go, then its rows.
     Column("deleted_us", BigInteger),
 )
@@ -84,6 +87,8 @@ Index(
     JOBS.c.keep_cancelled_s,
 )
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
+
+Index("jobs_by_study", JOBS.c.study_id, JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(
     "job_labels",
@@ -244,4 +249,57 @@ ARTIFACTS = Table(
     ForeignKeyConstraint(
         ["job_id", "attempt"], ["attempts.job_id", "attempts.number"], ondelete="CASCADE"
     ),
+)
+
+STUDIES = Table(
+    "studies",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("is_overridden", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("pause_requested", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    # The numbers of its last trial and result; who raises them holds the study's row.
+    Column("last_trial", Integer, nullable=False),
+    Column("last_result", BigInteger, nullable=False),
+)
+Index("studies_by_time", STUDIES.c.created_us, STUDIES.c.id)
+Index("studies_by_state", STUDIES.c.state, STUDIES.c.created_us, STUDIES.c.id)
+
+TRIALS = Table(
+    "trials",
+    METADATA,
+    Column("study_id", Text, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("configuration", Integer, nullable=False),
+    Column("values", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    UniqueConstraint("study_id", "configuration", "seed", name="trials_by_configuration"),
+    UniqueConstraint("job_id", name="trials_by_job"),
+)
+
+TRIAL_RESULTS = Table(
+    "trial_results",
+    METADATA,
+    Column("study_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("trial", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["study_id", "trial"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
+    ),
+    UniqueConstraint("study_id", "trial", "epoch", name="trial_results_by_epoch"),
 )

@@ -29,6 +29,7 @@ from service.jobstore import (
     wishes,
 )
 from service.jobstore.database import Database
+from service.jobstore.ledger import Ledger
 from service.jobstore.submitting import Idempotency
 from service.jobstore.turns import Turns
 from service.jobstore.writing import now_us
@@ -40,12 +41,13 @@ class JobStore:
     """Jobs, attempts, events and results, for many threads at once.
 
     Every method raises NotReady when the database does not answer. ``turns`` answers questions
-    about the queue and what explains a job.
+    about the queue and what explains a job, ``ledger`` has the studies and their trials.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.turns = Turns(database)
+        self.ledger = Ledger(database)
 
     @classmethod
     def open(cls, url: str) -> "JobStore":

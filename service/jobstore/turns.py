@@ -2,16 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from service.jobs import Attempt, Job, JobEvent, JobState
 from service.jobstore.database import Database
-from service.jobstore.reading import is_due, is_sooner, shown
+from service.jobstore.reading import IS_QUEUEABLE, is_due, is_sooner, shown
 from service.jobstore.rows import to_attempt, to_event, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, EVENTS, JOBS
 from service.jobstore.writing import now_us
 
-_QUEUED = JOBS.c.state == JobState.QUEUED.value
+_QUEUED = and_(JOBS.c.state == JobState.QUEUED.value, IS_QUEUEABLE)
 _IN_TURN = (JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 

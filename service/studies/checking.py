@@ -9,18 +9,31 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from service.errors import FieldError
+from service.errors import DependentObjective, FieldError, InvalidStudy
 from service.studies.configuring import grid, spec_of
+from service.studies.guard import metrics_of
+from service.studies.objective import (
+    most_epochs,
+    objections,
+    objectives,
+    resolved,
+    unknown,
+    valid,
+)
 from service.studies.pointers import NoSuchPlace, encloses, escaped, parent_of
 from service.studies.request import (
+    Asha,
     CmaEsSearch,
     GridSearch,
+    MedianStopping,
     NoScheduler,
     Pbt,
     StudyRequest,
 )
 from service.studies.space import AnyDimension, Choice, Grid, form_of, in_order, is_active, same
-from workers.spec import IcaSpec
+from service.validation import plain_message
+from workers.kinds import AnySpec, needs_checkpoint
+from workers.spec import IcaSpec, PaperSpec
 
 _SEED = "/seed"
 _INSIDE = 0.37  # a place that is on no lattice
@@ -29,11 +42,50 @@ PBT_POINTERS = frozenset({"/trainer/spread/scale"})
 
 
 def problems(request: StudyRequest) -> tuple[FieldError, ...]:
-    """All that is wrong with a request that is well formed."""
+    """All that is wrong with a resolved request that is well formed, but for the guard's word."""
     found = [*_of_conditions(request.space)]
     if not found:
         found = [*_of_space(request)]
-    return (*found, *_of_search(request), *_of_scheduler(request), *_of_seeds(request))
+    return (
+        *_of_spec(request.spec),
+        *found,
+        *unknown(request),
+        *_of_search(request),
+        *_of_scheduler(request),
+        *_of_seeds(request),
+    )
+
+
+def require(request: StudyRequest) -> StudyRequest:
+    """The request, resolved; raises InvalidStudy, and DependentObjective unless overridden."""
+    request = resolved(request)
+    found = problems(request)
+    if found:
+        raise InvalidStudy(_sentence(found[0]), found)
+    objected = tuple(objections(request))
+    if objected and not request.override_guard:
+        metrics = valid(request)
+        others = f" Valid are: {', '.join(metrics)}." if metrics else ""
+        raise DependentObjective(_sentence(objected[0]) + others, objected, metrics)
+    return request
+
+
+def is_overridden(request: StudyRequest) -> bool:
+    """Whether a resolved request ranks by what the guard refuses, which marks the study."""
+    return request.override_guard and any(objections(request))
+
+
+def _sentence(error: FieldError) -> str:
+    return f"{error.pointer} {error.message}."
+
+
+def _of_spec(spec: AnySpec) -> Iterator[FieldError]:
+    if needs_checkpoint(spec):
+        wrong = "cannot be studied: such jobs begin from a checkpoint of another one, as forks"
+        yield FieldError("/spec/trainer/kind", wrong)
+    if isinstance(spec, PaperSpec):
+        wrong = "cannot be studied: a figure of the paper ends in verdicts, and has nothing to rank"
+        yield FieldError("/spec/trainer/kind", wrong)
 
 
 def _at(pointer: str, *rest: str | int) -> str:
@@ -127,7 +179,7 @@ def _misfit(
 ) -> str | None:
     """Why the base spec cannot have these values, as the end of a sentence; None if it can."""
     try:
-        spec_of(request.spec, configuration)
+        found = spec_of(request.spec, configuration)
     except NoSuchPlace as nowhere:
         return str(nowhere)
     except ValidationError as error:
@@ -136,7 +188,11 @@ def _misfit(
         suffix = where if beside else ""
         if problem["type"] == "extra_forbidden":
             return f"is no field of the spec{suffix}"
-        return f"{problem['msg'].replace('Input should be', 'must be')}{suffix}"
+        return f"{plain_message(problem)}{suffix}"
+    for _, objective in objectives(request):
+        metric = objective.metric
+        if metric in metrics_of(request.spec) and metric not in metrics_of(found):
+            return f"would make trials without {metric}, an objective"
     return None
 
 
@@ -157,14 +213,22 @@ def _of_search(request: StudyRequest) -> Iterator[FieldError]:
 
 
 def _of_scheduler(request: StudyRequest) -> Iterator[FieldError]:
+    scheduler = request.scheduler
     if isinstance(request.spec, IcaSpec):
-        if not isinstance(request.scheduler, NoScheduler):
+        if not isinstance(scheduler, NoScheduler):
             wrong = "must be none: fits of ica end when they converge, not after epochs"
             yield FieldError("/scheduler/kind", wrong)
-    elif isinstance(request.scheduler, Pbt):
-        for pointer in request.space.keys() - PBT_POINTERS:
-            wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"
-            yield FieldError(_at(pointer), wrong)
+        return
+    match scheduler:
+        case Asha() | MedianStopping() if scheduler.grace_epochs > most_epochs(request):
+            wrong = f"must be at most {most_epochs(request)}, the epochs of the longest trial"
+            yield FieldError("/scheduler/grace_epochs", wrong)
+        case Pbt():
+            for pointer in request.space.keys() - PBT_POINTERS:
+                wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"
+                yield FieldError(_at(pointer), wrong)
+        case _:
+            return
 
 
 def _of_seeds(request: StudyRequest) -> Iterator[FieldError]:

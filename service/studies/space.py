@@ -11,7 +11,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from workers.spec.base import SpecModel
@@ -19,7 +27,23 @@ from workers.spec.base import SpecModel
 OPTIONS_MAX, DIMENSIONS_MAX = 64, 32
 _DIGITS = 12  # 0.1 + 2 · 0.1 is 0.3 in a spec
 
-Number = Annotated[int, Field(ge=-(10**12), le=10**12)] | Annotated[float, Field(ge=-1e12, le=1e12)]
+_NUMBER_MAX = 10**12
+
+
+def _number(value: Any) -> Any:
+    """One refusal for what is no number; a union of int and float would give one for each."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("number", "must be a number")
+    if not abs(value) <= _NUMBER_MAX:
+        raise PydanticCustomError("number_too_large", "must be between -1e12 and 1e12")
+    return value
+
+
+Number = Annotated[
+    int | float,
+    PlainValidator(_number),
+    WithJsonSchema({"type": "number", "minimum": -_NUMBER_MAX, "maximum": _NUMBER_MAX}),
+]
 Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~[01])+)+$", max_length=500)]
 Configuration: TypeAlias = Mapping[str, Any]
 
@@ -159,6 +183,8 @@ class Grid(_Dimension):
 
 
 FORMS = ("uniform", "loguniform", "choice", "grid")
+# A union's tags are the names of its models, by which an error's schema is found.
+_TAGS = dict(zip(FORMS, ("Uniform", "LogUniform", "Choice", "Grid"), strict=True))
 
 
 def _form(value: Any) -> str | None:
@@ -170,14 +196,19 @@ def _form(value: Any) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
+def _tag(value: Any) -> str | None:
+    form = _form(value)
+    return None if form is None else _TAGS[form]
+
+
 AnyDimension = Uniform | LogUniform | Choice | Grid
 Dimension = Annotated[
-    Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[Choice, Tag("choice")]
-    | Annotated[Grid, Tag("grid")],
+    Annotated[Uniform, Tag("Uniform")]
+    | Annotated[LogUniform, Tag("LogUniform")]
+    | Annotated[Choice, Tag("Choice")]
+    | Annotated[Grid, Tag("Grid")],
     Discriminator(
-        _form,
+        _tag,
         custom_error_type="dimension_form",
         custom_error_message="must have exactly one of: " + ", ".join(FORMS),
     ),

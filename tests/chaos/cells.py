@@ -105,7 +105,10 @@ def _may_cost_an_attempt(cell: Cell, stop_s: float) -> bool:
         return False
     match cell.victim:
         case "service":
-            return cell.action == "kill" and cell.setting != "joined"
+            # On a joined Ray attempts run on, but who is killed in the middle of a launch has told
+            # no process to begin.
+            is_between = cell.phase == "starting"
+            return cell.action == "kill" and (cell.setting != "joined" or is_between)
         case "attempt" | "rank 1":
             return cell.action == "kill"
         case "host":

@@ -1,13 +1,19 @@
 """What a figure needs, by arithmetic, and what it can be asked with."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
+from workers import costs
 from workers.costs import Estimate
 from workers.data import Dataset, DatasetInfo
 from workers.errors import SpecMismatch
+from workers.paper.arms import SHOWN
 from workers.paper.base import Asked, Figure
-from workers.paper.figures import FIGURES, NEEDING_DATA, SHARED, TAKING_DATA
-from workers.spec import PaperSpec
+from workers.paper.figures import FIGURES, SHARED, TAKING_DATA
+from workers.paper.samples_figure import SamplesFigure
+from workers.spec import PaperSpec, TrainSpec
 
 _PROCESS_BYTES = 450 * 2**20  # Python, torch, scikit-learn and Matplotlib before the first row
 _WORK_BYTES = 400 * 2**20  # the largest arrays that a part has at once
@@ -62,13 +68,9 @@ def resolve(spec: PaperSpec, info: DatasetInfo) -> PaperSpec:
             f"must be 0: one job computes all of figure {trainer.figure}; "
             f"{' and '.join(sorted(SHARED))} can be shared",
         )
+    for _ in _trainings(spec, info):  # raises where its data are none that the figure can show
+        pass
     if spec.dataset is None:
-        if trainer.figure in NEEDING_DATA:
-            raise SpecMismatch(
-                "/dataset",
-                f"figure {trainer.figure} shows colour pictures, of which none are shipped; name "
-                "celeba or pictures that you have uploaded",
-            )
         return spec
     if trainer.figure not in TAKING_DATA:
         raise SpecMismatch(
@@ -79,6 +81,16 @@ def resolve(spec: PaperSpec, info: DatasetInfo) -> PaperSpec:
     )
 
 
+def _trainings(spec: PaperSpec, info: DatasetInfo) -> Iterator[tuple[TrainSpec, DatasetInfo]]:
+    """What a figure trains one after the other, on data of which only the shape is there."""
+    figure, asked = figure_of(spec), asked_of(spec)
+    if spec.dataset is not None:
+        form = torch.empty(info.count, info.dimensions, dtype=torch.uint8, device="meta")
+        asked = replace(asked, data=form, shape=info.shape)
+    if isinstance(figure, SamplesFigure):
+        yield from figure.trainings(asked)
+
+
 def total_parts(spec: PaperSpec) -> int:
     """How many parts the figure has."""
     return len(figure_of(spec).parts(asked_of(spec)))
@@ -86,14 +98,19 @@ def total_parts(spec: PaperSpec) -> int:
 
 def estimate(spec: PaperSpec, info: DatasetInfo) -> Estimate:
     """What the run will need; by arithmetic, nothing is allocated."""
-    parts = total_parts(spec)
-    rows = parts * _PART_BYTES
+    parts, rows = total_parts(spec), total_parts(spec) * _PART_BYTES
+    trainings = [*_trainings(spec, info)]
+    of_training = max(
+        (costs.estimate(*training).worker_memory_bytes for training in trainings), default=0
+    )
+    shown = SHOWN * sum(of.dimensions for _, of in (*trainings, *trainings[:1]))
     kept = min(spec.keep_checkpoints, parts) + 3
+    memory = max(_PROCESS_BYTES + _WORK_BYTES, of_training) + 2 * info.size_bytes + 4 * rows
     return Estimate(
         parameters=0,
-        worker_memory_bytes=_PROCESS_BYTES + _WORK_BYTES + 2 * info.size_bytes + 4 * rows,
+        worker_memory_bytes=memory,
         steps=parts,
-        storage_bytes=kept * 2 * (rows + _STATE_BYTES) + _FILES_BYTES,
+        storage_bytes=kept * 2 * (rows + shown + _STATE_BYTES) + _FILES_BYTES,
     )
 
 

@@ -33,6 +33,7 @@ from workers.paper.means import Mean, values_by
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 from workers.spec import ToyDataset, TrainSpec
+from workers.spec.base import SEED_MAX
 from workers.train import train
 
 SCALE = 0.3  # σ of the spread, in training and in the likelihood
@@ -75,6 +76,7 @@ class Figure1:
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each γ, one for the spread, one for each training."""
         setting, seeds = SETTINGS[asked.scale], SeedStream(asked.seed, "figure-1")
+        of_trainings = SeedStream(asked.seed, "figure-1 trainings")
         trainings = range(asked.repetitions or setting.repetitions)
         return [
             *(
@@ -83,7 +85,10 @@ class Figure1:
             ),
             Part("spread", partial(_spread_likelihood, setting, seeds.at(0))),
             *(
-                Part(f"training={repetition}", partial(_training, setting, repetition))
+                Part(
+                    f"training={repetition}",
+                    partial(_training, setting, repetition, of_trainings.at(repetition) & SEED_MAX),
+                )
                 for repetition in trainings
             ),
         ]
@@ -216,9 +221,9 @@ def training_spec(rows: int, epochs: int, seed: int) -> TrainSpec:
     )
 
 
-def _training(setting: Setting, repetition: int) -> Iterator[Row | None]:
+def _training(setting: Setting, repetition: int, seed: int) -> Iterator[Row | None]:
     """Train one model; distances of its samples as a row, then some samples."""
-    spec = training_spec(setting.rows, setting.epochs, repetition)
+    spec = training_spec(setting.rows, setting.epochs, seed)
     assert isinstance(spec.dataset, ToyDataset)
     # Drawn, so that no file is read.
     data = load(spec.dataset, Path())
@@ -231,7 +236,7 @@ def _training(setting: Setting, repetition: int) -> Iterator[Row | None]:
     generator = torch.Generator().manual_seed(0)
     model = empty_model(resolved, data.info.shape, is_image=False, generator=generator)
     model.load_state_dict(weights)
-    samples = torch.from_numpy(decode(model.eval(), draw_latents(_COVER, 2, repetition))).double()
+    samples = torch.from_numpy(decode(model.eval(), draw_latents(_COVER, 2, seed))).double()
     clean = data.held_out.double()[:_DRAWN]
     noisy = clean + SCALE * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     sheet = surface(_DISTANCE_NODES)

@@ -29,5 +29,4 @@ _ALL: tuple[Figure, ...] = (
 )
 FIGURES: Mapping[str, Figure] = {figure.name: figure for figure in _ALL}
 TAKING_DATA = frozenset({"5", "6"})  # that may be given a data set; all others draw their own
-NEEDING_DATA = frozenset({"6"})  # that has none without it
 SHARED = frozenset({"4a", "4b"})  # whose every part is of one repetition: jobs can share them

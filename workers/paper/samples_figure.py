@@ -1,14 +1,17 @@
 """Figures 5 and 6: arms side by side at the same latents, and which of them is nearer the data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from workers.paper.arms import Arm, Pictures, Setting, arm_parts
+from workers.build import resolve
+from workers.data import DatasetInfo
+from workers.paper.arms import Arm, Pictures, Setting, Training, arm_parts
 from workers.paper.base import Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.paired import arms_summary, is_nearer
 from workers.paper.strips import strips_png
+from workers.spec import TrainSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,18 @@ class SamplesFigure:
         setting = self.settings[asked.scale]
         pictures = partial(self.pictures, asked, setting)
         return arm_parts(self.arms(setting), setting, asked, pictures, f"figure-{self.name}")
+
+    def trainings(self, asked: Asked) -> Iterator[tuple[TrainSpec, DatasetInfo]]:
+        """The resolved spec of each arm, and the data that it has; nothing of them is read.
+
+        Raises SpecMismatch for data that the figure cannot show.
+        """
+        setting = self.settings[asked.scale]
+        pictures = self.pictures(asked, setting)
+        data = pictures.split(setting)
+        for arm in self.arms(setting):
+            training = Training(arm, setting, lambda: pictures, 0, 0, asked)
+            yield resolve(training.spec(data), data.info), data.info
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
         """One for each claim."""

@@ -19,7 +19,6 @@ _MARGIN, _HEAD, _LINE, _GAP = 14, 44, 24, 12  # pixels
 _SHOWN = {
     FRECHET: "Fréchet",
     "kid_pca": "KID",
-    "precision_pca": "precision",
     "recall_pca": "recall",
     "sample_total_variance": "variance",
 }

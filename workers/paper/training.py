@@ -54,7 +54,7 @@ def _done(told: Done) -> Iterator[Event]:
     yield Checkpoint(
         step=step,
         epoch=step,
-        weights=tensors,
+        weights={"rows": tensors["rows"]},
         train_state=tensors,
         metrics=values,
         is_best=False,

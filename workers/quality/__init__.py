@@ -13,6 +13,7 @@ from workers.quality.report import (
     Report,
     active_units,
     likelihood_measures,
+    likelihood_names,
 )
 from workers.quality.sliced import sliced_wasserstein
 from workers.quality.weights import BARE, Shelf
@@ -32,6 +33,7 @@ __all__ = [
     "kid",
     "lacking",
     "likelihood_measures",
+    "likelihood_names",
     "memorisation",
     "mmd",
     "pictures",

@@ -204,15 +204,22 @@ def _aside(compute: Callable[[], float]) -> Generator[None, None, float]:
     return value
 
 
+def likelihood_names(spec: ReferenceScales, scale: float) -> tuple[str, str, str]:
+    """The names of the bounds at one scale: by all draws, by a tenth of them, by one."""
+    at = f"{spec.noise}_{scale:g}"
+    fewer = spec.importance_samples // SMALLER
+    return f"log_likelihood_{at}", f"log_likelihood_{at}_k{fewer}", f"elbo_{at}"
+
+
 def likelihood_measures(found: Likelihood, spec: ReferenceScales) -> dict[str, Measure]:
     """The bounds of a likelihood by name, with the number of draws that each is made of."""
-    at = f"{spec.noise}_{found.scale:g}"
     most = spec.importance_samples
-    bounds = {
-        f"log_likelihood_{at}": (found.bound, most, found.standard_error),
-        f"log_likelihood_{at}_k{most // SMALLER}": (found.smaller_bound, most // SMALLER, None),
-        f"elbo_{at}": (found.elbo, 1, None),
-    }
+    values = (
+        (found.bound, most, found.standard_error),
+        (found.smaller_bound, most // SMALLER, None),
+        (found.elbo, 1, None),
+    )
+    bounds = dict(zip(likelihood_names(spec, found.scale), values, strict=True))
     return {
         name: Measure(
             value=value,

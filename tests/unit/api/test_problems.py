@@ -342,6 +342,18 @@ def _full() -> None:
     raise errors.OutOfStorage
 
 
+def test_a_refused_objective_comes_with_the_metrics_that_would_be_valid(quiet: Quiet) -> None:
+    quiet.app.add_api_route("/study", _depends)
+    body = problem(quiet.http.get("/study"), 422, "objective-depends-on-tuned-parameter")
+    assert body["metrics"] == ["kid_pca"]
+    assert body["errors"] == [{"pointer": "/objective/metric", "message": "depends on it"}]
+
+
+def _depends() -> None:
+    wrong = errors.FieldError("/objective/metric", "depends on it")
+    raise errors.DependentObjective("no", (wrong,), ("kid_pca",))
+
+
 def test_kinds_that_share_a_status_are_documented_side_by_side() -> None:
     entry = documented(
         SERVICE_PROBLEMS[errors.InvalidSpec], SERVICE_PROBLEMS[errors.IdempotencyConflict]

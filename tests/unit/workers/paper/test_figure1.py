@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
 
 from workers.paper import claims1, figure1
-from workers.paper.base import Row
+from workers.paper.base import Asked, Row
 from workers.paper.figure1 import FIGURE_1, Setting
 
 TINY = Setting(shifts=5, data=12, draws=8, rows=400, epochs=30, repetitions=2)
@@ -18,7 +19,7 @@ def rows() -> list[Row]:
     found = [row for gamma in figure1.GAMMAS for row in figure1._likelihood(TINY, gamma, 1)]
     found += figure1._spread_likelihood(TINY, 2)
     for repetition in range(TINY.repetitions):
-        found += figure1._training(TINY, repetition)
+        found += figure1._training(TINY, repetition, repetition)
     return [row for row in found if row is not None]
 
 
@@ -44,6 +45,15 @@ def test_a_tiny_figure_holds_and_is_drawn(rows: list[Row]) -> None:
     assert [verdict.holds for verdict in FIGURE_1.verdicts(rows)] == [True, True, True]
     assert FIGURE_1.draw(rows).startswith(b"\x89PNG")
     assert FIGURE_1.summary(rows)["trained"]["samples_to_surface"]["repetitions"] == 2
+
+
+def test_another_seed_trains_other_models() -> None:
+    seeds = []
+    for seed in (0, 0, 1):
+        part = FIGURE_1.parts(Asked(seed=seed))[-1]
+        assert isinstance(part.compute, partial)
+        seeds.append(part.compute.args[2])
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_a_likelihood_without_a_jump_is_refuted(rows: list[Row]) -> None:

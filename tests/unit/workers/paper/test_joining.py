@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from workers.paper.base import NOTHING, Asked, Row
-from workers.paper.figure4 import FIGURE_4B
+from workers.paper.figure4 import FIGURE_4B, Setting
 from workers.paper.joining import Share, joined
 from workers.paper.results import files_of
-from workers.paper.running import Done, Standing, run_parts
+from workers.paper.running import Standing, run_parts
 
 
 def row(repetition: int, samples: int, method: str, error: float) -> Row:
@@ -88,12 +89,17 @@ def test_a_folder_with_other_content_is_refused(tmp_path: Path, numbers: str, sa
 
 
 def test_a_repetition_computed_alone_is_that_of_the_whole() -> None:
-    """The least of the figure: N = 250, and of four repetitions the third."""
+    setting = Setting(4, 2, (0.05,), (200,), 3, 20, ("spread_em", "fastica"))
+    figure = replace(FIGURE_4B, settings={"quick": setting})
 
     def computed(asked: Asked) -> list[Row]:
-        plan = [part for part in FIGURE_4B.parts(asked) if "samples=250 repetition=2" in part.name]
-        *_, last = (event for event in run_parts(plan, Standing(), lambda: False) if event)
-        assert isinstance(last, Done)
-        return list(last.rows)
+        *_, last = (
+            event
+            for event in run_parts(figure.parts(asked), Standing(), lambda: False)
+            if event is not None
+        )
+        return list(last.standing.rows)
 
-    assert computed(Asked(first_repetition=2, repetitions=1)) == computed(Asked())
+    whole = computed(Asked())
+    alone = [computed(Asked(first_repetition=number, repetitions=1)) for number in range(3)]
+    assert [row for rows in alone for row in rows] == whole

@@ -112,6 +112,7 @@ def test_a_figure_has_a_row_for_each_arm_and_seed_and_samples_of_the_first(
     assert len({row["data_total_variance"] for row in found.rows}) == 1
     image = Image.open(io.BytesIO(figure.draw(found.rows, found.kept)))
     assert image.size[0] > 12 * 56
+    assert bool((np.asarray(image)[:, -3:] == 255).all())  # no line of words is cut off
     summary = figure.summary(found.rows)
     assert [*summary["arms"]] == arms
     assert summary["features"] == "pixel-pca-8"

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from workers.data import NO_DATA, DatasetInfo
+from workers.data import NO_DATA, DatasetInfo, describe
 from workers.errors import CheckpointError, SpecMismatch
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Notice
 from workers.kinds import advice, epochs, estimate, plan, resolve, thread_s, train
@@ -127,6 +128,7 @@ def test_repetitions_multiply_the_draws_of_a_figure_that_has_none() -> None:
         (spec_of("2", resources={"gpus_per_worker": 1}), "/resources/gpus_per_worker"),
         (spec_of("2", trainer={"first_repetition": 1}), "/trainer/first_repetition"),
         (spec_of("2", dataset={"name": "digits"}), "/dataset"),
+        (spec_of("6"), "/dataset"),
     ],
 )
 def test_what_a_figure_cannot_be_asked_is_refused_where_it_is_wrong(
@@ -161,6 +163,39 @@ def test_a_figure_of_many_days_says_how_it_is_shared() -> None:
     assert "jobs" not in single
     assert not advice(spec_of("4a"))
     assert not advice(spec_of("2", trainer={"scale": "paper"}))
+
+
+@pytest.mark.parametrize(
+    ("figure", "dataset"),
+    [
+        ("5", {"kind": "ring"}),  # vectors
+        ("6", {"name": "mnist-10k"}),  # grey
+    ],
+)
+def test_data_that_a_figure_cannot_show_are_refused(figure: str, dataset: dict[str, str]) -> None:
+    spec = spec_of(figure, dataset=dataset)
+    with pytest.raises(SpecMismatch) as caught:
+        resolve(spec, describe(spec.dataset, Path("unused")))
+    assert caught.value.pointer == "/dataset"
+
+
+def test_a_figure_that_shows_data_pins_them_and_may_have_a_gpu() -> None:
+    named = spec_of("5", dataset={"name": "mnist-10k"}, resources={"gpus_per_worker": 1})
+    info = describe(named.dataset, Path("unused"))
+    assert resolve(named, info).data_digest == info.digest
+    assert asked_of(named).gpus == 1
+    own = spec_of("5")
+    assert resolve(own, NO_DATA.info) == own
+
+
+def test_a_figure_that_trains_needs_what_its_largest_training_needs() -> None:
+    spec = spec_of("6", trainer={"scale": "paper"}, dataset={"name": "celeba"})
+    info = DatasetInfo("celeba", "", (64, 64, 3), 202_599, True, "", True, "")
+    found = estimate(spec, info)
+    assert found.worker_memory_bytes > 4 * 4 * 20_000_000  # weights of two networks, their moments
+    assert found.steps == 20
+    quick = estimate(spec_of("6", dataset={"name": "celeba"}), info)
+    assert quick.worker_memory_bytes < found.worker_memory_bytes
 
 
 def test_an_estimate_counts_parts() -> None:

@@ -1,0 +1,226 @@
+"""The ledger of studies: what is to be tried, what was, and what came of it.
+
+What a driver writes is fenced: a study that is not running, or has another driver, takes no trial
+and no result. A trial's own state is its job's, which moves as that of any job.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from service.errors import StateConflict
+from service.jobs import Job, JobState
+from service.jobstore import study_states
+from service.jobstore.database import Database
+from service.jobstore.rows import to_json, to_us
+from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
+from service.jobstore.study_rows import study_row, to_result, to_study, to_trial
+from service.jobstore.study_states import compare_and_set, found
+from service.jobstore.submitting import add as add_job
+from service.studies.ledger import NewTrial, Study, StudyReason, Trial, TrialResult
+from service.studies.request import Budget
+
+
+class Ledger:
+    """Studies, trials and results, for many threads at once; each method is one transaction.
+
+    Every method raises NotReady when the database does not answer, and StudyNotFound.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # --- studies ------------------------------------------------------------------------------
+
+    def add(self, study: Study) -> Study:
+        """Store a new study."""
+        with self._database.write() as connection:
+            connection.execute(insert(STUDIES).values(study_row(study)))
+        return study
+
+    def get(self, study_id: str) -> Study:
+        """The study."""
+        with self._database.read() as connection:
+            return to_study(found(connection, study_id))
+
+    def in_state(self, state: JobState) -> list[Study]:
+        """The studies in a state, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(STUDIES)
+                .where(STUDIES.c.state == state.value)
+                .order_by(STUDIES.c.created_us, STUDIES.c.id)
+            )
+            return [to_study(row) for row in rows]
+
+    def start(self, study: Study, message: str) -> Study:
+        """Queued -> running with the next driver; raises StateConflict."""
+        values = {"attempt": study.attempt + 1}
+        with self._database.write() as connection:
+            return study_states.move(
+                connection, study, JobState.RUNNING, StudyReason.STARTING, message, values
+            )
+
+    def settle(self, study: Study, to: JobState, reason: StudyReason, message: str) -> Study:
+        """Leave the study's state for ``to``; raises StateConflict, also where a running study has
+        wishes or a budget that were not seen."""
+        if to is JobState.RUNNING:
+            raise StateConflict("a study is set running by its start alone", study.state)
+        values = {} if to is JobState.QUEUED else {"pause_requested": False}
+        with self._database.write() as connection:
+            return study_states.move(connection, study, to, reason, message, values)
+
+    def explain(self, study: Study, reason: StudyReason, message: str) -> Study:
+        """A new reason or message for the same state; raises StateConflict."""
+        values = {"reason": reason.value, "message": message}
+        with self._database.write() as connection:
+            return compare_and_set(connection, study, values)
+
+    # --- what users wish ----------------------------------------------------------------------
+
+    def extend(self, study_id: str, budget: Budget, expected_version: int | None = None) -> Study:
+        """Raise the budget; a study that has succeeded goes on, queued.
+
+        Raises VersionConflict, InvalidStudy for a budget that is smaller, StateConflict for one
+        that has failed or was cancelled.
+        """
+        with self._database.write() as connection:
+            return study_states.extend(connection, study_id, budget, expected_version)
+
+    def request_cancel(self, study_id: str) -> Study:
+        """Wish for the end; what does not run ends at once. Raises StateConflict."""
+        with self._database.write() as connection:
+            return study_states.request_cancel(connection, study_id)
+
+    def request_pause(self, study_id: str) -> Study:
+        """Wish for a pause; a queued study has it at once. Raises StateConflict."""
+        with self._database.write() as connection:
+            return study_states.request_pause(connection, study_id)
+
+    def resume(self, study_id: str) -> Study:
+        """Paused -> queued, or the wish to pause taken back; raises StateConflict."""
+        with self._database.write() as connection:
+            return study_states.resume(connection, study_id)
+
+    def retry(self, study_id: str) -> Study:
+        """Failed or cancelled -> queued; raises StateConflict."""
+        with self._database.write() as connection:
+            return study_states.retry(connection, study_id)
+
+    # --- what a driver writes -----------------------------------------------------------------
+
+    def add_trial(self, study: Study, new: NewTrial, job: Job) -> tuple[Trial, bool]:
+        """Store a trial with its job, or give the one of that configuration and seed.
+
+        (trial, is new). Raises StateConflict where the driver is not the study's any more, and
+        ValueError where the configuration has other values.
+        """
+        if job.study_id != study.id:
+            raise ValueError(f"job {job.id} is no job of study {study.id}")
+        with self._database.write() as connection:
+            row = _held(connection, study)
+            of_configuration = _trials(study.id).where(TRIALS.c.configuration == new.configuration)
+            for stored in map(to_trial, connection.execute(of_configuration)):
+                if to_json(stored.values) != to_json(new.values):
+                    raise ValueError(f"configuration {new.configuration} has other values")
+                if stored.seed == new.seed:
+                    return stored, False
+            add_job(connection, job, None)
+            number = row.last_trial + 1
+            trial = {
+                "study_id": study.id,
+                "number": number,
+                "configuration": new.configuration,
+                "values": to_json(new.values),
+                "seed": new.seed,
+                "phase": new.phase.value,
+                "job_id": job.id,
+            }
+            connection.execute(insert(TRIALS).values(trial))
+            _raise_number(connection, study.id, last_trial=number)
+            added = _trials(study.id).where(TRIALS.c.number == number)
+            return to_trial(connection.execute(added).one()), True
+
+    def add_result(
+        self, study: Study, trial: int, epoch: int, metrics: Mapping[str, float], at: datetime
+    ) -> TrialResult:
+        """Store what a running trial reports, or give what it reported after that epoch before.
+
+        Only what is given back may be shown to a scheduler. Raises StateConflict where the driver
+        is not the study's any more, or the trial does not run.
+        """
+        with self._database.write() as connection:
+            row = _held(connection, study)
+            before = connection.execute(
+                select(TRIAL_RESULTS).where(
+                    TRIAL_RESULTS.c.study_id == study.id,
+                    TRIAL_RESULTS.c.trial == trial,
+                    TRIAL_RESULTS.c.epoch == epoch,
+                )
+            ).first()
+            if before is not None:
+                return to_result(before)
+            state = (
+                connection.execute(_trials(study.id).where(TRIALS.c.number == trial)).one().state
+            )
+            if state != JobState.RUNNING:
+                raise StateConflict(f"trial {trial} is {state}, so that it has no results", state)
+            seq = row.last_result + 1
+            result = {
+                "study_id": study.id,
+                "seq": seq,
+                "trial": trial,
+                "epoch": epoch,
+                "metrics": to_json(metrics),
+                "at_us": to_us(at),
+            }
+            connection.execute(insert(TRIAL_RESULTS).values(result))
+            _raise_number(connection, study.id, last_result=seq)
+            return TrialResult(seq, trial, epoch, dict(metrics), at)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def trials(self, study_id: str) -> list[Trial]:
+        """The study's trials, in the order in which they were stored."""
+        with self._database.read() as connection:
+            return [to_trial(row) for row in connection.execute(_trials(study_id))]
+
+    def results(self, study_id: str, after: int = 0) -> list[TrialResult]:
+        """The study's results with a number above ``after``, in order."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(TRIAL_RESULTS)
+                .where(TRIAL_RESULTS.c.study_id == study_id, TRIAL_RESULTS.c.seq > after)
+                .order_by(TRIAL_RESULTS.c.seq)
+            )
+            return [to_result(row) for row in rows]
+
+
+def _held(connection: Connection, study: Study) -> Row[Any]:
+    """The study's row, which nobody else changes until the end, for the driver that it has."""
+    row = found(connection, study.id, locked=True)
+    if (row.state, row.attempt) != (JobState.RUNNING, study.attempt):
+        raise StateConflict(
+            f"driver {study.attempt} is not the study's any more; it is {row.state}", row.state
+        )
+    return row
+
+
+def _raise_number(connection: Connection, study_id: str, **numbers: int) -> None:
+    connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(numbers))
+
+
+def _trials(study_id: str) -> Select[Any]:
+    return (
+        select(
+            *(TRIALS.c[n] for n in ("study_id", "number", "configuration", "seed", "phase")),
+            TRIALS.c["values"].label("values_json"),
+            TRIALS.c.job_id,
+            *(JOBS.c[n] for n in ("state", "reason", "message", "created_us", "ended_us")),
+        )
+        .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
+        .where(TRIALS.c.study_id == study_id)
+        .order_by(TRIALS.c.number)
+    )

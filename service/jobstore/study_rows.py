@@ -1,0 +1,75 @@
+"""Rows of studies, trials and their results to values and back."""
+
+import json
+from typing import Any
+
+from sqlalchemy import Row
+
+from service.jobs import JobState, Reason
+from service.jobstore.rows import from_us, to_us
+from service.studies.ledger import Phase, Study, StudyReason, Trial, TrialResult
+from service.studies.request import StudyRequest
+
+
+def study_row(study: Study) -> dict[str, Any]:
+    """The row of a study that is new."""
+    return {
+        "id": study.id,
+        "name": study.request.name,
+        "request": study.request.model_dump_json(),
+        "is_overridden": study.is_overridden,
+        "state": study.state.value,
+        "reason": study.reason.value,
+        "message": study.message,
+        "version": study.version,
+        "attempt": study.attempt,
+        "cancel_requested": study.cancel_requested,
+        "pause_requested": study.pause_requested,
+        "created_us": to_us(study.created_at),
+        "updated_us": to_us(study.updated_at),
+        "ended_us": None if study.ended_at is None else to_us(study.ended_at),
+        "last_trial": 0,
+        "last_result": 0,
+    }
+
+
+def to_study(row: Row[Any]) -> Study:
+    """The study of a row of ``studies``."""
+    return Study(
+        id=row.id,
+        request=StudyRequest.model_validate_json(row.request),
+        is_overridden=row.is_overridden,
+        state=JobState(row.state),
+        reason=StudyReason(row.reason),
+        message=row.message,
+        version=row.version,
+        created_at=from_us(row.created_us),
+        updated_at=from_us(row.updated_us),
+        attempt=row.attempt,
+        cancel_requested=row.cancel_requested,
+        pause_requested=row.pause_requested,
+        ended_at=None if row.ended_us is None else from_us(row.ended_us),
+    )
+
+
+def to_trial(row: Row[Any]) -> Trial:
+    """The trial of a row of ``trials`` beside its job's."""
+    return Trial(
+        study_id=row.study_id,
+        number=row.number,
+        configuration=row.configuration,
+        values=json.loads(row.values_json),
+        seed=row.seed,
+        phase=Phase(row.phase),
+        job_id=row.job_id,
+        state=JobState(row.state),
+        reason=Reason(row.reason),
+        message=row.message,
+        created_at=from_us(row.created_us),
+        ended_at=None if row.ended_us is None else from_us(row.ended_us),
+    )
+
+
+def to_result(row: Row[Any]) -> TrialResult:
+    """The result of a row of ``trial_results``."""
+    return TrialResult(row.seq, row.trial, row.epoch, json.loads(row.metrics), from_us(row.at_us))

@@ -1,0 +1,191 @@
+"""What becomes of studies: starts, ends, wishes, extensions. Each runs in one transaction.
+
+Each change is a compare-and-set on (id, state, attempt), as of jobs, and of a running study on its
+version too; of that only the wish is stored, which its driver carries out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from service.errors import (
+    FieldError,
+    InvalidStudy,
+    StateConflict,
+    StudyNotFound,
+    VersionConflict,
+)
+from service.jobs import FINAL_STATES, JobState
+from service.jobstore.schema import STUDIES
+from service.jobstore.study_rows import to_study
+from service.jobstore.writing import now_us
+from service.studies.ledger import STUDY_TRANSITIONS, Study, StudyReason
+from service.studies.request import Budget
+
+
+def move(
+    connection: Connection,
+    study: Study,
+    to: JobState,
+    reason: StudyReason,
+    message: str,
+    values: Mapping[str, Any],
+) -> Study:
+    """Leave a study's state for another; raises StateConflict."""
+    if to not in STUDY_TRANSITIONS[study.state] or study.state in FINAL_STATES:
+        raise StateConflict(f"a {study.state} study cannot become {to}", study.state)
+    moved = {
+        **values,
+        "state": to.value,
+        "reason": reason.value,
+        "message": message,
+        "ended_us": now_us() if to in FINAL_STATES else None,
+    }
+    return compare_and_set(connection, study, moved)
+
+
+def extend(
+    connection: Connection, study_id: str, budget: Budget, expected_version: int | None
+) -> Study:
+    """Raise the budget; a study that has succeeded goes on, queued.
+
+    Raises VersionConflict, InvalidStudy for a budget that is smaller, StateConflict for one
+    that has failed or was cancelled.
+    """
+    row = found(connection, study_id, locked=True)
+    if expected_version is not None and row.version != expected_version:
+        raise VersionConflict("the study has changed since it was read; GET it again")
+    if row.state in (JobState.FAILED, JobState.CANCELLED):
+        raise StateConflict(f"the study has {row.state}; retry it instead", row.state)
+    study = to_study(row)
+    lowered = _lowered(study.request.budget, budget)
+    if lowered:
+        raise InvalidStudy("A budget can only be raised.", lowered)
+    if budget == study.request.budget:
+        return study
+    request = study.request.model_copy(update={"budget": budget})
+    values: dict[str, Any] = {"request": request.model_dump_json()}
+    if study.state is JobState.SUCCEEDED:
+        values |= {
+            "state": JobState.QUEUED.value,
+            "reason": StudyReason.EXTENDED.value,
+            "message": "the budget was raised",
+            "ended_us": None,
+        }
+    return _changed(connection, study_id, values)
+
+
+def request_cancel(connection: Connection, study_id: str) -> Study:
+    """Wish for the end; what does not run ends at once. Raises StateConflict."""
+    cancelled = {"cancel_requested": True, "pause_requested": False}
+    row = found(connection, study_id, locked=True)
+    match JobState(row.state):
+        case JobState.SUCCEEDED | JobState.FAILED:
+            raise StateConflict(f"the study has {row.state} already", row.state)
+        case JobState.CANCELLED:
+            return to_study(row)
+        case JobState.RUNNING:
+            return (
+                to_study(row) if row.cancel_requested else _changed(connection, study_id, cancelled)
+            )
+        case JobState.QUEUED | JobState.PAUSED:
+            values = _state(JobState.CANCELLED, StudyReason.CANCELLED, "cancelled")
+            return _changed(connection, study_id, {**cancelled, **values})
+
+
+def request_pause(connection: Connection, study_id: str) -> Study:
+    """Wish for a pause; a queued study has it at once. Raises StateConflict."""
+    row = found(connection, study_id, locked=True)
+    _refuse_the_ended(row, "pause")
+    if row.state == JobState.PAUSED or row.pause_requested:
+        return to_study(row)
+    if row.state == JobState.RUNNING:
+        return _changed(connection, study_id, {"pause_requested": True})
+    values = _state(JobState.PAUSED, StudyReason.PAUSED, "paused")
+    return _changed(connection, study_id, values)
+
+
+def resume(connection: Connection, study_id: str) -> Study:
+    """Paused -> queued, or the wish to pause taken back; raises StateConflict."""
+    row = found(connection, study_id, locked=True)
+    _refuse_the_ended(row, "resume")
+    if row.state == JobState.PAUSED:
+        values = _state(JobState.QUEUED, StudyReason.RESUMED, "resumed")
+        return _changed(connection, study_id, values)
+    if not row.pause_requested:
+        return to_study(row)
+    return _changed(connection, study_id, {"pause_requested": False})
+
+
+def retry(connection: Connection, study_id: str) -> Study:
+    """Failed or cancelled -> queued; raises StateConflict."""
+    row = found(connection, study_id, locked=True)
+    if row.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise StateConflict(f"the study is {row.state}; nothing to retry", row.state)
+    values = _state(JobState.QUEUED, StudyReason.RETRIED, "retried")
+    return _changed(connection, study_id, {**values, "cancel_requested": False})
+
+
+def found(connection: Connection, study_id: str, *, locked: bool = False) -> Row[Any]:
+    """The study's row, which nobody else changes if it is locked; raises StudyNotFound."""
+    statement = select(STUDIES).where(STUDIES.c.id == study_id)
+    if locked:
+        statement = statement.with_for_update()
+    row = connection.execute(statement).first()
+    if row is None:
+        raise StudyNotFound(f"there is no study {study_id}")
+    return row
+
+
+def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]:
+    ended = now_us() if state in FINAL_STATES else None
+    return {
+        "state": state.value,
+        "reason": reason.value,
+        "message": message,
+        "ended_us": ended,
+        "pause_requested": False,
+    }
+
+
+def _refuse_the_ended(row: Row[Any], verb: str) -> None:
+    if row.state in FINAL_STATES:
+        raise StateConflict(f"the study has {row.state}; there is nothing to {verb}", row.state)
+    if row.cancel_requested:
+        raise StateConflict("the study is being cancelled, which cannot be taken back", row.state)
+
+
+def _lowered(old: Budget, new: Budget) -> tuple[FieldError, ...]:
+    found = []
+    for name in Budget.model_fields:
+        before, after = getattr(old, name), getattr(new, name)
+        if after is not None and (before is None or after < before):
+            was = "unlimited" if before is None else before
+            found.append(FieldError(f"/budget/{name}", f"must not be below {was}, as it was"))
+    return tuple(found)
+
+
+def _changed(connection: Connection, study_id: str, values: Mapping[str, Any]) -> Study:
+    row = connection.execute(
+        update(STUDIES)
+        .where(STUDIES.c.id == study_id)
+        .values({**values, "version": STUDIES.c.version + 1, "updated_us": now_us()})
+        .returning(STUDIES)
+    ).one()
+    return to_study(row)
+
+
+def compare_and_set(connection: Connection, study: Study, values: Mapping[str, Any]) -> Study:
+    """A study's next version, if it still is as it was seen; raises StateConflict."""
+    row = found(connection, study.id, locked=True)
+    if (row.state, row.attempt) != (study.state, study.attempt) or (
+        # A wish or an extension that the driver has not seen must not be lost at its end.
+        study.state is JobState.RUNNING and row.version != study.version
+    ):
+        raise StateConflict(
+            f"the study is no longer {study.state} under driver {study.attempt} with the wishes "
+            f"and the budget that were seen; it is {row.state}",
+            row.state,
+        )
+    return _changed(connection, study.id, values)
