@@ -32,10 +32,10 @@ demo: $(STAMP) ## train on real digits, end with a sample grid
 serve: $(STAMP) ## the service in the foreground, on PORT
 	$(BIN)/spreadtrain serve --port $(PORT)
 
-# Unit tests side by side, file by file; the others start services and Ray, which share the cores.
+# Side by side, file by file; two keep two cores busy, and three take longer. Files begin in the
+# order of tests/conftest.py, not by their number of tests.
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest --ignore tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff format --check .

@@ -10,6 +10,20 @@ from service.jobstore import JobStore
 from tests import s3_servers
 from workers.artifacts import LocalStore
 
+LONGEST_FIRST = ("e2e", "contract")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, the folders whose files take minutes begin, and short files fill the end."""
+    if not hasattr(config, "workerinput"):  # alone, what fails soonest is worth knowing first
+        return
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

@@ -35,7 +35,7 @@ class Service:
     def submit(self, request: JobRequest) -> Job:
         return self.training.submit(request)[0]
 
-    def run_until(self, job: Job, is_there: Callable[[Job], bool], timeout_s: float = 30) -> Job:
+    def run_until(self, job: Job, is_there: Callable[[Job], bool], timeout_s: float = 120) -> Job:
         """Rounds until the job is there."""
         give_up_at = time.monotonic() + timeout_s
         while time.monotonic() < give_up_at:

@@ -55,7 +55,7 @@ class OtherRay:
             start_new_session=True,
         )
         sockets = temporary / "session_latest" / "sockets" / "raylet"
-        wait_until(lambda: sockets.exists() or self._head.poll() is not None, 60, "Ray to start")
+        wait_until(lambda: sockets.exists() or self._head.poll() is not None, 240, "Ray to start")
         assert self._head.poll() is None
 
     def pids(self) -> frozenset[int]:
@@ -133,7 +133,7 @@ class SecondNode:
         sockets = self.seen(head.folder)
         wait_until(
             lambda: any(sockets.glob("*/session_*/sockets/raylet")) or self._has_ended(),
-            60,
+            240,
             "the second node to start",
         )
         assert not self._has_ended()

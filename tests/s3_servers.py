@@ -34,14 +34,17 @@ CREDENTIALS = {
 START_S = 60.0
 RESTARTS = 5
 SETTLED_S = 18.0  # it looks for its volumes 14 s after its start
+PORTS = 3_000  # of each pytest-xdist worker: no neighbour takes a port before its server does
 
 
 def free_ports(count: int) -> list[int]:
     """Free ports below those that the kernel gives to outgoing connections, so that a server that
-    was killed finds them free again."""
+    was killed finds them free again, and apart from those of tests that run beside this one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + worker % 4 * PORTS
     found: list[int] = []
     while len(found) < count:
-        port = random.randint(20_000, 32_000)
+        port = random.randrange(first, first + PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             if port not in found:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from api.bodies import AttemptBody
 from api.client import JobHandle
-from tests.e2e.processes import PatientServiceProcess, spec, wait_for
+from tests.e2e.processes import ServiceProcess, spec, wait_for
 from tests.other_ray import OtherRay, oldest
 
 REPEATS = 3
@@ -82,7 +82,7 @@ def of_the_service(number: int) -> tuple[float, float]:
     """Seconds until the attempt has ended under which the raylet got this signal, and until the
     next one takes its first step."""
     folder = Path(tempfile.mkdtemp(prefix="st-detection-"))
-    service = PatientServiceProcess(folder / "data", SPREADTRAIN_CPUS="1")
+    service = ServiceProcess(folder / "data", SPREADTRAIN_CPUS="1")
     try:
         job = service.client.submit(spec(100_000))
         wait_for(job, lambda job: len(job.checkpoints()) >= 2, "two checkpoints")

@@ -18,7 +18,6 @@ CELLS: dict[Setting, tuple[Cell, ...]] = {
 SEEDS = (0, 1, 2)  # on a busy machine a job may end before it is hit: then the next seed's turn
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("setting", CELLS)
 def test_strikes_lose_nothing_and_leave_nothing(setting: Setting) -> None:
     with stage_of(setting) as stage:

@@ -26,7 +26,7 @@ from workers.spec import TrainSpec
 
 DISK_BYTES = 16 << 20
 EPOCHS = 160
-WAIT_S = 60.0
+WAIT_S = 240.0
 
 
 class Unhurried(StopFlag):

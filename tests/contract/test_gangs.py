@@ -11,18 +11,18 @@ import psutil
 import pytest
 
 from service.cluster.base import Cluster
-from service.cluster.inline import InlineCluster
 from service.cluster.ray_cluster import RayCluster
 from service.jobs import Job, JobState
 from service.jobstore import JobStore
 from service.logs import Cursor, Logs
-from service.settings import ray_environment
 from tests import ray_census
 from tests.contract.test_cluster import look_for, outcome_of
-from tests.contract.test_logs import PUPPET, has_begun, pid_of, tell
+from tests.contract.test_logs import has_begun, pid_of
 from tests.e2e.processes import wait_until, wait_until_gone
 from tests.factories import long_spec, request
 from tests.harness import make_service
+from tests.other_ray import oldest
+from tests.own_ray import own_ray, tell
 from tests.ray_census import Census
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import RECORD, MetricsRecord, Outcome
@@ -43,32 +43,9 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory, orders: Path) -> Iterator[RayCluster]:
-    code = tmp_path_factory.mktemp("code")
-    (code / "sitecustomize.py").write_text(PUPPET.format(folder=str(orders)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(code))
-        ray_environment(joining=False)
-        made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "gangs")
-        made.start()
+def one_ray(orders: Path) -> Iterator[RayCluster]:
+    with own_ray(orders, 2, "gangs") as made:
         yield made
-        made.close()
-
-
-@pytest.fixture
-def ray_cluster(one_ray: RayCluster) -> Iterator[RayCluster]:
-    yield one_ray
-    one_ray.tend(frozenset())  # a test that failed half-way must not take the cores of the next
-
-
-@pytest.fixture(params=["inline", "ray"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if request.param == "ray":
-        yield request.getfixturevalue("ray_cluster")
-    else:
-        inline = InlineCluster(cpus=2)
-        yield inline
-        inline.close()
 
 
 def run_of(artifacts: LocalStore, spec: TrainSpec, workers: int, attempt: int = 1) -> Run:
@@ -158,7 +135,7 @@ def test_a_stop_is_heard_while_a_gang_is_starting(cluster: Cluster, artifacts: L
     cluster.launch(executor, run)
     cluster.request_stop(executor, "cancelled")
     wait_until(
-        lambda: cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 60, "its end"
+        lambda: cluster.look(executor) and artifacts.exists(outcome_key(run.prefix)), 240, "its end"
     )
     assert outcome_of(artifacts, run).reason == "cancelled"
     cluster.release(executor, reusable=False)
@@ -180,8 +157,9 @@ def worker_processes() -> set[int]:
 
 def take_census() -> Census:
     """Of the own Ray below this process; what the raylet has just forked has its name too."""
-    raylets = [c for c in psutil.Process().children(recursive=True) if c.name() == "raylet"]
-    words = min(raylets, key=lambda process: process.create_time()).cmdline()
+    raylet = oldest("raylet", [child.pid for child in psutil.Process().children(recursive=True)])
+    assert raylet is not None
+    words = psutil.Process(raylet).cmdline()
     address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
     return ray_census.take(address)
 
@@ -237,11 +215,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_a_killed_worker_1_said_is_in_the_log_under_its_number(
     ray_cluster: RayCluster, jobs: JobStore, artifacts: LocalStore, tmp_path: Path, orders: Path
 ) -> None:
-    service = make_service(jobs, artifacts, tmp_path, ray_cluster, start_timeout_s=120)
+    service = make_service(jobs, artifacts, tmp_path, ray_cluster, start_timeout_s=240)
     logs = Logs(jobs, artifacts)
     spec = long_spec().model_copy(update={"resources": Resources(workers=2)})
     job = service.submit(request(spec, limits={"max_attempts": 1}))
-    job = service.run_until(job, has_begun(service), 120)
+    job = service.run_until(job, has_begun(service), 240)
     victim = (worker_processes() - {pid_of(service, job)}).pop()
 
     def texts(rank: int) -> list[str]:
@@ -253,9 +231,9 @@ def test_what_a_killed_worker_1_said_is_in_the_log_under_its_number(
         return "a word of worker 1" in texts(1)
 
     tell(orders, victim, "print('a word of worker 1')")
-    service.run_until(job, is_heard, 60)  # while it lives
+    service.run_until(job, is_heard, 240)  # while it lives
     tell(orders, victim, LAST_WORDS)
-    job = service.run_until(job, lambda now: now.state is JobState.FAILED, 120)
+    job = service.run_until(job, lambda now: now.state is JobState.FAILED, 240)
     assert "worker 1" in job.message
     first, *rest = texts(1)
     assert f"process {victim}:" in first

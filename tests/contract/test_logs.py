@@ -13,29 +13,12 @@ from service.cluster.ray_cluster import RayCluster
 from service.jobs import Job, JobState
 from service.jobstore import JobStore
 from service.logs import Cursor, LogLine, Logs
-from service.settings import ray_environment
 from tests.factories import long_spec, request
 from tests.harness import Service, make_service
+from tests.own_ray import own_ray, tell
 from workers.artifacts import LocalStore
 from workers.logs import local_log_path
 
-# Runs what it finds in a folder as <its process id>.py, in whichever Python process that is.
-PUPPET = """
-import os, pathlib, threading, time
-
-def listen(order):
-    while True:
-        time.sleep(0.02)
-        if order.exists():
-            text = order.read_text()
-            order.unlink()
-            exec(text)
-
-folder = pathlib.Path({folder!r})
-threading.Thread(
-    target=lambda: listen(folder / f"{{os.getpid()}}.py"), daemon=True
-).start()
-"""
 C_LEVEL = """
 import ctypes, os, subprocess
 print({word!r}, "from Python")
@@ -52,28 +35,14 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, orders: Path) -> Iterator[RayCluster]:
-    code = tmp_path_factory.mktemp("code")
-    (code / "sitecustomize.py").write_text(PUPPET.format(folder=str(orders)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(code))
-        ray_environment(joining=False)
-        made = RayCluster("", tmp_path_factory.mktemp("ray"), 1, "logs")
-        made.start()
+def cluster(orders: Path) -> Iterator[RayCluster]:
+    with own_ray(orders, 1, "logs") as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
 def service(jobs: JobStore, artifacts: LocalStore, tmp_path: Path, cluster: RayCluster) -> Service:
-    return make_service(jobs, artifacts, tmp_path, cluster, start_timeout_s=60)
-
-
-def tell(orders: Path, pid: int, text: str) -> None:
-    """Let a process do something."""
-    part = orders / "part"
-    part.write_text(text)
-    part.replace(orders / f"{pid}.py")
+    return make_service(jobs, artifacts, tmp_path, cluster, start_timeout_s=240)
 
 
 def said(service: Service, job: Job, attempt: int | None = None) -> list[LogLine]:
@@ -102,7 +71,7 @@ def speak(service: Service, orders: Path, job: Job, word: str) -> None:
     service.run_until(
         job,
         lambda now: any(line.text == f"{word} from C" for line in said(service, now)),
-        timeout_s=60,
+        timeout_s=240,
     )
 
 
@@ -117,11 +86,11 @@ def test_output_of_every_kind_is_its_own_attempts_also_on_a_reused_executor(
     pids = set()
     spec = long_spec(epochs=1_500).model_copy(update={"checkpoint_every_epochs": 500})
     for word in ("first", "second"):
-        job = service.run_until(service.submit(request(spec)), has_begun(service), 60)
+        job = service.run_until(service.submit(request(spec)), has_begun(service), 240)
         pids.add(pid_of(service, job))
         speak(service, orders, job, word)
         # A clean end, after which the executor serves the next job.
-        assert service.run_until(job, lambda now: now.state is JobState.SUCCEEDED, 200)
+        assert service.run_until(job, lambda now: now.state is JobState.SUCCEEDED, 240)
         found[word] = said(service, job)
     assert len(pids) == 1
     for word, other in (("first", "second"), ("second", "first")):
@@ -139,9 +108,9 @@ def test_output_of_every_kind_is_its_own_attempts_also_on_a_reused_executor(
 def test_the_last_words_of_a_crash_stand_in_the_lost_attempts_log(
     service: Service, orders: Path, tmp_path: Path
 ) -> None:
-    job = service.run_until(service.submit(request(long_spec())), has_begun(service), 60)
+    job = service.run_until(service.submit(request(long_spec())), has_begun(service), 240)
     tell(orders, pid_of(service, job), "import ctypes; ctypes.string_at(0)")
-    service.run_until(job, lambda now: now.attempt == 2, 60)
+    service.run_until(job, lambda now: now.attempt == 2, 240)
     lost = [line.text for line in said(service, job, 1)]
     assert any("Fatal Python error: Segmentation fault" in text for text in lost)
     assert any("ctypes" in text and "string_at" in text for text in lost)  # where it happened
@@ -154,7 +123,7 @@ def test_the_last_words_of_a_crash_stand_in_the_lost_attempts_log(
 def test_nothing_that_was_said_before_a_kill_is_lost_or_comes_twice(
     service: Service, orders: Path
 ) -> None:
-    job = service.run_until(service.submit(request(long_spec())), has_begun(service), 60)
+    job = service.run_until(service.submit(request(long_spec())), has_begun(service), 240)
     pid, word = pid_of(service, job), secrets.token_hex(4)
     done = orders / f"{word}.done"
     tell(
@@ -168,7 +137,7 @@ def test_nothing_that_was_said_before_a_kill_is_lost_or_comes_twice(
         assert time.monotonic() < give_up_at
         time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)
-    service.run_until(job, lambda now: now.attempt == 2, 60)
+    service.run_until(job, lambda now: now.attempt == 2, 240)
     assert words(said(service, job, 1), word) == [f"{word} {n}" for n in range(5000)]
     service.training.cancel(job.id)
     service.run_to_end(job)

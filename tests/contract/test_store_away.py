@@ -29,7 +29,7 @@ from workers.spec import TrainSpec
 
 pytestmark = pytest.mark.usefixtures("s3_credentials")
 EPOCHS = 80
-WAIT_S = 60.0
+WAIT_S = 240.0
 
 
 class Unhurried(StopFlag):

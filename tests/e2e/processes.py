@@ -19,7 +19,7 @@ from service.cluster.reap import holders
 from tests.s3_servers import free_ports
 
 ROOT = Path(__file__).parents[2]
-READY_S = 60.0
+READY_S = 240.0  # as all waits of tests: what is there is seen at once, and a neighbour may be busy
 RAY_FOLDERS = f"{tempfile.gettempdir()}/spreadtrain-"
 Answer = TypeVar("Answer")
 
@@ -34,7 +34,7 @@ def wait_until(look: Callable[[], Answer], timeout_s: float, what: str) -> Answe
     raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
 
 
-def wait_until_gone(pids: frozenset[int], timeout_s: float = 60) -> None:
+def wait_until_gone(pids: frozenset[int], timeout_s: float = 240) -> None:
     """Every process has ended; zombies of this test's own have."""
     give_up_at = time.monotonic() + timeout_s
     while alive := [pid for pid in pids if is_running(pid)]:
@@ -66,8 +66,6 @@ def process_named(name: str, below: int) -> int:
 class ServiceProcess:
     """``spreadtrain serve`` on a data folder."""
 
-    ready_s = READY_S
-
     def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
         self.port = port or free_ports(1)[0]
@@ -89,7 +87,7 @@ class ServiceProcess:
             )
         self.client = Client(self.url)
         try:
-            wait_until(self.is_ready, self.ready_s, "the service to be ready")
+            wait_until(self.is_ready, READY_S, "the service to be ready")
         except AssertionError:
             self.end()
             raise AssertionError(self.log.read_text()[-3000:]) from None
@@ -122,7 +120,7 @@ class ServiceProcess:
         """Process id of the service's child of that name, however deep."""
         return process_named(name, self.process.pid)
 
-    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 90) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 240) -> int:
         """Signal the service and wait for its end; returns its exit status.
 
         It may take 2 s for its streams, 10 s for its attempts and 10 s for its host.
@@ -145,18 +143,12 @@ class ServiceProcess:
             wait_until_gone(pids)
 
 
-class PatientServiceProcess(ServiceProcess):
-    """One on a machine that others keep busy."""
-
-    ready_s = 180.0
-
-
 def pid_of_attempt(job: JobHandle) -> int:
     """Process id of the job's running attempt."""
     return (
         wait_until(
             lambda: job.refresh().body.attempts[-1].pid if job.body.attempts else None,
-            30,
+            240,
             "the attempt's process id",
         )
         or 0
@@ -164,7 +156,7 @@ def pid_of_attempt(job: JobHandle) -> int:
 
 
 def wait_for(job: JobHandle, is_there: Callable[[JobHandle], bool], what: str) -> JobHandle:
-    return wait_until(lambda: (is_there(job.refresh()) and job) or None, 90, what) or job
+    return wait_until(lambda: (is_there(job.refresh()) and job) or None, 240, what) or job
 
 
 def spec(epochs: int, **fields: object) -> Mapping[str, object]:

@@ -31,7 +31,7 @@ def test_the_demonstration_ends_with_pictures_and_nothing_running(tmp_path: Path
         env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=240,
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr

@@ -38,7 +38,7 @@ def test_an_attempt_on_a_joined_cluster_is_not_interrupted_by_the_services_death
     again = start(**ray_cluster)
     same = again.client.job(job.id)
     assert pid_of_attempt(same) == pid
-    assert same.wait(90).state == "succeeded"
+    assert same.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in same.body.attempts] == ["completed"]
 
 
@@ -54,5 +54,5 @@ def test_a_stopped_service_leaves_a_joined_cluster_at_work_and_cancel_still_reac
     again = start(**ray_cluster)
     same = again.client.job(job.id)
     same.cancel()
-    wait_until(lambda: same.refresh().state == "cancelled", 90, "the job to be cancelled")
+    wait_until(lambda: same.refresh().state == "cancelled", 240, "the job to be cancelled")
     wait_until_gone(frozenset({pid}))

@@ -78,7 +78,6 @@ def has_more_attempts(job: JobHandle, known: int) -> bool:
     return len(job.refresh().body.attempts) > known
 
 
-@pytest.mark.timeout(900)  # four gangs, one after another
 def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbed(
     start: Start,
 ) -> None:
@@ -91,7 +90,7 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
         wait_for(job, is_at_work, "a step of the latest attempt, and two checkpoints")
         known = len(job.refresh().body.attempts)
         workers |= kill_worker(service, job, rank)
-        wait_until(partial(has_more_attempts, job, known), 60, "another attempt")
+        wait_until(partial(has_more_attempts, job, known), 240, "another attempt")
     assert job.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == [
         "worker_lost",
@@ -109,8 +108,8 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     )
     assert set(losses(job)) == set(losses(whole))
     wait_until_gone(frozenset(workers))
-    wait_until(lambda: len(workers_of(service)) <= 1, 60, "only the warm spare to be left")
-    last = wait_until(lambda: workers_of(service), 60, "the warm spare")
+    wait_until(lambda: len(workers_of(service)) <= 1, 240, "only the warm spare to be left")
+    last = wait_until(lambda: workers_of(service), 240, "the warm spare")
     one_core = service.client.submit(gang_spec(1, workers=1)).wait(240)
     assert last == {pid_of_attempt(one_core)}  # it was the spare, and no leftover of the gang
 
@@ -124,9 +123,9 @@ def test_cancelling_a_gang_leaves_none_of_its_processes(start: Start) -> None:
     assert "each of 2 workers" in (waiting.body.message or "")
     workers = both_workers(service)
     job.cancel()
-    wait_until(lambda: job.refresh().state == "cancelled", 90, "the job to be cancelled")
+    wait_until(lambda: job.refresh().state == "cancelled", 240, "the job to be cancelled")
     assert not [pid for pid in workers if is_running(pid)]
-    assert waiting.wait(90).state == "succeeded"
+    assert waiting.wait(240).state == "succeeded"
 
 
 def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_knows(
@@ -141,7 +140,7 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     same = again.client.job(job.id)
     assert pid_of_attempt(same) == pid
     assert is_running(pid)
-    assert same.wait(120).state == "succeeded"
+    assert same.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in same.body.attempts] == ["completed"]
     wait_until_gone(frozenset({pid}))
     assert ray_census.take(ray_cluster["RAY_ADDRESS"], ray_cluster).groups == []
@@ -156,5 +155,5 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     start(**ray_cluster)
     wait_until_gone(frozenset({pid}))
     wait_until(
-        lambda: not ray_census.take(ray_cluster["RAY_ADDRESS"], ray_cluster).groups, 60, "groups"
+        lambda: not ray_census.take(ray_cluster["RAY_ADDRESS"], ray_cluster).groups, 240, "groups"
     )

@@ -29,8 +29,8 @@ def test_a_log_is_followed_over_a_killed_service_without_loss_or_repetition(star
         wait_for(job, lambda job: len(job.checkpoints()) >= 3, "three checkpoints")
         service.kill()
         again = start(port=service.port)
-        done = again.client.job(job.id).wait(120)
-        followed, _ = follow.communicate(timeout=60)
+        done = again.client.job(job.id).wait(240)
+        followed, _ = follow.communicate(timeout=240)
     finally:
         follow.kill()
         follow.wait()

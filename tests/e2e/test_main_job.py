@@ -103,7 +103,7 @@ def drawn(job: JobHandle) -> list[bytes]:
 
 def test_a_checkpoint_gives_the_same_bytes_after_a_restart(start: Start) -> None:
     service = start()
-    job = service.client.submit(spec(3)).wait(60)
+    job = service.client.submit(spec(3)).wait(240)
     before = drawn(job)
     array = job.samples(100, seed=5, spread=True)
     service.stop()
@@ -122,7 +122,7 @@ def test_vector_data_train_and_come_back_as_arrays_and_scatter_plots(start: Star
             "epochs": 5,
         }
         job = client.submit({"dataset": {"kind": kind, "samples": 500}, "trainer": trainer})
-        samples = job.wait(60).samples(200)
+        samples = job.wait(240).samples(200)
         assert samples.shape == (200, dimensions)
         assert np.isfinite(samples).all()
         assert job.samples_png(200).startswith(b"\x89PNG")

@@ -29,7 +29,7 @@ def test_a_figure_that_is_paused_and_killed_on_its_way_is_whole_in_the_end(
     job.resume()
     wait_for(job, lambda job: job.checkpoints()[-1].step > done, "another part")
     os.kill(pid_of_attempt(job), signal.SIGKILL)
-    job.wait(180)
+    job.wait(240)
 
     paused, lost, last = job.body.attempts
     assert (paused.reason, lost.reason, last.reason) == ("paused", "worker_lost", "completed")

@@ -25,7 +25,7 @@ def test_a_second_service_on_the_same_data_is_refused(service: ServiceProcess) -
         env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode != 0
@@ -45,7 +45,7 @@ def test_a_second_service_on_the_same_database_is_refused(service: ServiceProces
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode != 0
@@ -59,7 +59,7 @@ def test_a_taken_port_is_said_at_once(service: ServiceProcess) -> None:
         env={**os.environ, "SPREADTRAIN_DATA_DIR": str(service.data_dir.parent / "other")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode != 0

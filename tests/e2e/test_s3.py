@@ -35,7 +35,7 @@ def test_the_main_job_lives_in_s3(start: Start, seaweedfs_endpoint: str, tmp_pat
         )
         tiny = json.loads(json.dumps(spec(3)))
         tiny["trainer"]["grid_every_epochs"] = 1
-        job = service.client.submit(tiny).wait(90)
+        job = service.client.submit(tiny).wait(240)
         assert job.state == "succeeded"
         assert [checkpoint.epoch for checkpoint in job.checkpoints()] == [1, 2, 3]
         bare = client(seaweedfs_endpoint)
@@ -106,7 +106,7 @@ def live_and_delete(service: ServiceProcess, bare: Any, folder: Path) -> None:
     job.cancel()
     wait_for(job, lambda now: now.state == "cancelled", "the job to be cancelled")
 
-    fork = job.fork({"trainer": {"epochs": 2}}, start="weights").wait(90)
+    fork = job.fork({"trainer": {"epochs": 2}}, start="weights").wait(240)
     assert (fork.state, fork.body.parent and fork.body.parent.job) == ("succeeded", job.id)
     assert "weights.safetensors" in names_below(bare, f"jobs/{fork.id}/parent")
     assert fork.reconstructions(3).g.shape == (3, 6, 6, 3)
@@ -115,7 +115,7 @@ def live_and_delete(service: ServiceProcess, bare: Any, folder: Path) -> None:
         gone.delete()
         wait_until(
             lambda gone=gone: not names_below(bare, f"jobs/{gone.id}"),  # type: ignore[misc]
-            60,
+            240,
             "its objects to be removed",
         )
     service.client.delete_dataset("faces")
@@ -153,7 +153,7 @@ def test_a_service_that_cannot_use_its_storage_says_why_and_does_not_start(
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1

@@ -65,11 +65,11 @@ def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
         SPREADTRAIN_ARTIFACTS_URI=f"s3://{BUCKET}/second-node",
         SPREADTRAIN_S3_ENDPOINT=seaweedfs_endpoint,
     )
-    wait_until(lambda: has_both_nodes(service), 60, "the other node to join")
+    wait_until(lambda: has_both_nodes(service), 240, "the other node to join")
     file = tmp_path / "faces.zip"
     file.write_bytes(archive(pictures(COLOUR)))
     digest = service.client.upload("faces", file).digest
-    job = service.client.submit(spec({"name": "faces"})).wait(120)
+    job = service.client.submit(spec({"name": "faces"})).wait(240)
     assert (job.state, len(job.body.attempts)) == ("succeeded", 1)
     # It fetched its data there, and this machine's own folders were never touched.
     kept = service.data_dir / "datasets" / "uploads" / f"{digest.removeprefix('sha256:')}.npy"
@@ -82,10 +82,10 @@ def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
     assert service.stop() == 0
 
     local = start(**head.settings)
-    wait_until(lambda: has_both_nodes(local), 60, "the other node to join")
+    wait_until(lambda: has_both_nodes(local), 240, "the other node to join")
     refused = local.client.submit(spec({"kind": "line", "samples": 100}))
     with pytest.raises(JobFailed, match="store_not_shared"):
-        refused.wait(120)
+        refused.wait(240)
     assert [attempt.reason for attempt in refused.body.attempts] == ["store_not_shared"]
     assert "does not share the artifact folder of the service" in refused.body.message
     assert "use s3://bucket/prefix" in refused.body.message
@@ -95,6 +95,6 @@ def test_a_job_on_another_node_lives_in_s3_and_a_local_store_is_refused_there(
     gang["resources"] = {"workers": 3, "cpus_per_worker": 2}
     spread = local.client.submit(gang)
     with pytest.raises(JobFailed, match="store_not_shared"):
-        spread.wait(120)
+        spread.wait(240)
     assert [attempt.reason for attempt in spread.body.attempts] == ["store_not_shared"]
     assert not node.seen(local.data_dir / "artifacts").exists()

@@ -27,7 +27,7 @@ def test_a_ray_worker_trains_on_an_upload(start: Start, tmp_path: Path) -> None:
             "batch_size": 8,
         },
     }
-    job = service.client.submit(spec).wait(90)
+    job = service.client.submit(spec).wait(240)
     assert job.body.spec["dataset"]["digest"] == info.digest
     assert job.samples(3).shape == (3, 6, 6, 3)
 
@@ -61,7 +61,7 @@ def test_a_check_that_a_signal_cuts_short_leaves_nothing(
 
     thread = threading.Thread(target=send)
     thread.start()
-    pid = wait_until(lambda: checker(service), 30, "the check to begin")
+    pid = wait_until(lambda: checker(service), 240, "the check to begin")
     assert pid is not None
     pids = service.census()
     assert pid in pids
