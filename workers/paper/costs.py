@@ -7,7 +7,7 @@ import torch
 
 from workers import costs
 from workers.costs import Estimate
-from workers.data import Dataset, DatasetInfo
+from workers.data import Dataset, DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
 from workers.paper.arms import SHOWN
 from workers.paper.base import Asked, Figure
@@ -68,14 +68,14 @@ def resolve(spec: PaperSpec, info: DatasetInfo) -> PaperSpec:
             f"must be 0: one job computes all of figure {trainer.figure}; "
             f"{' and '.join(sorted(SHARED))} can be shared",
         )
+    if spec.dataset is not None and trainer.figure not in TAKING_DATA:
+        raise SpecMismatch(
+            "/dataset", f"figure {trainer.figure} draws its own data; leave the data set out"
+        )
     for _ in _trainings(spec, info):  # raises where its data are none that the figure can show
         pass
     if spec.dataset is None:
         return spec
-    if trainer.figure not in TAKING_DATA:
-        raise SpecMismatch(
-            "/dataset", f"figure {trainer.figure} draws its own data; leave the data set out"
-        )
     return spec.model_copy(
         update={"dataset": spec.dataset.model_copy(update={"digest": info.digest})}
     )
@@ -85,7 +85,8 @@ def _trainings(spec: PaperSpec, info: DatasetInfo) -> Iterator[tuple[TrainSpec, 
     """What a figure trains one after the other, on data of which only the shape is there."""
     figure, asked = figure_of(spec), asked_of(spec)
     if spec.dataset is not None:
-        form = torch.empty(info.count, info.dimensions, dtype=torch.uint8, device="meta")
+        count = info.count - held_out_count(info.count, spec.dataset.held_out_fraction)
+        form = torch.empty(count, info.dimensions, dtype=torch.uint8, device="meta")
         asked = replace(asked, data=form, shape=info.shape)
     if isinstance(figure, SamplesFigure):
         yield from figure.trainings(asked)

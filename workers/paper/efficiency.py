@@ -84,7 +84,12 @@ class Efficiency:
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
         """The closed form, the bound, and its two ends."""
-        return follows_theory(rows), above_the_bound(rows), efficient_without_noise(rows)
+        judges = follows_theory, above_the_bound, efficient_without_noise
+        if all(int(row["repetitions"]) > 1 for row in rows):
+            return tuple(judge(rows) for judge in judges)
+        alone = "one repetition has no variance."
+        claims = "The closed form", "The Cramér–Rao bound", "Efficiency as σ → 0"
+        return tuple(Verdict(None, f"{claim}: {alone}") for claim in claims)
 
     def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """Relative variances with their standard errors; lines are the closed form."""
@@ -246,6 +251,7 @@ def _variances(
         yield None
     for way, score in zip(_WAYS, (drawn, integrated), strict=True):
         squares = np.concatenate(found[way]) ** 2 * samples * INFORMATION[family]
+        deviation = squares.std(ddof=1) if repetitions > 1 else 0.0
         yield {
             "family": family,
             "sigma": sigma,
@@ -253,7 +259,7 @@ def _variances(
             "samples": samples,
             "repetitions": repetitions,
             "relative_variance": float(squares.mean()),
-            "standard_error": float(squares.std(ddof=1) / math.sqrt(repetitions)),
+            "standard_error": float(deviation / math.sqrt(repetitions)),
             "expected": score.variance * INFORMATION[family],
         }
 

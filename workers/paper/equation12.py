@@ -35,7 +35,7 @@ _SIGMAS = 4.0  # standard errors within which values agree
 # Of the error without annealing, by hand: no closed form says what a schedule leaves, which falls
 # about as one over its steps.
 _HEALED = 0.1
-_SPEAK = 50  # steps or repetitions between two signs of life
+_SPEAK = 50  # steps between two signs of life
 _NAMES = {"model_noise": "noise on the model alone", "spread": "spread of data and model"}
 
 

@@ -206,7 +206,7 @@ def training_spec(rows: int, epochs: int, seed: int) -> TrainSpec:
     return TrainSpec.model_validate(
         {
             "seed": seed,
-            "dataset": {"kind": "surface", "samples": rows},
+            "dataset": {"kind": "surface", "samples": rows, "seed": seed},
             "trainer": {
                 "kind": "delta_vae",
                 "spread": {"kind": "gaussian", "scale": SCALE},
@@ -233,7 +233,7 @@ def _training(setting: Setting, repetition: int, seed: int) -> Iterator[Row | No
             weights = event.weights
         yield None
     resolved = resolve(spec, data.info)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     model = empty_model(resolved, data.info.shape, is_image=False, generator=generator)
     model.load_state_dict(weights)
     samples = torch.from_numpy(decode(model.eval(), draw_latents(_COVER, 2, seed))).double()

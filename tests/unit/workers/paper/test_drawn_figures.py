@@ -126,6 +126,18 @@ def test_variances_hold_and_are_drawn(variances: list[Row]) -> None:
     assert EFFICIENCY.draw(variances).startswith(b"\x89PNG")
 
 
+def test_one_repetition_decides_nothing_of_variances() -> None:
+    rows = [
+        row
+        for family in efficiency._FAMILIES
+        for row in efficiency._variances(family, 2.0, 100, 1, 1)
+        if row is not None
+    ]
+    assert all(row["standard_error"] == 0 for row in rows)
+    assert [verdict.holds for verdict in EFFICIENCY.verdicts(rows)] == [None, None, None]
+    assert EFFICIENCY.draw(rows).startswith(b"\x89PNG")
+
+
 def test_other_variances_are_refuted(variances: list[Row]) -> None:
     def scaled(by: float) -> list[Row]:
         return [

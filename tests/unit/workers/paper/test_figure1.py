@@ -11,7 +11,7 @@ from workers.paper import claims1, figure1
 from workers.paper.base import Asked, Row
 from workers.paper.figure1 import FIGURE_1, Setting
 
-TINY = Setting(shifts=5, data=12, draws=8, rows=400, epochs=30, repetitions=2)
+TINY = Setting(shifts=5, data=12, draws=8, rows=400, epochs=60, repetitions=3)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_quadrature_is_the_mean_over_draws_of_the_latents() -> None:
 def test_a_tiny_figure_holds_and_is_drawn(rows: list[Row]) -> None:
     assert [verdict.holds for verdict in FIGURE_1.verdicts(rows)] == [True, True, True]
     assert FIGURE_1.draw(rows).startswith(b"\x89PNG")
-    assert FIGURE_1.summary(rows)["trained"]["samples_to_surface"]["repetitions"] == 2
+    assert FIGURE_1.summary(rows)["trained"]["samples_to_surface"]["repetitions"] == 3
 
 
 def test_another_seed_trains_other_models() -> None:

@@ -14,7 +14,9 @@ from scipy import stats
 from torch import Tensor
 
 from workers.build import resolve
+from workers.data import DatasetInfo
 from workers.errors import SpecMismatch
+from workers.paper import costs
 from workers.paper.arms import DATA, SHOWN, Pictures, Setting, Training
 from workers.paper.base import Asked, Row, Scale
 from workers.paper.figure5 import FIGURE_5
@@ -22,6 +24,7 @@ from workers.paper.figure6 import FIGURE_6
 from workers.paper.paired import Interval, difference, is_nearer
 from workers.paper.running import Standing, run_parts
 from workers.paper.samples_figure import SamplesFigure
+from workers.spec import PaperSpec
 
 SCALES: tuple[Scale, ...] = ("quick", "paper")
 TINY_5 = Setting(
@@ -166,6 +169,17 @@ def test_other_data_are_refused(
         next(part.compute())
     with pytest.raises(SpecMismatch, match="none are shipped"):
         next(FIGURE_6.parts(Asked())[0].compute())
+
+
+def test_data_are_counted_without_those_that_the_job_holds_out() -> None:
+    """Of 105 the part has 95, and a dry run must not promise more."""
+    spec = PaperSpec.model_validate(
+        {"dataset": {"name": "few"}, "trainer": {"kind": "paper", "figure": "5"}}
+    )
+    few = DatasetInfo("few", "few", (8, 8), 105, True, "sha256:0", True, "")
+    with pytest.raises(SpecMismatch, match="at least 100 pictures, not 95"):
+        costs.resolve(spec, few)
+    assert costs.resolve(spec, replace(few, count=10_000)).dataset is not None
 
 
 def test_pictures_are_halved_by_means_and_else_stay_where_they_are() -> None:
