@@ -5,8 +5,8 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def threads_as_before() -> Iterator[None]:
+    """A run sets them, and sums by other threads are other bits in the tests after it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

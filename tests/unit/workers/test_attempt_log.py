@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_written_costs_the_log_and_not_the_run(
 
 
 PROCESS = """
-import ctypes, logging, os, subprocess, sys, warnings
+import ctypes, logging, os, subprocess, sys, time, warnings
 from pathlib import Path
 from workers.artifacts import LocalStore
 from workers.logs import AttemptLog
@@ -408,13 +408,18 @@ def test_the_last_words_of_a_crash_are_kept(
 def test_a_runaway_child_fills_neither_the_disk_nor_the_store(
     artifacts: LocalStore, path: Path
 ) -> None:
-    """100,000 lines from Python, then what ``yes`` can print in a second."""
+    """100,000 lines from Python, then what ``yes`` can print in a second, or until its reader has
+    begun: ten at most."""
     end = (
         "[print('line', number) for number in range(100_000)]\n"
-        "child = subprocess.Popen(['timeout', '1', 'yes'])\n"
-        "most = 0\n"
+        "child = subprocess.Popen(['timeout', '10', 'yes'])\n"
+        "begun, most = time.monotonic(), 0\n"
         "while child.poll() is None:\n"
-        "    most = max(most, os.stat(sys.argv[3]).st_blocks * 512)\n"
+        "    found = os.stat(sys.argv[3])\n"
+        "    most = max(most, found.st_blocks * 512)\n"
+        "    if time.monotonic() - begun > 1 and most < found.st_size:\n"
+        "        child.terminate()\n"
+        "        child.wait()\n"
         "said.say('info', 'still heard')\n"
         "size = os.stat(sys.argv[3]).st_size\n"
         "said.close()\n"
