@@ -98,8 +98,7 @@ class Mixing:
 
     def checkpoint(self, job_id: str, choice: str) -> CheckpointInfo:
         """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""
-        self._results.require_model(job_id)
-        spec = self._results.spec(job_id)
+        spec = self._results.spec_of_model(job_id)
         if not isinstance(spec, IcaSpec):
             raise OtherTrainer(
                 f"the job's trainer is {spec.trainer.kind}, whose model has no mixing matrix; jobs "

@@ -91,8 +91,8 @@ class Results:
         """The job's spec, with its data pinned."""
         return self._jobs.get(job_id).spec
 
-    def require_model(self, job_id: str) -> None:
-        """Raises OtherTrainer for a job whose trainer fits no model to draw from."""
+    def spec_of_model(self, job_id: str) -> AnySpec:
+        """The job's spec; raises OtherTrainer where its trainer fits no model to draw from."""
         spec = self.spec(job_id)
         if isinstance(spec, PaperSpec):
             raise OtherTrainer(
@@ -100,6 +100,7 @@ class Results:
                 "no model to draw from; GET the job's artifacts/figure.png, figure.csv and "
                 "figure.json instead"
             )
+        return spec
 
     def checkpoints(self, job_id: str) -> list[CheckpointInfo]:
         """The job's checkpoints by step."""
@@ -160,8 +161,7 @@ class Results:
 
     def grids(self, job_id: str) -> list[ArtifactInfo]:
         """The sample grids that were written during training, by step; raises OtherTrainer."""
-        self.require_model(job_id)
-        if isinstance(self._jobs.get(job_id).spec, IcaSpec):
+        if isinstance(self.spec_of_model(job_id), IcaSpec):
             raise OtherTrainer(
                 "the job's trainer is ica, which draws no grids; GET the job's artifacts for its "
                 "plots"

@@ -30,8 +30,9 @@ class KeepingRules:
         self.seconds = {state: default.of(state) for state in FINAL_STATES}
 
     def expires_at(self, job: Job) -> datetime | None:
-        """When an ended job will be deleted; None for one that goes on, or is kept for ever."""
-        if job.ended_at is None or job.state not in FINAL_STATES:
+        """When an ended job will be deleted; None for one that goes on, or is kept for ever or as
+        long as its study."""
+        if job.ended_at is None or job.state not in FINAL_STATES or job.study_id is not None:
             return None
         own = job.retention.of(job.state)
         seconds = self.seconds[job.state] if own is None else own

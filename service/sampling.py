@@ -74,19 +74,19 @@ class Sampling:
 
     def checkpoint(self, job_id: str, choice: str) -> CheckpointInfo:
         """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""
-        self._results.require_model(job_id)
+        self._results.spec_of_model(job_id)
         return self._results.checkpoint(job_id, choice)
 
     def source(self, job_id: str, choice: str) -> Source:
         """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""
-        checkpoint = self.checkpoint(job_id, choice)
-        return Source(checkpoint, _data_of(self._results.spec(job_id)))
+        data = _data_of(self._results.spec_of_model(job_id))
+        return Source(self._results.checkpoint(job_id, choice), data)
 
     def path_source(self, job_id: str, choice: str) -> Source:
         """As :meth:`source`, for paths between latents; raises OtherTrainer where those say
         nothing."""
-        self._require_networks(job_id, "paths between latents", "mixing")
-        return self.source(job_id, choice)
+        spec = self._spec_of_networks(job_id, "paths between latents", "mixing")
+        return Source(self._results.checkpoint(job_id, choice), _data_of(spec))
 
     def etag(
         self,
@@ -160,7 +160,7 @@ class Sampling:
         Raises InvalidQuery for an epoch that has no checkpoint, CheckpointNotFound where the job
         has none at all.
         """
-        self._require_networks(job_id, "film strip", "artifacts/plots/convergence.png")
+        self._spec_of_networks(job_id, "film strip", "artifacts/plots/convergence.png")
         latest = self._results.checkpoint(job_id, "latest")  # says why there is none
         chosen = _chosen(self._results.checkpoints(job_id), epochs)
         rows = [
@@ -169,13 +169,14 @@ class Sampling:
         ]
         return filmstrip_png([*rows, ("data", self._first_data(latest, n))])
 
-    def _require_networks(self, job_id: str, what: str, instead: str) -> None:
-        self._results.require_model(job_id)
-        if isinstance(self._results.spec(job_id), IcaSpec):
+    def _spec_of_networks(self, job_id: str, what: str, instead: str) -> AnySpec:
+        spec = self._results.spec_of_model(job_id)
+        if isinstance(spec, IcaSpec):
             raise OtherTrainer(
                 f"the job's trainer is ica, a linear model, of which there is no {what}; GET the "
                 f"job's {instead} instead"
             )
+        return spec
 
     def generator(self, checkpoint: CheckpointInfo) -> Generator:
         """The checkpoint's generator, kept ready; raises as :meth:`draw`."""

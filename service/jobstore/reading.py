@@ -47,7 +47,7 @@ from service.jobstore.schema import (
 )
 
 SEQ_MAX = 2**63 - 1
-IS_QUEUEABLE = JOBS.c.study_id.is_(None)  # a trial is started and watched by its study's driver
+IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial is started and watched by its study's driver
 
 
 def shown(job_id: str) -> ScalarSelect[str]:
@@ -78,7 +78,7 @@ def running(connection: Connection) -> list[Job]:
     """The jobs that run, trials aside, in the order in which they were to start."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.RUNNING.value, IS_QUEUEABLE)
+        .where(JOBS.c.state == JobState.RUNNING.value, IS_NO_TRIAL)
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
     )
     return [to_job(row) for row in rows]
@@ -89,7 +89,7 @@ def startable(connection: Connection, limit: int | None, now_us: int) -> list[Jo
     their back-off hold up nobody."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.QUEUED.value, IS_QUEUEABLE, is_due(now_us))
+        .where(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL, is_due(now_us))
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
         .limit(limit)
     )
@@ -106,7 +106,7 @@ def queued_with_wishes(connection: Connection) -> list[Job]:
     rows = connection.execute(
         select(JOBS).where(
             JOBS.c.state == JobState.QUEUED.value,
-            IS_QUEUEABLE,
+            IS_NO_TRIAL,
             or_(JOBS.c.cancel_requested.is_(True), JOBS.c.pause_requested.is_(True)),
         )
     )
@@ -130,7 +130,7 @@ def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetim
 
 def ahead_of(connection: Connection, job: Job, now_us: int) -> int:
     """How many queued jobs start before this one; those in their back-off do not."""
-    queued = and_(JOBS.c.state == JobState.QUEUED.value, IS_QUEUEABLE)
+    queued = and_(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL)
     sooner = is_sooner(job.priority, to_us(job.created_at), job.id)
     counted = select(func.count()).select_from(JOBS).where(queued, sooner, is_due(now_us))
     return connection.execute(counted).scalar_one()
@@ -158,7 +158,7 @@ def forks_of(connection: Connection, job_id: str, limit: int | None) -> list[str
 
 def oldest_queued_at(connection: Connection) -> datetime | None:
     """When the job that has been queued longest was submitted; None where none is queued."""
-    queued = and_(JOBS.c.state == JobState.QUEUED.value, IS_QUEUEABLE)
+    queued = and_(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL)
     oldest = connection.execute(select(func.min(JOBS.c.created_us)).where(queued)).scalar()
     return None if oldest is None else from_us(oldest)
 

@@ -37,13 +37,13 @@ def delete_job(connection: Connection, job_id: str, expected_version: int | None
     row = locked_job(connection, job_id)
     if expected_version is not None and row.version != expected_version:
         raise VersionConflict
-    if row.state not in FINAL_STATES:
-        raise StateConflict(
-            f"the job is {row.state}; cancel it first, and delete it when it has ended", row.state
-        )
     if row.study_id is not None:
         raise StateConflict(
             f"the job is a trial of {row.study_id}, and is kept as long as that", row.state
+        )
+    if row.state not in FINAL_STATES:
+        raise StateConflict(
+            f"the job is {row.state}; cancel it first, and delete it when it has ended", row.state
         )
     _mark(connection, [job_id])
     return to_job(row)

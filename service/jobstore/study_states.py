@@ -19,6 +19,7 @@ from service.errors import (
 from service.jobs import FINAL_STATES, JobState
 from service.jobstore.schema import STUDIES
 from service.jobstore.study_rows import to_study
+from service.jobstore.wishes import ended_how
 from service.jobstore.writing import now_us
 from service.studies.ledger import STUDY_TRANSITIONS, Study, StudyReason
 from service.studies.request import Budget
@@ -57,7 +58,7 @@ def extend(
     if expected_version is not None and row.version != expected_version:
         raise VersionConflict("the study has changed since it was read; GET it again")
     if row.state in (JobState.FAILED, JobState.CANCELLED):
-        raise StateConflict(f"the study has {row.state}; retry it instead", row.state)
+        raise StateConflict(f"the study has {ended_how(row)}; retry it instead", row.state)
     study = to_study(row)
     lowered = _lowered(study.request.budget, budget)
     if lowered:
@@ -151,7 +152,9 @@ def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]
 
 def _refuse_the_ended(row: Row[Any], verb: str) -> None:
     if row.state in FINAL_STATES:
-        raise StateConflict(f"the study has {row.state}; there is nothing to {verb}", row.state)
+        raise StateConflict(
+            f"the study has {ended_how(row)}; there is nothing to {verb}", row.state
+        )
     if row.cancel_requested:
         raise StateConflict("the study is being cancelled, which cannot be taken back", row.state)
 
@@ -161,8 +164,10 @@ def _lowered(old: Budget, new: Budget) -> tuple[FieldError, ...]:
     for name in Budget.model_fields:
         before, after = getattr(old, name), getattr(new, name)
         if after is not None and (before is None or after < before):
-            was = "unlimited" if before is None else before
-            found.append(FieldError(f"/budget/{name}", f"must not be below {was}, as it was"))
+            wrong = (
+                "must stay unlimited" if before is None else f"must be at least {before}, as it was"
+            )
+            found.append(FieldError(f"/budget/{name}", wrong))
     return tuple(found)
 
 

@@ -6,12 +6,12 @@ from sqlalchemy import ColumnElement, and_, func, select
 
 from service.jobs import Attempt, Job, JobEvent, JobState
 from service.jobstore.database import Database
-from service.jobstore.reading import IS_QUEUEABLE, is_due, is_sooner, shown
+from service.jobstore.reading import IS_NO_TRIAL, is_due, is_sooner, shown
 from service.jobstore.rows import to_attempt, to_event, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, EVENTS, JOBS
 from service.jobstore.writing import now_us
 
-_QUEUED = and_(JOBS.c.state == JobState.QUEUED.value, IS_QUEUEABLE)
+_QUEUED = and_(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL)
 _IN_TURN = (JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 

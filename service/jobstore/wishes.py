@@ -41,7 +41,7 @@ def request_pause(connection: Connection, job_id: str) -> Job:
     _refuse_the_cancelled(row)
     match JobState(row.state):
         case JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
-            message = f"the job has {_ended(row)}, so there is nothing left to pause"
+            message = f"the job has {ended_how(row)}, so there is nothing left to pause"
             raise StateConflict(message, row.state)
         case JobState.PAUSED:
             return to_job(row)
@@ -59,7 +59,7 @@ def resume(connection: Connection, job_id: str) -> Job:
     _refuse_the_cancelled(row)
     match JobState(row.state):
         case JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
-            message = f"the job has {_ended(row)}; " + (
+            message = f"the job has {ended_how(row)}; " + (
                 "it cannot go on" if row.state == JobState.SUCCEEDED else "retry it instead"
             )
             raise StateConflict(message, row.state)
@@ -119,7 +119,8 @@ def _refuse_the_cancelled(row: Row[Any]) -> None:
         raise StateConflict("the job is being cancelled, which cannot be taken back", row.state)
 
 
-def _ended(row: Row[Any]) -> str:
+def ended_how(row: Row[Any]) -> str:
+    """What a job or study has: succeeded, failed, or been cancelled."""
     return "been cancelled" if row.state == JobState.CANCELLED else str(row.state)
 
 
