@@ -130,7 +130,7 @@ def replay(
     ``trials`` are Tune's, by their number in the ledger: those that go on, and stand-ins
     (``stand_in``) for those that have ``ended``, which is told after a trial's last result.
     """
-    past = _Past(scheduler, list(trials.values()))
+    past, over = _Past(scheduler, list(trials.values())), frozenset(ended)
     last = {result.trial: result.seq for result in results}
     for number in sorted(trials):
         scheduler.on_trial_add(past, trials[number])
@@ -140,7 +140,7 @@ def replay(
         trial.set_status(Trial.RUNNING)
         decision = scheduler.on_trial_result(past, trial, told)
         yield result.seq, decision
-        is_over = result.trial in ended and last[result.trial] == result.seq
+        is_over = result.trial in over and last[result.trial] == result.seq
         if decision == TrialScheduler.PAUSE:
             # One that has ended in its pause was stopped by what another one reported later.
             trial.set_status(Trial.PAUSED)

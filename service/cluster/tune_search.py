@@ -9,6 +9,7 @@ unfinished ones are suggested first, in their order. (``evaluated_rewards`` of O
 the same, but of spaces without conditions alone, and for one objective.)
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -163,6 +164,17 @@ def _to_value(dimension: AnyDimension, number: float) -> Any:
 # --- Optuna ---------------------------------------------------------------------------------------
 
 
+class _ModelSearch(OptunaSearch):  # type: ignore[misc]  # ray's modules are not followed
+    """Optuna's samplers; Ray takes the seconds in which one fits its model for those of a space."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next configuration."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Define-by-run function", UserWarning)
+            found: dict[str, Any] | None = super().suggest(trial_id)
+            return found
+
+
 def _optuna_search(request: StudyRequest, told: Sequence[Known]) -> OptunaSearch:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = [o for o in (request.objective, request.second_objective) if o is not None]
@@ -187,7 +199,7 @@ def _optuna_search(request: StudyRequest, told: Sequence[Known]) -> OptunaSearch
         if one.standing == "unfinished":
             study.enqueue_trial(encoded(request.space, one.values))
     is_single = len(objectives) == 1
-    return OptunaSearch(
+    return _ModelSearch(
         space=partial(_suggest, space=request.space),  # Tune pickles it
         metric=metrics[0] if is_single else metrics,
         mode=modes[0] if is_single else modes,

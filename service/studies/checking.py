@@ -30,7 +30,17 @@ from service.studies.request import (
     Pbt,
     StudyRequest,
 )
-from service.studies.space import AnyDimension, Choice, Grid, form_of, in_order, is_active, same
+from service.studies.space import (
+    AnyDimension,
+    Choice,
+    Grid,
+    LogUniform,
+    Uniform,
+    form_of,
+    in_order,
+    is_active,
+    same,
+)
 from service.validation import plain_message
 from workers.kinds import AnySpec, needs_checkpoint
 from workers.spec import IcaSpec, PaperSpec
@@ -233,6 +243,11 @@ def _of_scheduler(request: StudyRequest) -> Iterator[FieldError]:
             for pointer in request.space.keys() - PBT_POINTERS:
                 wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"
                 yield FieldError(_at(pointer), wrong)
+            for pointer in request.space.keys() & PBT_POINTERS:
+                dimension = request.space[pointer]
+                if not isinstance(dimension, Uniform | LogUniform) or dimension.step is not None:
+                    wrong = "must be uniform or loguniform without a step: pbt moves it by a fifth"
+                    yield FieldError(_at(pointer), wrong)
         case _:
             return
 

@@ -73,7 +73,7 @@ def spec_of(base: AnySpec, configuration: Configuration, seed: int | None = None
     out. Raises NoSuchPlace, and ValidationError for values that do not fit.
     """
     document: Document = base.model_dump(mode="json")
-    # What encloses others comes first: an object, then its kind, then its fields.
+    # What encloses others comes first: an object, then what is within it.
     for pointer in sorted(configuration, key=lambda at: (at.count("/"), at)):
         put(document, pointer, deepcopy(configuration[pointer]))  # fields go into it
     if seed is not None:

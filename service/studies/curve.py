@@ -25,7 +25,6 @@ from scipy.special import stdtrit
 from service.studies.ranking import CONFIDENCE, Interval, interval
 
 Array = NDArray[np.float64]
-LEVELS_MAX = 16
 _LENGTHS = {1: (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), 2: (0.1, 0.25, 0.6, 1.5)}
 _NOISES = (1e-6, 1e-3, 1e-2, 0.1, 0.3, 1.0, 10.0)
 _BINS = {1: 64, 2: 12}  # places along each parameter, beyond which trials are put together

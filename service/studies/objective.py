@@ -5,6 +5,7 @@ A metric may be named without its features where one kind of them is measured: `
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -249,7 +250,7 @@ def _of_early_rungs(request: StudyRequest) -> Iterator[FieldError]:
     if is_noise and first is not None and first < third:
         yield FieldError(
             at,
-            f"compares trials after {first} epochs, and early ranks of noises reverse; "
+            f"compares trials at epoch {first}, and early ranks of noises reverse; "
             f"better not before epoch {third}, a third of the epochs",
         )
 
@@ -262,11 +263,18 @@ def _first_rung(scheduler: Scheduler, most: int) -> tuple[str, int | None]:
         case Asha() | MedianStopping():
             return "/scheduler/grace_epochs", scheduler.grace_epochs
         case HyperBand():
-            return "/scheduler/kind", 1 if most >= scheduler.reduction_factor else most
+            return "/scheduler/kind", _least_of_hyperband(most, scheduler.reduction_factor)
         case Pbt():
             return "/scheduler/interval_epochs", scheduler.interval_epochs
         case _:
             assert_never(scheduler)
+
+
+def _least_of_hyperband(most: int, factor: float) -> int:
+    """The first rung of its largest bracket, R·η^−s, which Ray leaves out where it is below 1."""
+    brackets = round(math.log(most, factor))
+    rungs = (int(most * factor**-s) for s in range(brackets + 1))
+    return min(rung for rung in rungs if rung >= 1)
 
 
 def most_epochs(request: StudyRequest) -> int:

@@ -55,14 +55,15 @@ class Ranking:
 class Reversals:
     """How the order of configurations changes from one measure of them to another.
 
-    Of ``pairs`` that neither measure ties, ``reversed_pairs`` change their order; Kendall's
-    τ = 1 − 2·reversed/pairs. ``best_was`` is the place, from 1, that the later best had before.
+    Of ``pairs`` that neither measure ties, ``reversed_pairs`` change their order; Goodman and
+    Kruskal's γ = 1 − 2·reversed/pairs. ``best_was`` is the place, from 1, that the later best had
+    before.
     """
 
     count: int
     pairs: int
     reversed_pairs: int
-    tau: float
+    gamma: float
     best_was: int
 
 
@@ -212,6 +213,6 @@ def reversals(earlier: Mapping[int, float], later: Mapping[int, float], mode: Mo
         count=len(both),
         pairs=pairs,
         reversed_pairs=wrong,
-        tau=1 - 2 * wrong / pairs if pairs else math.nan,
+        gamma=1 - 2 * wrong / pairs if pairs else math.nan,
         best_was=1 + int((a < a[best]).sum()),
     )

@@ -34,10 +34,11 @@ class Known:
         return found[-1] if found else None
 
 
-def known(trials: Sequence[Trial], results: Sequence[TrialResult]) -> tuple[Known, ...]:
+def known(trials: Sequence[Trial], results: Sequence[TrialResult], seeds: int) -> tuple[Known, ...]:
     """The configurations of a search, by number.
 
-    One has failed with the first of its trials that has, and is finished when all have ended.
+    One has failed with the first of its trials that has, and is finished when those of all
+    ``seeds`` have ended: a driver may have died before it had stored them all.
     """
     searched: dict[int, list[Trial]] = {}
     for trial in trials:
@@ -47,16 +48,17 @@ def known(trials: Sequence[Trial], results: Sequence[TrialResult]) -> tuple[Know
     for result in results:
         reported.setdefault(result.trial, {})[result.epoch] = result.metrics
     return tuple(
-        Known(number, of[0].values, _standing(of), _history(of, reported))
+        Known(number, of[0].values, _standing(of, seeds), _history(of, reported))
         for number, of in sorted(searched.items())
     )
 
 
-def _standing(trials: Sequence[Trial]) -> Standing:
+def _standing(trials: Sequence[Trial], seeds: int) -> Standing:
     states = {trial.state for trial in trials}
     if states & {JobState.FAILED, JobState.CANCELLED}:
         return "failed"
-    return "finished" if states == {JobState.SUCCEEDED} else "unfinished"
+    is_whole = len(trials) >= seeds and states == {JobState.SUCCEEDED}
+    return "finished" if is_whole else "unfinished"
 
 
 def _history(

@@ -251,6 +251,19 @@ def test_rungs_below_a_third_of_the_epochs_are_warned_of_where_noises_compete(
         assert warned(study(rates, spec=spec, scheduler=scheduler)) == {}
 
 
+@pytest.mark.parametrize(("epochs", "factor", "first"), [(12, 3.0, 1), (26, 3.0, 2), (2, 3.0, 2)])
+def test_hyperbands_first_rung_is_that_of_its_largest_bracket(
+    epochs: int, factor: float, first: int
+) -> None:
+    """Those of Ray: int(R·η^−s) for s up to round(log_η R), without 0."""
+    hyperband = {"kind": "hyperband", "reduction_factor": factor}
+    found = warned(study(spec=tiny_spec(epochs=epochs), scheduler=hyperband))
+    if first * 3 >= epochs:
+        assert found == {}
+    else:
+        assert f"at epoch {first}," in found["/scheduler/kind"]
+
+
 def test_a_third_is_of_the_longest_trial() -> None:
     space = {**NOISE, "/trainer/epochs": {"uniform": [6, 30], "step": 6}}
     asha: dict[str, Any] = {"kind": "asha", "grace_epochs": 9}

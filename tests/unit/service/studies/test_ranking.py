@@ -183,7 +183,7 @@ def test_reversals_are_goodman_and_kruskals(pairs: list[tuple[int, int]]) -> Non
     assert found.pairs == sum(product != 0 for product in ordered)
     if len(set(earlier.values())) == len(set(later.values())) == len(pairs):
         theirs = stats.kendalltau(list(earlier.values()), list(later.values())).statistic
-        assert found.tau == pytest.approx(theirs)
+        assert found.gamma == pytest.approx(theirs)
 
 
 def test_the_place_that_the_best_had_before_is_told() -> None:
@@ -192,8 +192,8 @@ def test_the_place_that_the_best_had_before_is_told() -> None:
     later = dict(enumerate([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))
     found = reversals(earlier, {**later, 9: 0.0}, "min")
     assert (found.count, found.best_was, found.reversed_pairs, found.pairs) == (8, 5, 4, 28)
-    assert found.tau == pytest.approx(1 - 2 * 4 / 28)
+    assert found.gamma == pytest.approx(1 - 2 * 4 / 28)
     same = reversals(earlier, earlier, "max")
-    assert (same.tau, same.best_was) == (1.0, 1)
+    assert (same.gamma, same.best_was) == (1.0, 1)
     with pytest.raises(ValueError, match="two configurations"):
         reversals({0: 1.0, 1: 1.0}, {0: 1.0, 1: math.nan}, "min")

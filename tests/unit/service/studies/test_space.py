@@ -217,6 +217,9 @@ def test_searchers_and_schedulers_refuse_spaces_that_they_cannot_search() -> Non
     pbt: dict[str, Any] = {"kind": "pbt", "interval_epochs": 1}
     assert wrong(ranges, scheduler=pbt) == {}
     assert len(wrong({"/trainer/batch_size": {"grid": [5, 25]}}, scheduler=pbt)) == 1
+    for scales in ({"choice": [0.1, 0.5]}, {"uniform": [0.1, 0.9], "step": 0.1}):
+        (message,) = wrong({SCALE: scales}, scheduler=pbt).values()
+        assert "without a step" in message
     tolerance = {"/trainer/tolerance": {"loguniform": [1e-7, 1e-3]}}
     assert list(wrong(tolerance, ica_spec(), scheduler=pbt)) == ["/scheduler/kind"]
 
