@@ -29,6 +29,7 @@ from workers.run import StopReason
 log = logging.getLogger(__name__)
 
 STORE_INTERVAL_S = 1.0  # an attempt writes at most so often
+NEVER_TOLD = "it was not told to begin, as when the service is killed while it starts an attempt"
 OUTCOME_PATIENCE_S = 5.0  # an executor that is idle for longer without an outcome has lost it
 
 
@@ -225,9 +226,10 @@ class Attempts:
             case "idle":
                 since = watch.idle_since or time.monotonic()
                 if time.monotonic() - since > OUTCOME_PATIENCE_S:
-                    message = _never_told(attempt) or "It ended without an outcome: " + (
-                        sighting.detail or "nothing is known of the cause"
+                    cause = sighting.detail or (
+                        "nothing is known of the cause" if attempt.started_at else NEVER_TOLD
                     )
+                    message = f"It ended without an outcome: {cause}"
                     exit = watch.evidence.of(sighting)
                     return self._write_lost(job, attempt, watch, message, sighting.cause, exit)
             case "running":
@@ -332,13 +334,3 @@ class Attempts:
         watch = self._watched.pop((job.id, attempt.number), None)
         if watch is not None:
             watch.evidence.close()
-
-
-def _never_told(attempt: Attempt) -> str | None:
-    """The message on one whose process is there and has said nothing at all."""
-    if attempt.started_at is not None:
-        return None
-    return (
-        "It never began: its process is there and was not told to, as when the service is killed "
-        "while it starts an attempt"
-    )
