@@ -112,12 +112,12 @@ def verdict(found: Mapping[str, Interval], first: str, second: str) -> str:
         if names := by_sign[sign]:
             parts.append(f"{arm} is nearer to the data by {_listed(names, len(found))}")
     if names := by_sign[Sign.OPEN]:
-        by = _listed(names, len(found)).replace("all", "any of the")
+        by = _listed(names, len(found), "any of the")
         parts.append(f"the two are not told apart by {by}")
     return "; ".join(parts) + "."
 
 
-def _listed(names: Sequence[str], whole: int) -> str:
+def _listed(names: Sequence[str], whole: int, every: str = "all") -> str:
     if len(names) == whole and whole > 1:
-        return f"all {whole} distances"
+        return f"{every} {whole} distances"
     return ", ".join(names)
