@@ -6,6 +6,7 @@ that host, clears up after it and starts another.
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -132,8 +133,9 @@ class RayCluster:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
+            arguments = (str(theirs.fileno()), str(os.getpid()))
             self._host = subprocess.Popen(
-                [sys.executable, "-m", "service.cluster.ray_host", str(theirs.fileno())],
+                [sys.executable, "-m", "service.cluster.ray_host", *arguments],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # Ray's chatter; its warnings go to stderr

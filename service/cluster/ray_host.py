@@ -7,7 +7,8 @@ child process and speaks to it through a socket, one JSON line for a question an
 answer. A host that does not answer is killed and another one started: nothing is lost with it,
 as executors are found again by name.
 
-``python -m service.cluster.ray_host FD``: the first line on the socket is the configuration.
+``python -m service.cluster.ray_host FD SERVICE``: the first line on the socket FD is the
+configuration; SERVICE is the service's process id.
 """
 
 import faulthandler
@@ -64,13 +65,14 @@ def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
     raise AssertionError(f"not a question: {question}")
 
 
-def _die_with_service() -> None:
-    """End this process when the service does, even while Ray holds up the main thread.
+def _die_with(service: int) -> None:
+    """End this process when its parent does, the service, even while Ray holds up the main thread.
+
+    The service's id is given, because it may have died before this process could ask for it.
 
     A call into Ray that keeps the interpreter to itself holds up the watching thread too. So that
     thread winds up a clock that runs without the interpreter, and ends the process if it runs down.
     """
-    service = os.getppid()
 
     def watch() -> None:
         while os.getppid() == service:
@@ -83,7 +85,7 @@ def _die_with_service() -> None:
 
 def main() -> None:
     """Start or join Ray, answer questions until there are no more, leave."""
-    _die_with_service()
+    _die_with(int(sys.argv[2]))
     connection = socket.socket(fileno=int(sys.argv[1]))
     lines = connection.makefile("rw", encoding="utf-8", newline="\n")
 

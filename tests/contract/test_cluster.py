@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -264,6 +267,28 @@ def test_a_hanging_host_is_noticed_by_its_silence(
     ray_cluster.rejoin()
     assert not is_running(host)
     assert ray_cluster.look("executor-1c0g-000000000000").state == "gone"
+
+
+STARTS_A_HOST = """\
+import os, subprocess, sys
+fd = sys.argv[1]
+host = [sys.executable, "-m", "service.cluster.ray_host", fd, str(os.getpid())]
+print(subprocess.Popen(host, pass_fds=(int(fd),), stdout=-3, stderr=-3).pid)
+"""
+
+
+def test_a_host_whose_service_died_before_the_host_had_begun_ends_too() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # so it is not told by the end of its questions
+        fd = theirs.fileno()
+        told = subprocess.run(
+            [sys.executable, "-c", STARTS_A_HOST, str(fd)],
+            pass_fds=(fd,),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        wait_until_gone(frozenset({int(told.stdout)}), timeout_s=60)
 
 
 def test_a_cluster_that_is_not_there_is_said_in_a_sentence(
