@@ -3,6 +3,7 @@
 from tests.bench import (
     bench_detection,
     bench_gang,
+    bench_gpu,
     bench_ica,
     bench_jobstore,
     bench_learned,
@@ -18,6 +19,7 @@ for part in (
     bench_learned,
     bench_precision,
     bench_gang,
+    bench_gpu,
     bench_detection,
     bench_service,
     bench_jobstore,

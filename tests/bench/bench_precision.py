@@ -23,6 +23,7 @@ from workers.train_state import start
 
 PRECISIONS = ("float32", "bfloat16")
 TURNS = 12
+_CPU = torch.device("cpu")
 EPOCHS, SEEDS = 3, (0, 1, 2)
 ROWS = (
     Row("MLP 784-400-400-64, batch 100", MLP, 100, 40, ""),
@@ -41,11 +42,11 @@ def with_precision(row: Row, precision: str, seed: int = 0, epochs: int = 10_000
     return TrainSpec.model_validate(asked)
 
 
-def stepper(spec: TrainSpec, data: Dataset) -> Stepper:
+def stepper(spec: TrainSpec, data: Dataset, device: torch.device = _CPU) -> Stepper:
     """A run at its first step."""
     spec = resolve(spec, data.info)
-    state = start(spec, data.info, torch.device("cpu"))
-    return Stepper(spec, data.info, data.train, state, ALONE)
+    state = start(spec, data.info, device)
+    return Stepper(spec, data.info, data.train.to(device), state, ALONE)
 
 
 def step_times(row: Row, steppers: list[Stepper]) -> list[list[float]]:

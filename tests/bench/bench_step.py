@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.data import Dataset, load
+from workers.device import device_of
 from workers.spec import TrainSpec
 from workers.spread import Spread, spread_of
 from workers.train import train
@@ -126,17 +127,21 @@ class BareLoop:
         self._images = images
         self._spread = spread
         self._is_laplace = row.kind == "laplace"
-        self._generator = torch.Generator().manual_seed(0)
-        self._encoder, self._decoder = bare_conv() if row.network is CONV else bare_mlp()
+        self._device = images.device
+        self._generator = torch.Generator(self._device).manual_seed(0)
+        encoder, decoder = bare_conv() if row.network is CONV else bare_mlp()
+        self._encoder, self._decoder = encoder.to(self._device), decoder.to(self._device)
         self._parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=1e-3, fused=True)
         self._at = len(images)
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = torch.empty(0, dtype=torch.int64, device=self._device)
 
     def step(self) -> None:
         """One optimiser step."""
         if self._at >= len(self._images):
-            self._order = torch.randperm(len(self._images), generator=self._generator)
+            self._order = torch.randperm(
+                len(self._images), generator=self._generator, device=self._device
+            )
             self._at = 0
         rows = self._order[self._at : self._at + BATCH]
         self._at += BATCH
@@ -145,7 +150,7 @@ class BareLoop:
         mean, log_std = self._encoder(y).chunk(2, -1)
         log_std = log_std.clamp(-8, 8)
         std = log_std.exp()
-        noise = torch.empty(BATCH, LATENT).normal_(generator=self._generator)
+        noise = torch.empty_like(mean).normal_(generator=self._generator)
         decoded = self._decoder(torch.addcmul(mean, std, noise))
         if self._is_laplace:
             distance = functional.l1_loss(decoded, y, reduction="sum") * (math.sqrt(2) / SCALE)
@@ -158,11 +163,21 @@ class BareLoop:
         self._optimizer.step()
 
 
+def done_at(device: torch.device) -> float:
+    """The time when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Turns:
     """Lets both sides take turns; it is asked before each of train()'s steps whether to stop."""
 
-    def __init__(self, row: Row, bare: Callable[[], None], skip_steps: int) -> None:
+    def __init__(
+        self, row: Row, bare: Callable[[], None], skip_steps: int, device: torch.device
+    ) -> None:
         self._row = row
+        self._device = device
         self._bare = bare
         self._steps = -skip_steps
         self._since = 0.0
@@ -171,12 +186,13 @@ class Turns:
 
     def should_stop(self) -> bool:
         """Time train()'s turn that ends here, then take the bare loop's."""
-        now, turn = time.perf_counter(), self._row.turn_steps
+        turn = self._row.turn_steps
         if self._steps > 0 and self._steps % turn == 0:
+            now = done_at(self._device)
             self._pair[0] += now - self._since
             for _ in range(turn):
                 self._bare()
-            self._pair[1] += time.perf_counter() - now
+            self._pair[1] += done_at(self._device) - now
             if self._steps % (turn * self._row.turns) == 0:
                 self.times.append((self._pair[0], self._pair[1]))
                 self._pair = [0.0, 0.0]
@@ -186,7 +202,7 @@ class Turns:
         return len(self.times) >= self._row.repetitions
 
 
-def measure(row: Row, data: Dataset) -> list[tuple[float, float]]:
+def measure(row: Row, data: Dataset, gpus: int = 0) -> list[tuple[float, float]]:
     """Seconds of train() and of the bare loop for the same number of steps, per repetition."""
     never = 100_000
     spec = TrainSpec.model_validate(
@@ -203,19 +219,22 @@ def measure(row: Row, data: Dataset) -> list[tuple[float, float]]:
             },
             "checkpoint_every_epochs": never,
             "checkpoint_at_epochs": [],
+            "resources": {"gpus_per_worker": gpus},
         }
     )
-    bare = BareLoop(data.train, spread_of(spec.trainer.spread), row)  # type: ignore[union-attr]
+    device = device_of(spec.resources)
+    spread = spread_of(spec.trainer.spread, device)  # type: ignore[union-attr]
+    bare = BareLoop(data.train.to(device), spread, row)
     for _ in range(2 * row.turn_steps):
         bare.step()
     # The first epoch ends with a grid, which is not training.
-    turns = Turns(row, bare.step, skip_steps=len(data.train) // BATCH)
+    turns = Turns(row, bare.step, skip_steps=len(data.train) // BATCH, device=device)
     for _ in train(spec, data, should_stop=turns.should_stop):
         pass
     return turns.times
 
 
-def main() -> None:
+def main(gpus: int = 0) -> None:
     """Print the table."""
     torch.set_num_threads(1)
     data = load(
@@ -224,11 +243,14 @@ def main() -> None:
         ).dataset,
         Path("unused"),
     )
-    print(f"pictures/s on one thread, 28×28, batch {BATCH}, {LATENT} latents")
+    where = "a GPU" if gpus else "one thread"
+    print(f"pictures/s on {where}, 28×28, batch {BATCH}, {LATENT} latents")
     print(f"{'':32}{'train()':>10}{'bare loop':>12}{'ratio':>8}{'min':>8}{'max':>8}{'bar':>8}")
     for row in ROWS:
+        if gpus:  # whose steps are short
+            row = replace(row, turn_steps=100)
         pictures = BATCH * row.turn_steps * row.turns
-        times = measure(row, data)
+        times = measure(row, data, gpus)
         ratios = [bare / ours for ours, bare in times]
         ours = pictures / statistics.median(t[0] for t in times)
         bare = pictures / statistics.median(t[1] for t in times)

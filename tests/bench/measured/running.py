@@ -16,6 +16,7 @@ from workers.build import build_model, spread_spec
 from workers.checkpoint import decode_tensors, encode_train_state
 from workers.data import Dataset
 from workers.decoding import decode, draw_latents
+from workers.device import device_of
 from workers.errors import Diverged
 from workers.evaluate import Evaluation
 from workers.events import Checkpoint, Event, Finished, Metrics, Notice
@@ -29,7 +30,6 @@ from workers.train_state import TrainState, restore, start
 
 T = TypeVar("T")
 RESIDUAL_ROWS = 1000
-_CPU = torch.device("cpu")
 
 
 class Bench:
@@ -103,14 +103,16 @@ class Bench:
         E‖Qᵀd₀‖²/R over E‖d₀‖²/D, d₀ = x − g(z), z ~ q(z|x + η), η the fixed noise:
         below 1 where Q has less residual than directions without any knowledge.
         """
-        x = as_float(self._data.held_out[:RESIDUAL_ROWS])
-        generator = torch.Generator().manual_seed(run.seed)
-        noise = spread_of(spread_spec(run.spec)).sample_noise(tuple(x.shape), run.scale, generator)
+        x = as_float(self._data.held_out[:RESIDUAL_ROWS].to(basis.device))
+        generator = torch.Generator(x.device).manual_seed(run.seed)
+        spread = spread_of(spread_spec(run.spec), x.device)
+        noise = spread.sample_noise(tuple(x.shape), run.scale, generator)
         with torch.no_grad(), state.shown.evaluating():
             q = state.shown.encode(x + noise)
-            d = x - state.shown.decode(q.sample(torch.randn(q.mean.shape, generator=generator)))
+            draws = torch.empty_like(q.mean).normal_(generator=generator)
+            d = x - state.shown.decode(q.sample(draws))
         along = float((d @ basis).square().mean() / d.square().mean())
-        train = self._data.train
+        train = self._data.train.to(basis.device)
         is_still = train.amax(0) == train.amin(0)
         return {
             "residual_along_q": along,
@@ -137,7 +139,7 @@ class Bench:
                 case Finished(reason=reason):
                     assert reason == "completed"
         assert last is not None
-        state = start(run.spec, self._data.info, _CPU)
+        state = start(run.spec, self._data.info, device_of(run.spec.resources))
         restore(state, last.train_state)
         return state, {name: metrics[name] for name in sorted(metrics) if _is_kept(name)}
 
@@ -145,19 +147,20 @@ class Bench:
         return train(spec, self._data, resume=resume)
 
     def _assess(self, run: Run, state: TrainState) -> Report:
-        rows, held_out = self._data.train, self._data.held_out
+        device = device_of(run.spec.resources)
+        rows, held_out = self._data.train.to(device), self._data.held_out.to(device)
         features = () if run.seed == TUNING_SEED else run.study.quality
         quality = Quality.model_validate({"samples": run.study.samples, "features": features})
         key = (run.seed, quality)
         if key not in self._assessments:
             self._assessments.clear()  # one seed at a time
-            fresh = partial(build_model, run.spec, self._data.info, _CPU)
+            fresh = partial(build_model, run.spec, self._data.info, device)
             shelf = Shelf(cache_dir=self._kept.cache)
             self._assessments[key] = Assessment(
                 quality, run.seed, self._data.info.shape, rows, held_out, shelf, fresh
             )
         seen = Evaluation(run.spec, rows, held_out, state.psi).seen(run.spec.trainer.epochs)
-        return _result(self._assessments[key].run(state.shown, seen))
+        return result_of(self._assessments[key].run(state.shown, seen))
 
     # --- where forks begin ---------------------------------------------------------------------
 
@@ -193,7 +196,8 @@ def _is_kept(name: str) -> bool:
     return name.startswith(wanted)
 
 
-def _result(work: Generator[None, None, T]) -> T:
+def result_of(work: Generator[None, None, T]) -> T:
+    """The result of work that is done in pieces."""
     while True:
         try:
             next(work)

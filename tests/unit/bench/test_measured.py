@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.bench.measured.__main__ import measure_missing, order
 from tests.bench.measured.contrasts import difference, verdict
 from tests.bench.measured.intervals import Interval, Sign, interval, paired
 from tests.bench.measured.material import NARROW, Kept, drawn_toy, overlap, toy_axes
+from tests.bench.measured.order import order
 from tests.bench.measured.page import BEGIN, END, tables, written_into
 from tests.bench.measured.record import Line, Record, chosen
 from tests.bench.measured.running import Bench
@@ -22,11 +22,14 @@ from tests.bench.measured.studies import (
     SCALES,
     SMALLER,
     TUNING_SEED,
+    Run,
     Size,
     Study,
     best_scale,
     run_of,
 )
+from tests.bench.measured.together import measure_together
+from workers.data import Dataset
 from workers.events import Metrics
 from workers.spec import TrainSpec
 from workers.train import train
@@ -184,20 +187,22 @@ def test_the_toys_narrow_directions_are_in_the_span_of_the_data_and_the_least() 
     assert overlap(torch.from_numpy(q)) == pytest.approx(NARROW / len(q), abs=0.1)
 
 
-def test_a_file_is_filled_gone_on_with_and_not_measured_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def measured(
+    data: Dataset, kept: Kept, record: Record, only: str | None = None
+) -> list[tuple[Run, Line]]:
+    return list(measure_together([(TINY, data)], kept, record, 1, only, 2))
+
+
+def test_a_file_is_filled_gone_on_with_and_not_measured_twice(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept")
     data = kept.named("digits")
     record = Record(tmp_path / "out.jsonl")
-    measure_missing(TINY, data, kept, record, 1, only=BASE)
-    assert [found.arm for found in record.lines] == [BASE]
-    measure_missing(TINY, data, kept, record, 1)
-    assert [found.arm for found in record.lines] == [arm for arm, _ in TINY.arms]
-    said = capsys.readouterr().out
-    measure_missing(TINY, data, kept, Record(tmp_path / "out.jsonl"), 1)
-    assert said
-    assert not capsys.readouterr().out
+    assert [line.arm for _, line in measured(data, kept, record, BASE)] == [BASE]
+    told = measured(data, kept, record)
+    assert [run.arm for run, _ in told] == [line.arm for _, line in told]
+    assert {found.arm for found in record.lines} == {arm for arm, _ in TINY.arms}
+    assert len(record.lines) == len(TINY.arms)
+    assert not measured(data, kept, Record(tmp_path / "out.jsonl"))
 
     by_arm = {found.arm: found for found in record.lines}
     gain = by_arm[LEARNED_MEAN].metrics["spread_gain"]
@@ -217,8 +222,8 @@ def test_a_fork_whose_train_state_is_lost_begins_at_the_same_bits(tmp_path: Path
     kept = Kept(tmp_path / "kept")
     data = kept.named("digits")
     record = Record(tmp_path / "out.jsonl")
-    measure_missing(TINY, data, kept, record, 1, only=COVARIANCE)
-    measure_missing(TINY, data, kept, record, 1, only=BASE)
+    measured(data, kept, record, COVARIANCE)
+    measured(data, kept, record, BASE)
     run = run_of(TINY, data.info, COVARIANCE, 0, 0.5, record.lines)
     assert run is not None
     again = Bench(data, kept).measure(run)
