@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install demo serve test check fuzz chaos format bench clean
+.PHONY: help install demo serve test check test-gpu fuzz chaos format bench clean
 
 help: ## show the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 # torch first and by itself: a resolver that meets it as somebody's dependency may choose a
 # build with CUDA, which is several gigabytes larger.
@@ -42,6 +42,10 @@ check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+test-gpu: $(STAMP) ## the tests that need a CUDA device, and its figures
+	$(BIN)/python -m pytest -m gpu tests
+	$(BIN)/python -m tests.bench.bench_gpu
 
 fuzz: $(STAMP) ## 500 random requests and chains an operation, against the OpenAPI document
 	$(BIN)/python -m tests.fuzz

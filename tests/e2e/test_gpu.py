@@ -6,14 +6,12 @@ import subprocess
 
 import pytest
 
-from tests.e2e.conftest import Start, start
+from tests.e2e.conftest import Start
 from tests.e2e.processes import pid_of_attempt, spec, wait_for, wait_until
 from tests.e2e.test_restarts import begun
 
 pytestmark = pytest.mark.gpu
 ON_GPU = {"resources": {"gpus_per_worker": 1}}
-
-__all__ = ["start"]  # the fixture
 
 
 def on_gpus() -> set[int]:
