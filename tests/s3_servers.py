@@ -7,14 +7,15 @@ import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import boto3.session
@@ -176,6 +177,53 @@ def moto() -> Iterator[str]:
         server.stop()
 
 
+Fault = Literal[
+    "slow", "reset", "lost", "silent", "internal_error", "error_after", "slow_down", "truncated",
+    "skewed_clock", "expired_token",
+]  # fmt: skip
+# What a server says by itself, before the request has reached the one behind.
+_SAYS: Mapping[str, tuple[int, str]] = {
+    "internal_error": (500, "InternalError"),
+    "slow_down": (503, "SlowDown"),
+    "skewed_clock": (403, "RequestTimeTooSkewed"),
+    "expired_token": (400, "ExpiredToken"),
+}
+SLOW_S = 0.2
+
+
+class Faults:
+    """What happens to the next requests: a fault to so many of them, then nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fault: Fault | None = None
+        self._spared = 0
+        self._left = 0
+        self.met = 0  # requests that it has happened to
+
+    def begin(self, fault: Fault, count: int, spared: int = 0) -> None:
+        """From now on, to this many requests, after some that are spared."""
+        with self._lock:
+            self._fault, self._left, self._spared, self.met = fault, count, spared, 0
+
+    def end(self) -> None:
+        """Nothing happens any more."""
+        with self._lock:
+            self._left = 0
+
+    def next(self) -> Fault | None:
+        """What happens to the request that has come."""
+        with self._lock:
+            if self._spared:
+                self._spared -= 1
+                return None
+            if not self._left:
+                return None
+            self._left -= 1
+            self.met += 1
+            return self._fault
+
+
 class Proxy:
     """A server in front of another one that passes everything on, but for what a test asks."""
 
@@ -185,6 +233,9 @@ class Proxy:
         self.loses_first_answers = False  # of PUT and POST: done, then the connection breaks
         self.bodies_to_cut = 0  # of GET, in the middle
         self.refused_part = 0  # number of a part that is refused
+        self.known_key = ""  # the one access key that it takes, if any
+        self.faults = Faults()
+        self.silence = threading.Event()  # ends the silent ones
         self.requests: list[tuple[str, str, int]] = []
         self.headers: list[dict[str, str]] = []  # of each request
         proxy = self
@@ -199,6 +250,7 @@ class Proxy:
         self._thread.start()
 
     def close(self) -> None:
+        self.silence.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -213,6 +265,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refusal(self, query: str, size: int) -> tuple[int, str] | None:
         headers = self.headers
+        if self.proxy.known_key and f"Credential={self.proxy.known_key}/" not in headers.get(
+            "authorization", ""
+        ):
+            return 403, "InvalidAccessKeyId"
         if self.proxy.refused_part and f"partNumber={self.proxy.refused_part}&" in f"{query}&":
             return 400, "InvalidPart"
         if not self.proxy.is_limited:
@@ -228,7 +284,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         self.proxy.headers.append({name.lower(): text for name, text in self.headers.items()})
+        fault = self.proxy.faults.next()
+        match fault:
+            case "reset":
+                self._reset()
+                return
+            case "slow":
+                time.sleep(SLOW_S)
+            case _:
+                pass
         refusal = self._refusal(urlsplit(self.path).query, len(body))
+        if fault is not None:
+            refusal = _SAYS.get(fault, refusal)
         if refusal is not None:
             status, code = refusal
             self.proxy.requests.append((self.command, self.path, status))
@@ -248,9 +315,28 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command in ("PUT", "POST") and self.proxy.loses_first_answers and is_first:
             self.close_connection = True
             return
-        self._answer(answer.status, dict(answer.getheaders()), content)
+        match fault:
+            case "lost":
+                self._reset()
+            case "silent":
+                self.proxy.silence.wait()
+                self.close_connection = True
+            case "error_after":
+                self._answer(500, {}, b"<Error><Code>InternalError</Code></Error>")
+            case "truncated":
+                self._answer(answer.status, dict(answer.getheaders()), content, is_cut=True)
+            case _:
+                self._answer(answer.status, dict(answer.getheaders()), content)
 
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+    def _reset(self) -> None:
+        """The connection breaks, and what was on its way is gone."""
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close_connection = True
+
+    def _answer(
+        self, status: int, headers: dict[str, str], content: bytes, *, is_cut: bool = False
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -260,6 +346,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET" and self.proxy.bodies_to_cut and len(content) > 1:
             self.proxy.bodies_to_cut -= 1
+            content = content[: len(content) // 2]
+            self.close_connection = True
+        if is_cut:
             content = content[: len(content) // 2]
             self.close_connection = True
         if self.command != "HEAD":

@@ -13,7 +13,7 @@ import pytest
 from tests.s3_servers import BUCKET, Proxy
 from workers.artifacts import ArtifactStore, LocalStore, open_store
 from workers.artifacts.leftovers import temporary_folder
-from workers.artifacts.s3.client import connect
+from workers.artifacts.s3.client import begin, connect
 from workers.artifacts.s3.location import S3Location
 from workers.artifacts.s3.uploads import PART_BYTES
 from workers.errors import ArtifactExists, ArtifactNotFound, StoreError
@@ -219,7 +219,7 @@ def unfinished_write(store: ArtifactStore, key: str) -> int:
         return 10
     location = S3Location.parse(store.uri)
     target = {"Bucket": location.bucket, "Key": location.name(key)}
-    server = connect(location, location.endpoint)
+    server = connect(begin(location), location, location.endpoint)
     upload = server.create_multipart_upload(**target)["UploadId"]
     server.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"half of it")
     return 10

@@ -5,8 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workers.spec.base import SpecModel
+from workers.spec.spread import SCALE_MAX, SCALE_MIN
 
 FeatureName = Literal["efficientnet_lite0_40", "efficientnet_lite0_320", "inception_v3_fid"]
+
+
+_Scale = Annotated[float, Field(ge=SCALE_MIN, le=SCALE_MAX)]
 
 
 class ReferenceScales(SpecModel):
@@ -17,8 +21,8 @@ class ReferenceScales(SpecModel):
 
     noise: Literal["gaussian", "laplace"] = "gaussian"
     """The reference noise, whatever the model was trained with."""
-    scales: Annotated[tuple[Annotated[float, Field(ge=1e-4, le=1e4)], ...], Field(strict=False)] = (
-        Field(default=(0.2, 0.4, 0.8), min_length=3, max_length=16)
+    scales: Annotated[tuple[_Scale, ...], Field(strict=False)] = Field(
+        default=(0.2, 0.4, 0.8), min_length=3, max_length=16
     )
     """Standard deviations of the noise, at least three: one alone misleads."""
     steps: int = Field(default=2000, ge=1, le=1_000_000)

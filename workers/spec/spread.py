@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from workers.spec.base import SpecModel
 
-SCALE_MIN, SCALE_MAX = 1e-4, 1e3
+SCALE_MIN, SCALE_MAX = 1e-4, 1e4
 
 
 class ScaleSchedule(SpecModel):

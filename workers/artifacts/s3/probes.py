@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ResponseStreamingError
 
 from workers.artifacts.s3.errors import is_about_access, status_of
+from workers.artifacts.s3.reading import FAILURES_MAX
 
 _UNKNOWN_REQUEST = (400, 405, 411, 501)
-_TAKEN = 412
+_NO_UPLOAD, _TAKEN = 404, 412
 
 
 def crc32(content: bytes) -> str:
@@ -52,8 +53,14 @@ def _refused_as_taken(request: Callable[[], object]) -> bool:
 def has_range(client: Any, bucket: str, name: str) -> bool:
     """Whether a part of an object can be read."""
     client.put_object(Bucket=bucket, Key=name, Body=b"spreadtrain")
-    answer = client.get_object(Bucket=bucket, Key=name, Range="bytes=2-5")
-    return bool(answer["Body"].read() == b"read")
+    for tries_left in reversed(range(FAILURES_MAX)):
+        answer = client.get_object(Bucket=bucket, Key=name, Range="bytes=2-5")
+        try:
+            return bool(answer["Body"].read() == b"read")
+        except ResponseStreamingError:  # boto3 repeats requests, but not the reading of a body
+            if not tries_left:
+                raise
+    raise AssertionError("the last failure was raised")
 
 
 def has_list(client: Any, bucket: str, name: str) -> bool:
@@ -74,7 +81,16 @@ def has_conditional_put(client: Any, bucket: str, name: str) -> bool:
     def put() -> object:
         return client.put_object(Bucket=bucket, Key=name, Body=b"", IfNoneMatch="*")
 
-    return _accepted(put) and _refused_as_taken(put)
+    try:
+        put()
+    except ClientError as error:
+        if is_unknown_request(error):
+            return False
+        # What is taken at the first try is this probe's own, whose answer was lost: nobody else
+        # has the name.
+        if status_of(error) != _TAKEN:
+            raise
+    return _refused_as_taken(put)
 
 
 def has_multipart(client: Any, bucket: str, name: str) -> bool:
@@ -101,7 +117,17 @@ def _put_in_parts(client: Any, bucket: str, name: str, condition: Mapping[str, s
         done = True
     finally:
         if not done:
-            client.abort_multipart_upload(**target, UploadId=upload)
+            abort(client, target, upload)
+
+
+def abort(client: Any, target: Mapping[str, str], upload: str) -> None:
+    """Take an upload in parts back; one that is over, as where the answer to its end was lost, is
+    left as it is."""
+    try:
+        client.abort_multipart_upload(**target, UploadId=upload)
+    except ClientError as error:
+        if status_of(error) != _NO_UPLOAD:
+            raise
 
 
 def has_batch_delete(client: Any, bucket: str, name: str) -> bool:

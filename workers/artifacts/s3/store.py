@@ -24,7 +24,7 @@ from workers.artifacts.base import (
 from workers.artifacts.keys import PREFIXES, probe_prefix
 from workers.artifacts.leftovers import leftovers_of_this_user, remove_leftover, temporary_folder
 from workers.artifacts.s3 import client
-from workers.artifacts.s3.client import connect
+from workers.artifacts.s3.client import begin, connect
 from workers.artifacts.s3.downloads import download_in_parts
 from workers.artifacts.s3.errors import no_bucket, status_of, translated
 from workers.artifacts.s3.location import S3Location
@@ -56,11 +56,12 @@ class S3Store(ArtifactStore):
         self.uri = location.uri
         self._location = location
         self._bucket = location.bucket
-        self._client = connect(location, location.endpoint)
-        self._prompt = connect(location, location.endpoint, client.PROMPT_TIMEOUT_S)
-        self._public = (
-            connect(location, location.public_endpoint) if location.public_endpoint else None
-        )
+        session = begin(location)
+        self._client = connect(session, location, location.endpoint)
+        self._prompt = connect(session, location, location.endpoint, client.PROMPT_TIMEOUT_S)
+        self._public = None
+        if location.public_endpoint:
+            self._public = connect(session, location, location.public_endpoint)
         self._known: dict[str, bool] = {}
         self._probing = threading.Lock()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workers.artifacts.base import STREAM_BYTES
-from workers.artifacts.s3.probes import crc32
+from workers.artifacts.s3.probes import abort, crc32
 
 PART_BYTES = 8 << 20  # smaller files go in one request; S3 wants parts of 5 MiB and more
 PARTS_MAX = 10_000
@@ -49,7 +49,7 @@ def upload_in_parts(
         done = True
     finally:
         if not done:
-            client.abort_multipart_upload(**target, UploadId=upload)
+            abort(client, target, upload)
 
 
 def _upload_parts(

@@ -208,3 +208,18 @@ def test_what_others_would_wait_for_too_long_takes_one_worker(
     with pytest.raises(SpecMismatch, match="ten minutes") as refused:
         resolve(TrainSpec.model_validate(content), DATA.info)
     assert refused.value.pointer == pointer
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_each_scale_that_a_refit_may_have_is_one_of_a_spread(noise: str) -> None:
+    content = {
+        "dataset": {"name": "digits"},
+        "trainer": {
+            "kind": "refit_encoder",
+            "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
+            "noise": noise,
+            "scales": [1e-4, 1.0, 1e4],
+        },
+    }
+    spec = RefitSpec.model_validate(content)
+    assert resolve(spec, DATA.info).trainer.kind == "refit_encoder"
