@@ -13,7 +13,7 @@ from tests.bench.measured.intervals import Interval, Sign, interval, paired
 from tests.bench.measured.material import NARROW, Kept, drawn_toy, overlap, toy_axes
 from tests.bench.measured.order import order
 from tests.bench.measured.page import BEGIN, END, tables, written_into
-from tests.bench.measured.record import Line, Record, chosen
+from tests.bench.measured.record import Line, Record
 from tests.bench.measured.running import Bench
 from tests.bench.measured.studies import (
     BASE,
@@ -221,14 +221,14 @@ def test_a_file_is_filled_gone_on_with_and_not_measured_twice(tmp_path: Path) ->
 def test_a_fork_whose_train_state_is_lost_begins_at_the_same_bits(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept")
     data = kept.named("digits")
-    record = Record(tmp_path / "out.jsonl")
-    measured(data, kept, record, COVARIANCE)
-    measured(data, kept, record, BASE)
-    run = run_of(TINY, data.info, COVARIANCE, 0, 0.5, record.lines)
-    assert run is not None
-    again = Bench(data, kept).measure(run)
-    assert again.metrics == chosen(record.lines, "digits", COVARIANCE)[0].metrics
-    assert difference({0: again}, chosen(record.lines, "digits", BASE), "kid_pca") is not None
+    fork, base = (run_of(TINY, data.info, arm, 0, 0.5, []) for arm in (COVARIANCE, BASE))
+    assert fork is not None
+    assert base is not None
+    first = Bench(data, kept).measure(fork)  # trains its parent up to there
+    parent = Bench(data, kept).measure(base)
+    again = Bench(data, kept).measure(fork)
+    assert again.metrics == first.metrics
+    assert difference({0: again}, {0: parent}, "kid_pca") is not None
 
 
 def test_a_run_has_the_numbers_that_a_job_with_quality_reports(tmp_path: Path) -> None:
