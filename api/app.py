@@ -20,6 +20,9 @@ from api import (
     results,
     retention,
     samples,
+    studies,
+    study_answers,
+    study_verbs,
     trainers,
 )
 from api.dependencies import Services
@@ -118,6 +121,9 @@ def _application(settings: Settings) -> _App:
         interpolations,
         mixing,
         trainers,
+        studies,
+        study_verbs,
+        study_answers,
         health,
     ):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Header, Request
 
@@ -20,6 +20,7 @@ IfVersion = Annotated[
         json_schema_extra={"pattern": r'^(\*|(W/)?"[!#-~]*")$'},
     ),
 ]
+_PLACES = {"job": "/v1/jobs/{id}", "study": "/v1/studies/{id}"}
 DIGITS_MAX = 18  # longer numbers are no size of any file
 
 
@@ -41,10 +42,10 @@ def is_unchanged(request: Request, etag: str) -> bool:
     return given.strip() == "*" or etag in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
 
 
-def expected_version(request: Request) -> int | None:
+def expected_version(request: Request, what: Literal["job", "study"] = "job") -> int | None:
     """The version that If-Match asks for; None when it asks for nothing, or for any.
 
-    A tag that no job ever has asks for version 0, which no job has either.
+    A tag that nothing ever has asks for version 0, which nothing has either.
     """
     given = request.headers.get("if-match")
     if given is None or given.strip() == "*":
@@ -53,7 +54,7 @@ def expected_version(request: Request) -> int | None:
     if len(tags) != 1:
         raise RefusedError(
             INVALID_HEADER,
-            "If-Match must hold the ETag of the job, as GET /v1/jobs/{id} answered it.",
+            f"If-Match must hold the ETag of the {what}, as GET {_PLACES[what]} answered it.",
             errors=[FieldError("/header/if-match", "must be one entity tag, or *")],
         )
     inner = tags[0].strip('"')

@@ -16,6 +16,8 @@ from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions
 from service.sampling import Sampling
+from service.studies.answers import Answers
+from service.studies.submitting import Studying
 from service.sweeper import Sweeper
 from service.training import Training
 
@@ -37,6 +39,8 @@ class Services:
     explaining: Explaining
     deletions: Deletions
     sweeper: Sweeper
+    studying: Studying
+    answers: Answers
 
 
 async def _services(request: Request) -> Services:
@@ -47,4 +51,5 @@ async def _services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(_services)]
+StudyId = Annotated[str, Path(description="Id of the study.", examples=["study-5f0c2b9e6f5a4d7c"])]
 JobId = Annotated[str, Path(description="Id of the job.", examples=["job-5f0c2b9e6f5a4d7c"])]

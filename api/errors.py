@@ -51,9 +51,12 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
     errors.DatasetNotFound: Kind("dataset-not-found", 404, "No such data set"),
     errors.StudyNotFound: Kind("study-not-found", 404, "No such study"),
+    errors.NoAnswerYet: Kind("no-answer-yet", 404, "Too few results for this answer"),
     errors.Conflict: Kind("conflict", 409, "Conflict"),
     errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
+    errors.StudyStateConflict: Kind("study-state-conflict", 409, "The study's state forbids it"),
     errors.VersionConflict: Kind("version-conflict", 412, "The job has changed"),
+    errors.StudyChanged: Kind("study-changed", 412, "The study has changed"),
     errors.IdempotencyConflict: Kind(
         "idempotency-conflict", 422, "The Idempotency-Key was used with another body"
     ),
@@ -288,7 +291,7 @@ def _example(kind: Kind) -> dict[str, Any]:
         errors=_EXAMPLE_FIELDS.get(kind.name, []),
         retryable=kind.retryable,
         request_id="4f0c2b9e6f5a4d7c",
-        state="succeeded" if kind.name == "state-conflict" else None,
+        state="succeeded" if kind.name in ("state-conflict", "study-state-conflict") else None,
         jobs=["job-5f0c2b9e6f5a4d7c"] if kind.name == "dataset-in-use" else None,
         metrics=["kid_pca", "frechet_pca"] if kind is _DEPENDENT else None,
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.ica_examples import ICA_EXAMPLES
+from api.study_examples import STUDY_EXAMPLES
 
 _AT = "2026-01-02T03:04:05Z"
 _JOB = "/v1/jobs/job-5f0c2b9e6f5a4d7c"
@@ -48,6 +49,7 @@ _SUMMARY: dict[str, Any] = {
     "dataset": "mnist-10k",
     "progress": {"step": 540, "total_steps": 5400, "fraction": 0.1, "epoch": 6.0, "eta_s": 41.0},
     "parent": None,
+    "study": None,
     "spec_digest": _DIGEST,
     "version": 3,
     "created_at": _AT,
@@ -304,6 +306,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "x": None,
     },
     **ICA_EXAMPLES,
+    **STUDY_EXAMPLES,
     "SweepBody": _SWEEP,
     "DatasetList": {"datasets": [_DATASET, _UPLOAD]},
     "DatasetBody": _UPLOAD,

@@ -156,6 +156,9 @@ def list_jobs(
         str | None,
         Query(max_length=300, description="Only jobs with this label: key, or key=value."),
     ] = None,
+    study: Annotated[
+        str | None, Query(max_length=64, description="Only trials of this study.")
+    ] = None,
     cursor: Annotated[
         str | None, Query(max_length=512, description="next_cursor of the page before.")
     ] = None,
@@ -168,6 +171,7 @@ def list_jobs(
         trainer=trainer,
         dataset=dataset,
         label=(key, value if equals else None) if label else None,
+        study=study,
     )
     return json_answer(render.job_page(services.training.list(wanted, cursor, limit)))
 

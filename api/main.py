@@ -29,6 +29,8 @@ from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
+from service.studies.answers import Answers
+from service.studies.submitting import Studying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
 from service.training import Training
@@ -94,6 +96,8 @@ def running_services(
         explaining=Explaining(jobs, cluster, logs, health.report),
         deletions=deletions,
         sweeper=sweeper,
+        studying=Studying(jobs, training, deletions, cluster, watcher.wake),
+        answers=Answers(jobs),
     )
     watcher.start()
     sweeper.start()

@@ -31,6 +31,11 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
+def study_path(study_id: str) -> str:
+    """The path of a study."""
+    return f"/v1/studies/{quote(study_id, safe='')}"
+
+
 _OF_MODELS = ("samples", "reconstructions")
 _OF_NETWORKS = (*_OF_MODELS, "interpolations", "grids", "filmstrip")
 _OF_ICA = (*_OF_MODELS, "mixing", "unmixing", "sources")
@@ -94,12 +99,15 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "dataset": job.spec.data_name,
         "progress": progress_body(job.progress),
         "parent": parent_body(job.parent),
+        "study": job.study_id,
         "spec_digest": job.spec_digest,
         "version": job.version,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "ended_at": job.ended_at,
-        "links": job_links(job.id, job.spec.trainer.kind) | _parent_link(job.parent),
+        "links": job_links(job.id, job.spec.trainer.kind)
+        | _parent_link(job.parent)
+        | ({} if job.study_id is None else {"study": study_path(job.study_id)}),
     }
 
 
@@ -234,7 +242,7 @@ def metric_bodies(points: Sequence[MetricPoint]) -> list[bodies.MetricPointBody]
     """The points of one metric."""
     return [
         bodies.MetricPointBody(
-            step=point.step, epoch=point.epoch, value=_finite(point.value), at=point.at
+            step=point.step, epoch=point.epoch, value=finite(point.value), at=point.at
         )
         for point in points
     ]
@@ -253,7 +261,7 @@ def checkpoint_body(job_id: str, trainer: str, checkpoint: CheckpointInfo) -> bo
         epoch=checkpoint.epoch,
         digest=checkpoint.digest,
         size_bytes=checkpoint.size_bytes,
-        metrics=_finite_values(checkpoint.metrics),
+        metrics=finite_values(checkpoint.metrics),
         is_best=checkpoint.is_best,
         has_train_state=checkpoint.has_train_state,
         created_at=checkpoint.created_at,
@@ -276,9 +284,11 @@ def artifact_body(job_id: str, artifact: ArtifactInfo) -> bodies.ArtifactBody:
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The number, or None where it is none: JSON has no NaN."""
     return value if isfinite(value) else None
 
 
-def _finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in values.items()}
+def finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers by name, see :func:`finite`."""
+    return {name: finite(value) for name, value in values.items()}

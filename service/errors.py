@@ -4,9 +4,10 @@
 
     ServiceError
     ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, OtherTrainer,
-    │                         UnknownTrainer, DatasetNotFound, StudyNotFound
-    ├── Conflict              StateConflict, VersionConflict, IdempotencyConflict, DatasetBuiltIn,
-    │                         DatasetExists, DatasetChanged, DatasetInUse, SweepRunning
+    │                         UnknownTrainer, DatasetNotFound, StudyNotFound, NoAnswerYet
+    ├── Conflict              StateConflict, StudyStateConflict, VersionConflict, StudyChanged,
+    │                         IdempotencyConflict, DatasetBuiltIn, DatasetExists, DatasetChanged,
+    │                         DatasetInUse, SweepRunning
     ├── Invalid               InvalidSpec, InvalidQuery, InvalidDataset, InvalidData,
     │                         InvalidStudy, DependentObjective
     ├── ExceedsCapacity       more than this installation will ever have
@@ -57,7 +58,11 @@ class DatasetNotFound(NotFound):
 
 
 class StudyNotFound(NotFound):
-    """There is no study with that id."""
+    """There is no study with that id; GET /v1/studies lists them."""
+
+
+class NoAnswerYet(NotFound):
+    """The study has too few results for this answer; GET its trials to see what there is."""
 
 
 class Conflict(ServiceError):
@@ -75,8 +80,19 @@ class StateConflict(Conflict):
         self.state = state
 
 
+class StudyStateConflict(StateConflict):
+    """The study's state forbids it; GET the study to see its state.
+
+    ``state`` is the study's state.
+    """
+
+
 class VersionConflict(Conflict):
     """The job has changed since it was read; GET it again and repeat with its new ETag."""
+
+
+class StudyChanged(VersionConflict):
+    """The study has changed since it was read; GET it again and repeat with its new ETag."""
 
 
 class IdempotencyConflict(Conflict):

@@ -319,6 +319,7 @@ class JobFilter:
     trainer: str | None = None
     dataset: str | None = None
     label: tuple[str, str | None] | None = None
+    study: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,14 @@ class Deletions:
         self._jobs.delete(job_id, expected_version)
         self._is_gone(job_id)
 
+    def delete_study(self, study_id: str, expected_version: int | None) -> None:
+        """Delete a study that has ended, with the jobs that are its trials.
+
+        Raises StudyNotFound, StudyStateConflict, StudyChanged.
+        """
+        for job_id in self._jobs.studies.delete(study_id, expected_version):
+            self._is_gone(job_id)
+
     def delete_expired(self) -> None:
         """Delete every job whose time is over."""
         while expired := self._jobs.delete_expired(self._rules.seconds, EXPIRED_AT_ONCE):

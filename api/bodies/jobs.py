@@ -117,6 +117,8 @@ class JobSummary(Body):
     """Null until the first attempt has started."""
     parent: ParentBody | None
     """Where a fork comes from; null for a job of its own."""
+    study: str | None
+    """Id of the study of which it is a trial; null for a job of its own."""
     spec_digest: str
     """Identity of the computation: equal digests compute the same."""
     version: int

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from service.errors import StateConflict
 from service.jobs import Job, JobState
 from service.jobstore import study_states
 from service.jobstore.database import Database
 from service.jobstore.rows import to_json, to_us
-from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
-from service.jobstore.study_rows import study_row, to_result, to_study, to_trial
+from service.jobstore.schema import STUDIES, TRIAL_RESULTS, TRIALS
+from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
 from service.jobstore.study_states import compare_and_set, found
 from service.jobstore.submitting import add as add_job
 from service.studies.ledger import NewTrial, Study, StudyReason, Trial, TrialResult
@@ -50,7 +50,7 @@ class Ledger:
         with self._database.read() as connection:
             rows = connection.execute(
                 select(STUDIES)
-                .where(STUDIES.c.state == state.value)
+                .where(STUDIES.c.state == state.value, STUDIES.c.deleted_us.is_(None))
                 .order_by(STUDIES.c.created_us, STUDIES.c.id)
             )
             return [to_study(row) for row in rows]
@@ -121,7 +121,9 @@ class Ledger:
             raise ValueError(f"job {job.id} is no job of study {study.id}")
         with self._database.write() as connection:
             row = _held(connection, study)
-            of_configuration = _trials(study.id).where(TRIALS.c.configuration == new.configuration)
+            of_configuration = trials_of(study.id).where(
+                TRIALS.c.configuration == new.configuration
+            )
             for stored in map(to_trial, connection.execute(of_configuration)):
                 if to_json(stored.values) != to_json(new.values):
                     raise ValueError(f"configuration {new.configuration} has other values")
@@ -140,7 +142,7 @@ class Ledger:
             }
             connection.execute(insert(TRIALS).values(trial))
             _raise_number(connection, study.id, last_trial=number)
-            added = _trials(study.id).where(TRIALS.c.number == number)
+            added = trials_of(study.id).where(TRIALS.c.number == number)
             return to_trial(connection.execute(added).one()), True
 
     def add_result(
@@ -163,7 +165,7 @@ class Ledger:
             if before is not None:
                 return to_result(before)
             state = (
-                connection.execute(_trials(study.id).where(TRIALS.c.number == trial)).one().state
+                connection.execute(trials_of(study.id).where(TRIALS.c.number == trial)).one().state
             )
             if state != JobState.RUNNING:
                 raise StateConflict(f"trial {trial} is {state}, so that it has no results", state)
@@ -185,7 +187,7 @@ class Ledger:
     def trials(self, study_id: str) -> list[Trial]:
         """The study's trials, in the order in which they were stored."""
         with self._database.read() as connection:
-            return [to_trial(row) for row in connection.execute(_trials(study_id))]
+            return [to_trial(row) for row in connection.execute(trials_of(study_id))]
 
     def results(self, study_id: str, after: int = 0) -> list[TrialResult]:
         """The study's results with a number above ``after``, in order."""
@@ -210,17 +212,3 @@ def _held(connection: Connection, study: Study) -> Row[Any]:
 
 def _raise_number(connection: Connection, study_id: str, **numbers: int) -> None:
     connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(numbers))
-
-
-def _trials(study_id: str) -> Select[Any]:
-    return (
-        select(
-            *(TRIALS.c[n] for n in ("study_id", "number", "configuration", "seed", "phase")),
-            TRIALS.c["values"].label("values_json"),
-            TRIALS.c.job_id,
-            *(JOBS.c[n] for n in ("state", "reason", "message", "created_us", "ended_us")),
-        )
-        .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
-        .where(TRIALS.c.study_id == study_id)
-        .order_by(TRIALS.c.number)
-    )

@@ -38,6 +38,8 @@ def _filtered(filter: JobFilter) -> Select[tuple[object, ...]]:
         statement = statement.where(JOBS.c.trainer == filter.trainer)
     if filter.dataset is not None:
         statement = statement.where(JOBS.c.dataset == filter.dataset)
+    if filter.study is not None:
+        statement = statement.where(JOBS.c.study_id == filter.study)
     if filter.label is not None:
         key, value = filter.label
         statement = statement.join(LABELS, LABELS.c.job_id == JOBS.c.id)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
 
 from service.custody import Custody
-from service.errors import StateConflict, VersionConflict
+from service.errors import StateConflict, StudyChanged, StudyStateConflict, VersionConflict
 from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore.rows import to_job
 from service.jobstore.schema import (
@@ -23,7 +23,11 @@ from service.jobstore.schema import (
     LABELS,
     POINTS,
     SERIES,
+    STUDIES,
+    STUDY_KEYS,
+    TRIALS,
 )
+from service.jobstore.study_states import found
 from service.jobstore.writing import locked_job, now_us
 
 SECOND_US = 1_000_000
@@ -64,9 +68,9 @@ def delete_expired(
         .limit(limit)
         .with_for_update()
     )
-    found = list(rows.scalars())
-    _mark(connection, found)
-    return found
+    expired_ids = list(rows.scalars())
+    _mark(connection, expired_ids)
+    return expired_ids
 
 
 def _is_expired(state: JobState, keep_s: float | None, now: int) -> ColumnElement[bool]:
@@ -75,6 +79,40 @@ def _is_expired(state: JobState, keep_s: float | None, now: int) -> ColumnElemen
     if keep_s is not None:
         over = or_(over, and_(own.is_(None), JOBS.c.ended_us <= now - int(keep_s * SECOND_US)))
     return and_(JOBS.c.state == state.value, over)
+
+
+def delete_study(
+    connection: Connection, study_id: str, expected_version: int | None
+) -> tuple[str, ...]:
+    """Mark a study that has ended as deleted, with its trials' jobs; the ids of these.
+
+    Its row goes with the last of them. Raises StudyNotFound, StudyChanged, and StudyStateConflict
+    for one that has not ended, or of which something still runs.
+    """
+    row = found(connection, study_id, locked=True)
+    if expected_version is not None and row.version != expected_version:
+        raise StudyChanged
+    if row.state not in FINAL_STATES:
+        raise StudyStateConflict(
+            f"the study is {row.state}; cancel it first, and delete it when it has ended", row.state
+        )
+    jobs = connection.execute(
+        select(JOBS.c.id, JOBS.c.state).where(
+            JOBS.c.study_id == study_id, JOBS.c.deleted_us.is_(None)
+        )
+    ).all()
+    busy = sum(job.state == JobState.RUNNING for job in jobs)
+    if busy:
+        raise StudyStateConflict(f"{busy} trial(s) of the study still run", row.state)
+    connection.execute(delete(STUDY_KEYS).where(STUDY_KEYS.c.study_id == study_id))
+    if jobs:
+        marked = update(STUDIES).where(STUDIES.c.id == study_id).values(deleted_us=now_us())
+        connection.execute(marked)
+    else:
+        connection.execute(delete(STUDIES).where(STUDIES.c.id == study_id))
+    ids = tuple(job.id for job in jobs)
+    _mark(connection, ids)
+    return ids
 
 
 def _mark(connection: Connection, job_ids: Sequence[str]) -> None:
@@ -124,8 +162,22 @@ def purge(connection: Connection, job_id: str, at_most: int) -> bool:
         some = and_(EVENTS.c.job_id == job_id, EVENTS.c.seq < first + at_most)
         connection.execute(delete(EVENTS).where(some))
         return False
+    _purge_trial(connection, job_id)
     connection.execute(delete(JOBS).where(*condition))
     return True
+
+
+def _purge_trial(connection: Connection, job_id: str) -> None:
+    """Remove the trial that a job is, with its results, and its deleted study with the last."""
+    of_job = TRIALS.c.job_id == job_id
+    study_id = connection.execute(select(TRIALS.c.study_id).where(of_job)).scalar()
+    if study_id is None:
+        return
+    connection.execute(delete(TRIALS).where(of_job))
+    others = exists().where(TRIALS.c.study_id == study_id)
+    connection.execute(
+        delete(STUDIES).where(STUDIES.c.id == study_id, STUDIES.c.deleted_us.is_not(None), ~others)
+    )
 
 
 def _purge_series(connection: Connection, series: int, at_most: int) -> None:
@@ -144,8 +196,8 @@ def _purge_series(connection: Connection, series: int, at_most: int) -> None:
 
 def custody(connection: Connection, job_id: str) -> Custody | None:
     """What is known of a job's objects; None where no row knows the job at all."""
-    found = connection.execute(select(JOBS.c.deleted_us).where(JOBS.c.id == job_id)).first()
-    if found is None:
+    job = connection.execute(select(JOBS.c.deleted_us).where(JOBS.c.id == job_id)).first()
+    if job is None:
         return None
     ended = connection.execute(
         select(ATTEMPTS.c.number).where(
@@ -162,7 +214,7 @@ def custody(connection: Connection, job_id: str) -> Custody | None:
     checkpoints |= dict.fromkeys(connection.execute(forked).scalars(), True)
     files = connection.execute(select(ARTIFACTS.c.key).where(ARTIFACTS.c.job_id == job_id))
     return Custody(
-        is_deleted=found.deleted_us is not None,
+        is_deleted=job.deleted_us is not None,
         ended=frozenset(ended),
         checkpoints=checkpoints,
         files=frozenset(files.scalars()),

@@ -271,9 +271,27 @@ STUDIES = Table(
     # The numbers of its last trial and result; who raises them holds the study's row.
     Column("last_trial", Integer, nullable=False),
     Column("last_result", BigInteger, nullable=False),
+    # Set when the study is deleted; its row goes with the last of its trials' jobs.
+    Column("deleted_us", BigInteger),
 )
 Index("studies_by_time", STUDIES.c.created_us, STUDIES.c.id)
 Index("studies_by_state", STUDIES.c.state, STUDIES.c.created_us, STUDIES.c.id)
+
+STUDY_KEYS = Table(
+    "study_keys",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("body_digest", Text, nullable=False),
+    # Deferred, because the key is claimed before its study is inserted.
+    Column(
+        "study_id",
+        Text,
+        ForeignKey("studies.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("created_us", BigInteger, nullable=False),
+)
+Index("study_keys_by_study", STUDY_KEYS.c.study_id)
 
 TRIALS = Table(
     "trials",

@@ -30,6 +30,7 @@ from service.jobstore import (
 )
 from service.jobstore.database import Database
 from service.jobstore.ledger import Ledger
+from service.jobstore.studies import Studies
 from service.jobstore.submitting import Idempotency
 from service.jobstore.turns import Turns
 from service.jobstore.writing import now_us
@@ -41,13 +42,15 @@ class JobStore:
     """Jobs, attempts, events and results, for many threads at once.
 
     Every method raises NotReady when the database does not answer. ``turns`` answers questions
-    about the queue and what explains a job, ``ledger`` has the studies and their trials.
+    about the queue and what explains a job, ``ledger`` has the studies and their trials, and
+    ``studies`` what is asked about them.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.turns = Turns(database)
         self.ledger = Ledger(database)
+        self.studies = Studies(database)
 
     @classmethod
     def open(cls, url: str) -> "JobStore":

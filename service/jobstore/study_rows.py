@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, Select, select
 
 from service.jobs import JobState, Reason
 from service.jobstore.rows import from_us, to_us
+from service.jobstore.schema import JOBS, TRIALS
 from service.studies.ledger import Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.request import StudyRequest
 
@@ -49,6 +50,21 @@ def to_study(row: Row[Any]) -> Study:
         cancel_requested=row.cancel_requested,
         pause_requested=row.pause_requested,
         ended_at=None if row.ended_us is None else from_us(row.ended_us),
+    )
+
+
+def trials_of(study_id: str) -> Select[Any]:
+    """The trials of a study beside their jobs, in the order in which they were stored."""
+    return (
+        select(
+            *(TRIALS.c[n] for n in ("study_id", "number", "configuration", "seed", "phase")),
+            TRIALS.c["values"].label("values_json"),
+            TRIALS.c.job_id,
+            *(JOBS.c[n] for n in ("state", "reason", "message", "created_us", "ended_us")),
+        )
+        .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
+        .where(TRIALS.c.study_id == study_id)
+        .order_by(TRIALS.c.number)
     )
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, select, update
 from service.errors import (
     FieldError,
     InvalidStudy,
-    StateConflict,
+    StudyChanged,
     StudyNotFound,
-    VersionConflict,
+    StudyStateConflict,
 )
 from service.jobs import FINAL_STATES, JobState
 from service.jobstore.schema import STUDIES
@@ -33,9 +33,9 @@ def move(
     message: str,
     values: Mapping[str, Any],
 ) -> Study:
-    """Leave a study's state for another; raises StateConflict."""
+    """Leave a study's state for another; raises StudyStateConflict."""
     if to not in STUDY_TRANSITIONS[study.state] or study.state in FINAL_STATES:
-        raise StateConflict(f"a {study.state} study cannot become {to}", study.state)
+        raise StudyStateConflict(f"a {study.state} study cannot become {to}", study.state)
     moved = {
         **values,
         "state": to.value,
@@ -51,14 +51,14 @@ def extend(
 ) -> Study:
     """Raise the budget; a study that has succeeded goes on, queued.
 
-    Raises VersionConflict, InvalidStudy for a budget that is smaller, StateConflict for one
+    Raises StudyChanged, InvalidStudy for a budget that is smaller, StudyStateConflict for one
     that has failed or was cancelled.
     """
     row = found(connection, study_id, locked=True)
     if expected_version is not None and row.version != expected_version:
-        raise VersionConflict("the study has changed since it was read; GET it again")
+        raise StudyChanged
     if row.state in (JobState.FAILED, JobState.CANCELLED):
-        raise StateConflict(f"the study has {ended_how(row)}; retry it instead", row.state)
+        raise StudyStateConflict(f"the study has {ended_how(row)}; retry it instead", row.state)
     study = to_study(row)
     lowered = _lowered(study.request.budget, budget)
     if lowered:
@@ -78,12 +78,12 @@ def extend(
 
 
 def request_cancel(connection: Connection, study_id: str) -> Study:
-    """Wish for the end; what does not run ends at once. Raises StateConflict."""
+    """Wish for the end; what does not run ends at once. Raises StudyStateConflict."""
     cancelled = {"cancel_requested": True, "pause_requested": False}
     row = found(connection, study_id, locked=True)
     match JobState(row.state):
         case JobState.SUCCEEDED | JobState.FAILED:
-            raise StateConflict(f"the study has {row.state} already", row.state)
+            raise StudyStateConflict(f"the study has {row.state} already", row.state)
         case JobState.CANCELLED:
             return to_study(row)
         case JobState.RUNNING:
@@ -96,7 +96,7 @@ def request_cancel(connection: Connection, study_id: str) -> Study:
 
 
 def request_pause(connection: Connection, study_id: str) -> Study:
-    """Wish for a pause; a queued study has it at once. Raises StateConflict."""
+    """Wish for a pause; a queued study has it at once. Raises StudyStateConflict."""
     row = found(connection, study_id, locked=True)
     _refuse_the_ended(row, "pause")
     if row.state == JobState.PAUSED or row.pause_requested:
@@ -108,7 +108,7 @@ def request_pause(connection: Connection, study_id: str) -> Study:
 
 
 def resume(connection: Connection, study_id: str) -> Study:
-    """Paused -> queued, or the wish to pause taken back; raises StateConflict."""
+    """Paused -> queued, or the wish to pause taken back; raises StudyStateConflict."""
     row = found(connection, study_id, locked=True)
     _refuse_the_ended(row, "resume")
     if row.state == JobState.PAUSED:
@@ -120,22 +120,24 @@ def resume(connection: Connection, study_id: str) -> Study:
 
 
 def retry(connection: Connection, study_id: str) -> Study:
-    """Failed or cancelled -> queued; raises StateConflict."""
+    """Failed or cancelled -> queued, once; raises StudyStateConflict."""
     row = found(connection, study_id, locked=True)
+    if (row.state, row.reason) == (JobState.QUEUED, StudyReason.RETRIED):
+        return to_study(row)
     if row.state not in (JobState.FAILED, JobState.CANCELLED):
-        raise StateConflict(f"the study is {row.state}; nothing to retry", row.state)
+        raise StudyStateConflict(f"the study is {row.state}; nothing to retry", row.state)
     values = _state(JobState.QUEUED, StudyReason.RETRIED, "retried")
     return _changed(connection, study_id, {**values, "cancel_requested": False})
 
 
 def found(connection: Connection, study_id: str, *, locked: bool = False) -> Row[Any]:
     """The study's row, which nobody else changes if it is locked; raises StudyNotFound."""
-    statement = select(STUDIES).where(STUDIES.c.id == study_id)
+    statement = select(STUDIES).where(STUDIES.c.id == study_id, STUDIES.c.deleted_us.is_(None))
     if locked:
         statement = statement.with_for_update()
     row = connection.execute(statement).first()
     if row is None:
-        raise StudyNotFound(f"there is no study {study_id}")
+        raise StudyNotFound(f"there is no study {study_id}; GET /v1/studies lists them")
     return row
 
 
@@ -152,11 +154,13 @@ def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]
 
 def _refuse_the_ended(row: Row[Any], verb: str) -> None:
     if row.state in FINAL_STATES:
-        raise StateConflict(
+        raise StudyStateConflict(
             f"the study has {ended_how(row)}; there is nothing to {verb}", row.state
         )
     if row.cancel_requested:
-        raise StateConflict("the study is being cancelled, which cannot be taken back", row.state)
+        raise StudyStateConflict(
+            "the study is being cancelled, which cannot be taken back", row.state
+        )
 
 
 def _lowered(old: Budget, new: Budget) -> tuple[FieldError, ...]:
@@ -182,13 +186,13 @@ def _changed(connection: Connection, study_id: str, values: Mapping[str, Any]) -
 
 
 def compare_and_set(connection: Connection, study: Study, values: Mapping[str, Any]) -> Study:
-    """A study's next version, if it still is as it was seen; raises StateConflict."""
+    """A study's next version, if it still is as it was seen; raises StudyStateConflict."""
     row = found(connection, study.id, locked=True)
     if (row.state, row.attempt) != (study.state, study.attempt) or (
         # A wish or an extension that the driver has not seen must not be lost at its end.
         study.state is JobState.RUNNING and row.version != study.version
     ):
-        raise StateConflict(
+        raise StudyStateConflict(
             f"the study is no longer {study.state} under driver {study.attempt} with the wishes "
             f"and the budget that were seen; it is {row.state}",
             row.state,

@@ -174,6 +174,17 @@ def _first_misfit(
     return None
 
 
+def corners(request: StudyRequest) -> Iterator[tuple[FieldError, dict[str, object]]]:
+    """Configurations at the corners of a valid space: the place of each in the request, where it
+    is not one of the base's, and the values that differ from the base."""
+    for pointer, dimension in request.space.items():
+        around = _around(request.space, pointer)
+        for beside in grid(around):
+            if is_active(dimension, beside):
+                for rest, value in _corners(dimension):
+                    yield FieldError(_at(pointer, *rest), ""), {**beside, pointer: value}
+
+
 def _corners(dimension: AnyDimension) -> Iterator[tuple[tuple[str | int, ...], object]]:
     form = form_of(dimension)
     if isinstance(dimension, Choice | Grid):

@@ -189,6 +189,14 @@ def features_of(metric: str) -> tuple[FeatureName, ...] | None:
     return None
 
 
+def measure_of(metric: str) -> tuple[str, str] | None:
+    """A measure of samples as (what it is, in which features); None for other metrics."""
+    if METRICS.get(metric) is not Family.QUALITY:
+        return None
+    space = max((space for space in _SPACES if metric.endswith(f"_{space}")), key=len)
+    return metric.removesuffix(f"_{space}"), space
+
+
 def better(metric: str) -> Literal["min", "max"] | None:
     """Whether less or more of a metric is better; None where that is not known by itself."""
     if _REFERENCE.fullmatch(metric):

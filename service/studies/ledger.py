@@ -92,6 +92,15 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyPage:
+    """One page of a list of studies, newest first, each with the number of its trials so far;
+    ``next_cursor`` is None on the last."""
+
+    studies: tuple[tuple[Study, int], ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewTrial:
     """A trial that is to be stored: the configuration's number, its values, and the seed.
 

@@ -8,10 +8,12 @@ are trained again on fresh seeds; only those give means and intervals.
   1 − α/k, so that all k hold at once, and so does that of whichever is chosen by the same numbers.
 - What cannot be told from the best b is a subset selection (S. S. Gupta, Technometrics 7, 1965;
   J. C. Hsu, Multiple Comparisons, 1996, chapter 4): a configuration is left out where a one-sided t
-  test says that b is better at the level α/(m − 1), m being all that are compared. The true best is
-  left out with probability Σ_j α/(m − 1) = α at most, whichever b is. The test is paired over
-  shared fresh seeds; a configuration that has only its one result of the search is compared by
-  the deviation s of the confirmed ones, pooled: (x − mean_b)/(s √(1 + 1/n_b)).
+  test says that b is better at the level α/d, d = max(m − 1, 2k − 1), m being all that are compared
+  and k those that are confirmed. The true best is left out with probability (2k − 1)α/d ≤ α at
+  most, whichever b is: it may be one of the confirmed, with k − 1 others that could be b, or one
+  that is not, with k. The test is paired over shared fresh seeds; a configuration that has only
+  its one result of the search is compared by the deviation s of the confirmed ones, pooled:
+  (x − mean_b)/(s √(1 + 1/n_b)).
 """
 
 import math
@@ -115,7 +117,7 @@ def rank(
         for number, value in searched.items()
         if number not in fresh and math.isfinite(value)
     }
-    level = (1 - confidence) / max(len(confirmed) + len(alone) - 1, 1)
+    level = (1 - confidence) / max(len(confirmed) + len(alone) - 1, 2 * len(confirmed) - 1)
     like = [best]
     for number, by_seed in confirmed.items():
         if number != best and _p_paired(by_seed, confirmed[best], mode) >= level:

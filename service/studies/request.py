@@ -1,8 +1,10 @@
 """What a study asks for: the body of POST /v1/studies, and what is stored of it."""
 
+from collections.abc import Collection
+from itertools import count, islice
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from service.studies.space import Space
@@ -10,6 +12,7 @@ from workers.spec import JobSpec
 from workers.spec.base import SEED_MAX, SpecModel
 
 SEEDS_MAX, TRIALS_MAX = 100, 10_000
+FRESH_SEEDS = 5
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
 
 
@@ -144,7 +147,20 @@ class Confirmation(SpecModel):
     top: int = Field(default=3, ge=1, le=100)
     """Configurations that are trained again."""
     seeds: Seeds = (1, 2, 3, 4, 5)
-    """Seeds of the search itself must not be among them."""
+    """Seeds of the search itself must not be among them. Without it: the five smallest that are
+    not."""
+
+
+def fresh_seeds(used: Collection[int]) -> tuple[int, ...]:
+    """The five smallest positive seeds that a search does not use."""
+    return tuple(islice((seed for seed in count(1) if seed not in used), FRESH_SEEDS))
+
+
+def _with_fresh_seeds(confirmation: Confirmation, info: ValidationInfo) -> Confirmation:
+    """What is stored has its seeds, so that a later default changes nothing."""
+    if "seeds" in confirmation.model_fields_set:
+        return confirmation
+    return confirmation.model_copy(update={"seeds": fresh_seeds(info.data.get("seeds", ()))})
 
 
 class StudyRequest(SpecModel):
@@ -170,7 +186,9 @@ class StudyRequest(SpecModel):
     """Trials at one time."""
     seeds: Seeds = (0,)
     """Every configuration of the search is trained with each of them."""
-    confirmation: Confirmation = Confirmation()
+    confirmation: Annotated[Confirmation, AfterValidator(_with_fresh_seeds)] = Field(
+        default=Confirmation(), validate_default=True
+    )
     """What is trained again for the answer."""
     override_guard: bool = False
     """Rank by the objective though the study tunes what it depends on; the study is marked so."""

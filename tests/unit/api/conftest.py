@@ -28,6 +28,8 @@ from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings
+from service.studies.answers import Answers
+from service.studies.submitting import Studying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
 from service.training import Training
@@ -166,6 +168,8 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             explaining=Explaining(jobs, cluster, logs, health.report),
             deletions=deletions,
             sweeper=sweeper,
+            studying=Studying(jobs, training, deletions, cluster, watcher.wake),
+            answers=Answers(jobs),
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:

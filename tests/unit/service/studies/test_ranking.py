@@ -55,7 +55,7 @@ def test_the_set_of_the_best_follows_from_paired_tests(mode: Mode) -> None:
     expected = {found.best}
     for number, row in enumerate(rows):
         p = stats.ttest_rel(row, rows[found.best], alternative=alternative).pvalue
-        if number != found.best and p >= 0.05 / 3:
+        if number != found.best and p >= 0.05 / 7:  # 2·4 − 1, more than the 3 others
             expected.add(number)
     assert set(found.indistinguishable) == expected
     # Pairing sees through the seeds, which differ by far more than the configurations.
@@ -71,7 +71,8 @@ def test_without_shared_seeds_the_test_is_welchs() -> None:
         0: dict(zip((1, 2, 3, 4), one, strict=True)),
         1: dict(zip((5, 6, 7), two, strict=True)),
     }
-    for confidence, is_like in ((1 - p * 1.001, False), (1 - p * 0.999, True)):
+    # Two are confirmed, so that the level is a third: 2·2 − 1 comparisons.
+    for confidence, is_like in ((1 - 3 * p * 1.001, False), (1 - 3 * p * 0.999, True)):
         assert (1 in rank(fresh, {}, "min", confidence).indistinguishable) == is_like
 
 
@@ -85,6 +86,17 @@ def test_what_has_one_result_of_the_search_is_compared_by_the_pooled_deviation()
         assert 3 not in found.indistinguishable
         assert found.untested == (4,)
         assert found.means == {0: 2.0, 1: 12.0}
+
+
+def test_few_that_are_only_searched_do_not_make_the_level_wider() -> None:
+    fresh = {n: by_seed(0.0, 1.0, 2.0) for n in range(3)}
+    # s = 1 with 6 degrees of freedom; the mean of the best is 1; error √(4/3).
+    for others, comparisons in ((1, 5), (2, 5), (3, 5), (4, 6)):  # 2·3 − 1 until m − 1 is more
+        limit = 1 + stats.t.isf(0.05 / comparisons, 6) * math.sqrt(4 / 3)
+        alone = {10 + n: 99.0 for n in range(others - 1)}
+        for value, is_like in ((limit - 0.001, True), (limit + 0.001, False)):
+            found = rank(fresh, {**alone, 9: value}, "min")
+            assert (9 in found.indistinguishable) == is_like
 
 
 def test_equal_results_of_every_seed_decide_by_their_difference() -> None:

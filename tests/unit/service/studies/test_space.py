@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from service.studies.checking import problems
 from service.studies.configuring import draw, grid, spec_of
 from service.studies.objective import resolved
-from service.studies.request import StudyRequest
+from service.studies.request import StudyRequest, fresh_seeds
 from service.studies.space import LogUniform, Uniform
 from tests.factories import ica_spec, tiny_spec
 from workers.kinds import AnySpec
@@ -225,5 +225,26 @@ def test_searchers_and_schedulers_refuse_spaces_that_they_cannot_search() -> Non
 
 
 def test_seeds_that_confirm_are_fresh() -> None:
-    found = wrong({SCALE: {"uniform": [0.1, 1.0]}}, seeds=[0, 3])
+    space = {SCALE: {"uniform": [0.1, 1.0]}}
+    found = wrong(space, seeds=[0, 3], confirmation={"seeds": [1, 2, 3]})
     assert list(found) == ["/confirmation/seeds/2"]
+    assert wrong(space, seeds=[3]) == {}
+    assert wrong(space, seeds=[3], confirmation={"top": 2}) == {}
+
+
+@pytest.mark.parametrize("given", [{}, {"confirmation": {"top": 7}}])
+def test_seeds_that_are_not_given_are_the_five_smallest_fresh_ones(given: dict[str, Any]) -> None:
+    body = {
+        "name": "fresh",
+        "spec": tiny_spec().model_dump(mode="json"),
+        "space": {SCALE: {"uniform": [0.1, 1.0]}},
+        "objective": {"metric": "kid_pca", "mode": "min"},
+        "budget": {"trials": 3},
+        "seeds": [1, 3, 4],
+        **given,
+    }
+    made = StudyRequest.model_validate(body)
+    assert made.confirmation.seeds == (2, 5, 6, 7, 8)
+    # What is stored has them, so that it is the same when it is read again.
+    assert StudyRequest.model_validate_json(made.model_dump_json()) == made
+    assert fresh_seeds(()) == (1, 2, 3, 4, 5)

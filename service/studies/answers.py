@@ -1,0 +1,99 @@
+"""What is asked about a study: how far it is, its trials, its best and what its results show."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from service.errors import FieldError, InvalidQuery
+from service.jobs import JobState
+from service.jobstore import JobStore
+from service.jobstore.cursor import Cursor, parse_cursor
+from service.jobstore.studies import TrialFilter
+from service.studies import best as ranked
+from service.studies.ledger import Phase, Study
+from service.studies.standings import Outcome, Standings, StandingsCache, outcomes_of
+
+
+@dataclass(frozen=True, slots=True)
+class StudyProgress:
+    """How far a study is; ``counts`` are trials by phase and state."""
+
+    counts: Mapping[tuple[Phase, JobState], int]
+    configurations: int
+    results: int
+    epochs: int
+    best: int | None
+    best_values: Mapping[str, Any]
+    best_value: float | None
+
+
+class Answers:
+    """Answers from the ledger; every method raises StudyNotFound and NotReady."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._standings = StandingsCache(jobs)
+
+    def standings(self, study_id: str) -> Standings:
+        """The outcomes of all its trials."""
+        return self._standings.get(study_id)
+
+    def etag(self, standings: Standings, *asked: object) -> str:
+        """Hash of everything that determines an answer."""
+        content = [standings.study.id, standings.stamp, *asked]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def progress(self, study: Study) -> StudyProgress:
+        """How far a study is, and its candidate."""
+        standings = self.standings(study.id)
+        counts: dict[tuple[Phase, JobState], int] = {}
+        for one in standings.outcomes:
+            at = (one.trial.phase, one.trial.state)
+            counts[at] = counts.get(at, 0) + 1
+        search = standings.of(Phase.SEARCH)
+        number = ranked.candidate(standings)
+        value = None
+        if number is not None:
+            metric = study.request.objective.metric
+            values = (standings.searched(metric), standings.reached(metric))
+            value = next(found[number] for found in values if isfinite(found[number]))
+        return StudyProgress(
+            counts=counts,
+            configurations=len(search),
+            results=standings.stamp[2],
+            epochs=sum(one.epoch or 0 for found in search.values() for one in found),
+            best=number,
+            best_values={} if number is None else standings.values[number],
+            best_value=value,
+        )
+
+    def trials(
+        self, study_id: str, wanted: TrialFilter, cursor: str | None, limit: int | None
+    ) -> tuple[Study, Sequence[Outcome], str | None]:
+        """The study, a page of its trials in order with what they reported last, and the cursor
+        of the next page; all of them without ``limit``. Raises InvalidQuery for a bad cursor."""
+        study = self._jobs.ledger.get(study_id)
+        after = 0
+        if cursor is not None:
+            last = parse_cursor(cursor)
+            if last.job_id != study_id:
+                problem = "is of another list; take it from this list's last page"
+                raise InvalidQuery(
+                    "the cursor is of another list", (FieldError("/query/cursor", problem),)
+                )
+            after = last.created_us
+        asked = None if limit is None else limit + 1
+        found = self._jobs.studies.trials(study_id, wanted, after, asked)
+        following = None
+        if limit is not None and len(found) > limit:
+            found = found[:limit]
+            following = Cursor(found[-1].number, study_id).encode()
+        only = None if limit is None else [trial.number for trial in found]
+        return study, outcomes_of(self._jobs, study, found, only), following
+
+    def best(self, standings: Standings) -> ranked.Best:
+        """The best as far as it is known; see :mod:`service.studies.best`."""
+        return ranked.best(standings)

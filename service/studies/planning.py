@@ -1,0 +1,147 @@
+"""What a study would do, before it is submitted: trials, epochs, time, room, and what holds it up.
+
+Every number is a bound: a trial that a scheduler stops costs less.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.cluster.base import Capacity
+from service.errors import FieldError
+from service.paces import Paces
+from service.studies.configuring import grid
+from service.studies.guard import metrics_of
+from service.studies.objective import cautions, most_epochs, objections, valid
+from service.studies.request import GridSearch, StudyRequest
+from workers.costs import Estimate
+from workers.kinds import AnySpec, is_open_ended
+from workers.spec import Resources
+
+_GRID_COUNTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """What a study would do at most; of its resolved request.
+
+    ``trials`` are those of the search, ``epochs`` of all trials together, None where a run ends
+    when it has converged. ``duration_s`` and ``core_s`` rest on measured paces of jobs like its
+    base, and are None where none was measured. ``memory_bytes`` is of the trials that run at one
+    time, ``storage_bytes`` of all. ``objections`` are the guard's, where it is overridden.
+    """
+
+    request: StudyRequest
+    configurations: int
+    trials: int
+    confirmation_trials: int
+    epochs: int | None
+    cpus: int
+    gpus: int
+    memory_bytes: int
+    storage_bytes: int
+    duration_s: float | None
+    core_s: float | None
+    basis: str
+    waits_for: str
+    metrics: tuple[str, ...]
+    objections: tuple[FieldError, ...]
+    cautions: tuple[FieldError, ...]
+
+
+def configurations(request: StudyRequest) -> int:
+    """How many configurations the search tries at most."""
+    if not isinstance(request.search, GridSearch):
+        return request.budget.trials
+    most = min(request.budget.trials, _GRID_COUNTED)
+    return sum(1 for _, _ in zip(grid(request.space), range(most), strict=False))
+
+
+def allotment(request: StudyRequest) -> Resources:
+    """What all trials that run at one time hold: workers of the base spec's shape.
+
+    Not validated as a spec's own resources, whose bounds are those of one job.
+    """
+    resources = request.spec.resources
+    return resources.model_copy(update={"workers": resources.workers * request.concurrency})
+
+
+def plan(
+    request: StudyRequest, costs: Sequence[Estimate], paces: Paces, free: Capacity, holders: int
+) -> StudyPlan:
+    """The plan of a resolved request whose specs cost so, beside what is free now."""
+    found = configurations(request)
+    search = found * len(request.seeds)
+    confirmation = min(request.confirmation.top, found) * len(request.confirmation.seeds)
+    epochs = _epochs(request, search, confirmation)
+    duration_s, core_s, basis = _time(request, search, confirmation, paces)
+    held = allotment(request)
+    running = min(request.concurrency, search)
+    resources = request.spec.resources
+    return StudyPlan(
+        request=request,
+        configurations=found,
+        trials=search,
+        confirmation_trials=confirmation,
+        epochs=epochs,
+        cpus=held.workers * held.cpus_per_worker,
+        gpus=held.workers * held.gpus_per_worker,
+        memory_bytes=max(c.worker_memory_bytes for c in costs) * resources.workers * running,
+        storage_bytes=max(c.storage_bytes for c in costs) * (search + confirmation),
+        duration_s=duration_s,
+        core_s=core_s,
+        basis=basis,
+        waits_for="nothing: it would start at once"
+        if free.fits(held)
+        else f"resources held by {holders} running job(s) and studies",
+        metrics=_metrics(request),
+        objections=tuple(objections(request)),
+        cautions=cautions(request),
+    )
+
+
+def _metrics(request: StudyRequest) -> tuple[str, ...]:
+    """Those that trials have and that could rank them, the objective aside."""
+    emitted = metrics_of(request.spec)
+    return tuple(m for m in valid(request) if m in emitted and m != request.objective.metric)
+
+
+def _epochs(request: StudyRequest, search: int, confirmation: int) -> int | None:
+    if is_open_ended(request.spec):
+        return None
+    most, limit = most_epochs(request), request.budget.max_epochs
+    searched = search * most if limit is None else min(search * most, limit)
+    return searched + confirmation * most
+
+
+def _time(
+    request: StudyRequest, search: int, confirmation: int, paces: Paces
+) -> tuple[float | None, float | None, str]:
+    like = paces.of_its_like(request.spec)
+    if like is None:
+        return None, None, "Nothing like a trial of it has run here lately, so no time is known."
+    trial_s = like.duration_s(_longest(request.spec, most_epochs(request)))
+    concurrency, budget = request.concurrency, request.budget
+    searched_s = math.ceil(search / concurrency) * trial_s
+    if budget.max_epochs is not None and not is_open_ended(request.spec):
+        whole = search * most_epochs(request)
+        searched_s *= min(1.0, budget.max_epochs / whole)
+    if budget.max_wall_s is not None:
+        searched_s = min(searched_s, budget.max_wall_s)
+    confirmed_s = math.ceil(confirmation / concurrency) * trial_s
+    resources = request.spec.resources
+    cores = resources.workers * resources.cpus_per_worker
+    core_s = (searched_s * min(concurrency, search) + confirmation * trial_s) * cores
+    basis = (
+        f"Rests on the pace of {like.attempts} attempt(s) like a trial of the base spec, without "
+        "what measuring quality takes; trials that are stopped early take less."
+    )
+    return searched_s + confirmed_s, core_s, basis
+
+
+def _longest(spec: AnySpec, epochs: int) -> AnySpec:
+    """The base spec with the epochs of the longest trial."""
+    if not hasattr(spec.trainer, "epochs"):
+        return spec
+    trainer = spec.trainer.model_copy(update={"epochs": epochs})
+    return spec.model_copy(update={"trainer": trainer})

@@ -1,0 +1,195 @@
+"""What the trials of a study came to: one reading of the ledger for all answers.
+
+A trial is *whole* when it ran to its end; one that a scheduler stopped saw fewer epochs, and its
+last result does not compare. A configuration's value is the mean over its seeds, and none where a
+seed is missing.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from service.jobs import FINAL_STATES, JobState, Reason
+from service.jobstore import JobStore
+from service.jobstore.studies import TrialFilter
+from service.studies.ledger import Phase, Study, Trial
+from service.studies.objective import objectives
+from service.studies.request import NoScheduler, StudyRequest
+
+_KEPT = 8  # studies whose trials are kept at hand
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A trial, after how many epochs it has reported last, and what."""
+
+    trial: Trial
+    epoch: int | None
+    metrics: Mapping[str, float]
+
+    def value(self, metric: str) -> float:
+        """NaN where it has none."""
+        return self.metrics.get(metric, math.nan)
+
+
+@dataclass(frozen=True)
+class Standings:
+    """A study and the outcomes of its trials in order; ``stamp`` changes with any of it."""
+
+    study: Study
+    outcomes: tuple[Outcome, ...]
+    stamp: tuple[int, ...]
+
+    def is_whole(self, outcome: Outcome) -> bool:
+        """Whether a trial ran to its end."""
+        return is_whole(self.study.request, outcome.trial)
+
+    @cached_property
+    def values(self) -> Mapping[int, Mapping[str, Any]]:
+        """The tuned values of each configuration."""
+        return {outcome.trial.configuration: outcome.trial.values for outcome in self.outcomes}
+
+    def of(self, phase: Phase) -> Mapping[int, Sequence[Outcome]]:
+        """The outcomes of a phase by configuration."""
+        found: dict[int, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            if outcome.trial.phase is phase:
+                found.setdefault(outcome.trial.configuration, []).append(outcome)
+        return found
+
+    def searched(self, metric: str) -> dict[int, float]:
+        """The value of each configuration of the search at full budget, NaN where it has none."""
+        seeds = len(self.study.request.seeds)
+        return {
+            number: _mean(outcomes, metric, seeds, self.is_whole)
+            for number, outcomes in self.of(Phase.SEARCH).items()
+        }
+
+    def reached(self, metric: str) -> dict[int, float]:
+        """As :meth:`searched`, of configurations that have ended, however early."""
+        seeds = len(self.study.request.seeds)
+        return {
+            number: _mean(
+                outcomes, metric, seeds, lambda one: one.trial.state is JobState.SUCCEEDED
+            )
+            for number, outcomes in self.of(Phase.SEARCH).items()
+        }
+
+    def fresh(self, metric: str) -> dict[int, dict[int, float]]:
+        """The values on fresh seeds, {configuration: {seed: value}}; NaN for what has failed, is
+        under way, or is not there yet."""
+        wanted = self.study.request.confirmation.seeds
+        found = {}
+        for number, outcomes in self.of(Phase.CONFIRMATION).items():
+            by_seed = {one.trial.seed: one for one in outcomes}
+            found[number] = {
+                seed: by_seed[seed].value(metric)
+                if seed in by_seed and self.is_whole(by_seed[seed])
+                else math.nan
+                for seed in (*wanted, *(s for s in by_seed if s not in wanted))
+            }
+        return found
+
+    @cached_property
+    def is_confirming(self) -> bool:
+        """Whether trials on fresh seeds are still under way, or to come."""
+        if self.study.state in FINAL_STATES:
+            return False
+        confirmation = self.study.request.confirmation
+        found = self.of(Phase.CONFIRMATION)
+        values = self.searched(self.study.request.objective.metric)
+        usable = sum(math.isfinite(value) for value in values.values())
+        is_short = len(found) < min(confirmation.top, usable)
+        return is_short or any(
+            len(outcomes) < len(confirmation.seeds)
+            or any(one.trial.state not in FINAL_STATES for one in outcomes)
+            for outcomes in found.values()
+        )
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all metrics that trials have reported."""
+        return tuple(dict.fromkeys(name for one in self.outcomes for name in one.metrics))
+
+
+def is_whole(request: StudyRequest, trial: Trial) -> bool:
+    """Whether a trial ran to its end: one that stops itself early does, one that is stopped not.
+
+    Where both can be, the job's reason does not tell which it was, and it counts as stopped.
+    """
+    if trial.state is not JobState.SUCCEEDED:
+        return False
+    return trial.reason is not Reason.STOPPED_EARLY or isinstance(request.scheduler, NoScheduler)
+
+
+def _mean(
+    outcomes: Sequence[Outcome], metric: str, seeds: int, counts: Callable[[Outcome], bool]
+) -> float:
+    values = [one.value(metric) for one in outcomes if counts(one)]
+    return math.fsum(values) / len(values) if len(values) >= seeds else math.nan
+
+
+class StandingsCache:
+    """Reads standings; what has not changed since is not read again."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Standings] = OrderedDict()
+
+    def get(self, study_id: str) -> Standings:
+        """The standings of a study; raises StudyNotFound."""
+        study = self._jobs.ledger.get(study_id)
+        stamp = self._jobs.studies.stamp(study_id)
+        with self._lock:
+            kept = self._kept.get(study_id)
+            if kept is not None:
+                self._kept.move_to_end(study_id)
+        if kept is not None and kept.stamp == stamp:
+            return kept
+        found = Standings(study, self._outcomes(study), stamp)
+        with self._lock:
+            self._kept[study_id] = found
+            self._kept.move_to_end(study_id)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def _outcomes(self, study: Study) -> tuple[Outcome, ...]:
+        trials = self._jobs.studies.trials(study.id, TrialFilter(), 0, None)
+        return outcomes_of(self._jobs, study, trials, None)
+
+
+def outcomes_of(
+    jobs: JobStore, study: Study, trials: Sequence[Trial], only: Sequence[int] | None
+) -> tuple[Outcome, ...]:
+    """Trials with what they have reported last; ``only`` are the numbers to ask about, None all.
+
+    A metric may be reported more seldom than others: where the last result lacks an objective,
+    each metric's own last value counts.
+    """
+    last = jobs.studies.last_results(study.id, only)
+    names = [objective.metric for _, objective in objectives(study.request)]
+    found = {
+        trial.number: Outcome(
+            trial,
+            last[trial.number].epoch if trial.number in last else None,
+            last[trial.number].metrics if trial.number in last else {},
+        )
+        for trial in trials
+    }
+    lacking = [
+        number
+        for number, one in found.items()
+        if one.epoch is not None and any(name not in one.metrics for name in names)
+    ]
+    merged: dict[int, dict[str, float]] = {}
+    for result in jobs.studies.results_of(study.id, lacking):
+        merged.setdefault(result.trial, {}).update(result.metrics)
+    for number, metrics in merged.items():
+        found[number] = replace(found[number], metrics=metrics)
+    return tuple(found.values())

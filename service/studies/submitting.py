@@ -1,0 +1,230 @@
+"""The use cases of a study: submit, dry run, list, extend, cancel, pause, resume, retry, delete."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from service.cluster.base import Capacity, Cluster, ClusterDown
+from service.errors import (
+    ExceedsCapacity,
+    FieldError,
+    Invalid,
+    InvalidStudy,
+    NotReady,
+    StudyChanged,
+)
+from service.jobs import JobRequest, JobState
+from service.jobstore import Idempotency, JobStore
+from service.paces import Paces
+from service.retention import Deletions
+from service.studies.checking import corners, is_overridden, require
+from service.studies.configuring import spec_of
+from service.studies.ledger import Study, StudyPage, StudyReason
+from service.studies.objective import resolved
+from service.studies.planning import StudyPlan, allotment, plan
+from service.studies.pointers import encloses
+from service.studies.request import Budget, StudyRequest
+from service.training import Training
+from workers.costs import Estimate
+from workers.kinds import AnySpec, estimate
+
+_CORNERS_TRIED = 100  # each is judged against the data, and costed
+_TRIES = 5
+
+
+class Studying:
+    """Takes studies in; their drivers carry them out. ``wake`` tells the watcher of news."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        training: Training,
+        deletions: Deletions,
+        cluster: Cluster,
+        wake: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._training = training
+        self._deletions = deletions
+        self._cluster = cluster
+        self._wake = wake
+        self._paces = Paces(jobs)
+
+    # --- new ones -----------------------------------------------------------------------------
+
+    def submit(
+        self, request: StudyRequest, idempotency_key: str | None = None
+    ) -> tuple[Study, bool]:
+        """Store a study, queued; returns it and whether it is new.
+
+        The same key with the same body answers with the study that it made before. Raises
+        InvalidStudy, DependentObjective, InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady,
+        IdempotencyConflict.
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = Idempotency(key=idempotency_key, body_digest=_digest(request))
+            # A repeated request is answered even if it could not be carried out any more.
+            if (stored := self._jobs.studies.replayed(idempotency)) is not None:
+                return stored, False
+        request, _ = self._checked(request)
+        now = datetime.now(UTC)
+        study = Study(
+            id=f"study-{secrets.token_hex(8)}",
+            request=request,
+            is_overridden=is_overridden(request),
+            state=JobState.QUEUED,
+            reason=StudyReason.SUBMITTED,
+            message="Submitted; its driver starts as soon as there is room for its trials.",
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+        stored, is_new = self._jobs.studies.submit(study, idempotency)
+        self._wake()
+        return stored, is_new
+
+    def dry_run(self, request: StudyRequest) -> StudyPlan:
+        """Everything that a submission would check, and what it would cost; stores nothing."""
+        request, costs = self._checked(request)
+        free, running = self._ceiling(), self._jobs.running()
+        for job in running:
+            free = free.minus(job.spec.resources)
+        for study in self._jobs.ledger.in_state(JobState.RUNNING):
+            free = free.minus(allotment(study.request))
+        return plan(request, costs, self._paces, free, len(running))
+
+    def _checked(self, request: StudyRequest) -> tuple[StudyRequest, list[Estimate]]:
+        """The resolved request and what the specs at the corners of its space cost."""
+        request = require(request)
+        specs = [self._fitting(request.spec, None)]
+        request = request.model_copy(update={"spec": _pinned(request, specs[0])})
+        wrong: list[FieldError] = []
+        for place, spec in _corner_specs(request):
+            try:
+                specs.append(self._fitting(spec, place))
+            except InvalidStudy as error:
+                wrong += [each for each in error.errors if each not in wrong]
+        if wrong:
+            raise InvalidStudy(f"{wrong[0].pointer} {wrong[0].message}.", tuple(wrong))
+        costs = [estimate(spec, self._training.describe(spec)) for spec in specs]
+        self._check_allotment(request, max(each.worker_memory_bytes for each in costs))
+        return request, costs
+
+    def _fitting(self, spec: AnySpec, place: FieldError | None) -> AnySpec:
+        """The spec as its data complete it; raises at a place of the space, where one is given."""
+        try:
+            found, _ = self._training.checked(JobRequest(spec=spec))
+        except Invalid as error:
+            if place is None:
+                raise
+            inner = error.errors[0] if error.errors else FieldError("", str(error))
+            message = f"makes a spec that cannot run: {inner.pointer} {inner.message}"
+            pointer = FieldError(place.pointer, message)
+            raise InvalidStudy(f"{place.pointer} {message}.", (pointer,)) from error
+        return found
+
+    def _check_allotment(self, request: StudyRequest, worker_memory_bytes: int) -> None:
+        """A study holds what all its concurrent trials hold, or it would wait for ever."""
+        places = self._ceiling().places(request.spec.resources, worker_memory_bytes)
+        if places >= allotment(request).workers:
+            return
+        most = places // request.spec.resources.workers
+        message = f"asks for {request.concurrency} trials at one time, of which {most} fit"
+        raise ExceedsCapacity(
+            "The study asks for more than this installation has, so it would wait for ever.",
+            (FieldError("/concurrency", message),),
+        )
+
+    def _ceiling(self) -> Capacity:
+        try:
+            return self._cluster.capacity()
+        except ClusterDown as error:
+            raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
+
+    # --- those that there are -----------------------------------------------------------------
+
+    def get(self, study_id: str) -> Study:
+        """The study; raises StudyNotFound."""
+        return self._jobs.ledger.get(study_id)
+
+    def list(self, state: JobState | None, cursor: str | None, limit: int) -> StudyPage:
+        """A page of studies, newest first; raises InvalidQuery for a cursor that is none."""
+        return self._jobs.studies.page(state, cursor, limit)
+
+    def extend(
+        self, study_id: str, changes: Mapping[str, Any], expected_version: int | None
+    ) -> Study:
+        """Raise the limits of the budget that are named; what has succeeded goes on.
+
+        Raises StudyNotFound, InvalidStudy for a limit that would be lower, StudyChanged, and
+        StudyStateConflict for a study that has failed or was cancelled.
+        """
+        for left in range(_TRIES, 0, -1):
+            study = self._jobs.ledger.get(study_id)
+            if expected_version is not None and study.version != expected_version:
+                raise StudyChanged
+            budget = Budget.model_validate(study.request.budget.model_dump() | dict(changes))
+            try:
+                return self._told(self._jobs.ledger.extend(study_id, budget, study.version))
+            except StudyChanged:
+                # Another change came between; unless one version was asked for, that is no harm.
+                if expected_version is not None or left == 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def cancel(self, study_id: str) -> Study:
+        """Note the wish; the driver ends its trials. Raises StudyStateConflict."""
+        return self._told(self._jobs.ledger.request_cancel(study_id))
+
+    def pause(self, study_id: str) -> Study:
+        """Note the wish; a queued study is paused at once. Raises StudyStateConflict."""
+        return self._told(self._jobs.ledger.request_pause(study_id))
+
+    def resume(self, study_id: str) -> Study:
+        """Queue a paused study, or take the wish to pause back; raises StudyStateConflict."""
+        return self._told(self._jobs.ledger.resume(study_id))
+
+    def retry(self, study_id: str) -> Study:
+        """Queue a failed or cancelled study, which goes on from all that it knows; raises
+        StudyStateConflict."""
+        return self._told(self._jobs.ledger.retry(study_id))
+
+    def delete(self, study_id: str, expected_version: int | None) -> None:
+        """Delete a study that has ended with all its trials.
+
+        Raises StudyNotFound, StudyStateConflict, StudyChanged.
+        """
+        self._deletions.delete_study(study_id, expected_version)
+
+    def _told(self, study: Study) -> Study:
+        self._wake()
+        return study
+
+
+def _pinned(request: StudyRequest, resolved_spec: AnySpec) -> AnySpec:
+    """The base as its data complete it, its content pinned unless the study tunes the data."""
+    if any(encloses("/dataset", pointer) for pointer in request.space):
+        return request.spec
+    return resolved_spec
+
+
+def _corner_specs(request: StudyRequest) -> Iterator[tuple[FieldError, AnySpec]]:
+    """Different specs at the corners of a space, with their places."""
+    seen = {request.spec.digest()}
+    for place, configuration in corners(request):
+        spec = spec_of(request.spec, configuration)
+        if spec.digest() not in seen:
+            seen.add(spec.digest())
+            yield place, spec
+        if len(seen) > _CORNERS_TRIED:
+            return
+
+
+def _digest(request: StudyRequest) -> str:
+    """The same for the same request, in whatever order its keys came."""
+    body = json.dumps(resolved(request).model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()

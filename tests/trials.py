@@ -1,0 +1,177 @@
+"""Studies with trials, stored as a driver would store them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from service.jobs import Attempt, Job, JobState, Limits, Reason
+from service.jobstore import JobStore
+from service.jobstore.schema import JOBS, STUDIES, TRIALS
+from service.studies.checking import is_overridden, require
+from service.studies.configuring import spec_of
+from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial
+from service.studies.request import StudyRequest
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+KIND, SCALE = "/trainer/spread/kind", "/trainer/spread/scale"
+_numbers = count()
+
+SPEC: Mapping[str, Any] = {
+    "dataset": {"name": "digits"},
+    "trainer": {
+        "kind": "delta_vae",
+        "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
+        "epochs": 9,
+        "batch_size": 400,
+        "quality": {"samples": 100, "components": 4},
+    },
+}
+
+
+def study_body(**fields: Any) -> dict[str, Any]:
+    """A request that can be carried out: the kind and scale of the noise, by KID."""
+    return {
+        "name": "which noise",
+        "spec": SPEC,
+        "space": {
+            KIND: {"choice": ["gaussian", "laplace"]},
+            SCALE: {"loguniform": [0.05, 1.0]},
+        },
+        "objective": {"metric": "kid", "mode": "min"},
+        "budget": {"trials": 8},
+        **fields,
+    }
+
+
+def new_study(**fields: Any) -> Study:
+    """A study that is not stored yet."""
+    request = require(StudyRequest.model_validate(study_body(**fields)))
+    number = next(_numbers)
+    at = NOON + timedelta(seconds=number)
+    return Study(
+        id=f"study-{number:016x}",
+        request=request,
+        is_overridden=is_overridden(request),
+        state=JobState.QUEUED,
+        reason=StudyReason.SUBMITTED,
+        message="submitted",
+        version=1,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def running_study(jobs: JobStore, **fields: Any) -> Study:
+    """A stored study with a driver."""
+    return jobs.ledger.start(jobs.ledger.add(new_study(**fields)), "starting")
+
+
+def job_of(study: Study, values: Mapping[str, Any], seed: int) -> Job:
+    """The job of a trial."""
+    number = next(_numbers)
+    spec = spec_of(study.request.spec, values, seed)
+    at = NOON + timedelta(seconds=number)
+    return Job(
+        id=f"job-{number:016x}",
+        name="a trial",
+        labels={},
+        priority=0,
+        limits=Limits(),
+        spec=spec,
+        spec_digest=spec.digest(),
+        state=JobState.QUEUED,
+        reason=Reason.SUBMITTED,
+        message="submitted",
+        version=1,
+        created_at=at,
+        updated_at=at,
+        study_id=study.id,
+    )
+
+
+def add_trial(
+    jobs: JobStore,
+    study: Study,
+    configuration: int,
+    values: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    phase: Phase = Phase.SEARCH,
+    results: Mapping[int, Mapping[str, float]] | None = None,
+    state: JobState = JobState.SUCCEEDED,
+    reason: Reason = Reason.COMPLETED,
+) -> Trial:
+    """A trial of a running study with its results by epoch, in a state."""
+    new = NewTrial(configuration, values, seed, phase)
+    trial, _ = jobs.ledger.add_trial(study, new, job_of(study, values, seed))
+    if state is JobState.QUEUED:
+        return trial
+    job = jobs.get(trial.job_id)
+    attempt = Attempt(job.id, 1, "executor", "session", NOON)
+    job = jobs.start_attempt(job, attempt, Reason.TRAINING, "training")
+    for epoch, metrics in (results or {}).items():
+        jobs.ledger.add_result(study, trial.number, epoch, metrics, NOON)
+    if state is not JobState.RUNNING:
+        jobs.settle(job, state, reason, "ended")
+    return next(one for one in jobs.ledger.trials(study.id) if one.number == trial.number)
+
+
+def confirm(
+    jobs: JobStore, study: Study, configuration: int, values: Mapping[str, Any], **metrics: Any
+) -> None:
+    """Trials of a configuration on all fresh seeds; a metric is a sequence over them."""
+    for place, seed in enumerate(study.request.confirmation.seeds):
+        found = {name: float(of_seed[place]) for name, of_seed in metrics.items()}
+        add_trial(
+            jobs,
+            study,
+            configuration,
+            values,
+            seed=seed,
+            phase=Phase.CONFIRMATION,
+            results={9: found},
+        )
+
+
+def ended(
+    jobs: JobStore,
+    study: Study,
+    state: JobState = JobState.SUCCEEDED,
+    reason: StudyReason = StudyReason.COMPLETED,
+) -> Study:
+    """The study once it has ended."""
+    return jobs.ledger.settle(jobs.ledger.get(study.id), state, reason, "ended")
+
+
+def adopt(
+    jobs: JobStore,
+    study: Study,
+    job_ids: Sequence[str],
+    values: Sequence[Mapping[str, Any]],
+    phase: Phase = Phase.SEARCH,
+) -> None:
+    """Make jobs that have run by themselves the trials of a study, so that they have checkpoints.
+
+    Nothing of a service does so: a trial's job is stored with it.
+    """
+    with jobs._database.write() as connection:
+        for number, (job_id, found) in enumerate(zip(job_ids, values, strict=True)):
+            spec = spec_of(study.request.spec, found, 0).model_dump_json()
+            changes = {"study_id": study.id, "version": JOBS.c.version + 1, "spec": spec}
+            connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(changes))
+            trial = {
+                "study_id": study.id,
+                "number": number + 1,
+                "configuration": number,
+                "values": json.dumps(found),
+                "seed": 0,
+                "phase": phase.value,
+                "job_id": job_id,
+            }
+            connection.execute(insert(TRIALS).values(trial))
+        numbers = {"last_trial": len(job_ids)}
+        connection.execute(update(STUDIES).where(STUDIES.c.id == study.id).values(numbers))
