@@ -22,6 +22,7 @@ from api import (
     samples,
     studies,
     study_answers,
+    study_curves,
     study_verbs,
     trainers,
 )
@@ -124,6 +125,7 @@ def _application(settings: Settings) -> _App:
         studies,
         study_verbs,
         study_answers,
+        study_curves,
         health,
     ):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.

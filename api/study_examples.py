@@ -137,11 +137,94 @@ BEST: dict[str, Any] = {
     ],
     "links": {"trials": f"{_STUDY}/trials", "curve": f"{_STUDY}/curve"},
 }
+_AXES = [
+    {"pointer": _KIND, "has_levels": True, "is_log": False},
+    {"pointer": _SCALE, "has_levels": False, "is_log": True},
+]
+CURVE: dict[str, Any] = {
+    "metric": _METRIC,
+    "mode": "min",
+    "measured": BEST["measured"],
+    "parameters": _AXES,
+    "confidence": 0.95,
+    "levels": [],
+    "processes": [
+        {
+            "where": {_KIND: "laplace"},
+            "along": [_SCALE],
+            "places": [[0.05, 1.0]],
+            "mean": [0.021, 0.034],
+            "low": [0.013, 0.025],
+            "high": [0.029, 0.043],
+            "noise": 0.0011,
+            "trials": 12,
+        }
+    ],
+    "points": [
+        {
+            "trial": 5,
+            "configuration": 4,
+            "seed": 0,
+            "is_fresh": False,
+            "values": _VALUES,
+            "value": 0.0121,
+        }
+    ],
+    "stopped": 15,
+    "without": 0,
+    "rungs": [{"epoch": 20, "reversals": REVERSALS}],
+    "notes": [
+        "Ranks reverse: after 20 epochs 1 of 3 pairs are in another order than at the end. "
+        "The best at the end was number 2 of 3 then."
+    ],
+}
+PARETO: dict[str, Any] = {
+    "metrics": [_METRIC, "recall_pca"],
+    "modes": ["min", "max"],
+    "front": [4, 2],
+    "fresh_front": [4],
+    "points": [
+        {
+            "configuration": 4,
+            "values": _VALUES,
+            "search": [0.0121, 0.61],
+            "fresh": [0.0131, 0.6],
+        }
+    ],
+}
+IMPORTANCE: dict[str, Any] = {
+    "metric": _METRIC,
+    "evaluator": "ped_anova",
+    "trials": 12,
+    "shares": [
+        {"pointer": _SCALE, "importance": 0.87, "trials": 12},
+        {"pointer": _KIND, "importance": 0.13, "trials": 12},
+    ],
+}
+PARALLEL: dict[str, Any] = {
+    "metric": _METRIC,
+    "parameters": _AXES,
+    "lines": [
+        {
+            "trial": 5,
+            "configuration": 4,
+            "values": _VALUES,
+            "places": [1.0, 0.702],
+            "value": 0.0121,
+            "rank": 0,
+            "is_stopped": False,
+        }
+    ],
+}
 STUDY_EXAMPLES: dict[str, Any] = {
     "StudyBody": _BODY,
     "StudyIntentBody": {"intent": "paused", "study": {**_BODY, "pause_requested": True}},
     "StudyPageBody": {"studies": [_SUMMARY], "next_cursor": None},
     "BestBody": BEST,
+    "CurveBody": CURVE,
+    "ParetoBody": PARETO,
+    "ImportanceBody": IMPORTANCE,
+    "ParallelBody": PARALLEL,
     "TrialPage": {"trials": [TRIAL], "next_cursor": None},
     "StudyPlanBody": {
         "request": STUDY_REQUEST,

@@ -18,7 +18,7 @@ VENDORS = {
     "rich": ("api/",),
     "httpx2": ("api/client",),
     "ray": ("service/cluster/",),
-    "optuna": ("service/cluster/",),
+    "optuna": ("service/cluster/", "service/studies/importance.py"),
     "sqlalchemy": ("service/jobstore",),
     "alembic": ("service/jobstore",),
     "boto3": ("workers/artifacts/s3/",),

@@ -109,3 +109,158 @@ class BestBody(Body):
     checks: list[CheckBody]
     """The same order by other extractors, where trials have their metrics."""
     links: dict[str, str]
+
+
+class AxisBody(Body):
+    """A parameter of a curve."""
+
+    pointer: str
+    """JSON pointer into the spec."""
+    has_levels: bool
+    """Whether it has few values, each with its own mean; else the curve goes along it."""
+    is_log: bool
+    """Whether it is seen in its logarithm."""
+
+
+class LevelBody(Body):
+    """The mean of trials at some values."""
+
+    values: dict[str, Any]
+    """Of the parameters, by JSON pointer."""
+    mean: float
+    low: float | None
+    """Lower end of its interval; null for a single trial."""
+    high: float | None
+    trials: int
+
+
+class ProcessBody(Body):
+    """A Gaussian process along one or two parameters."""
+
+    where: dict[str, Any]
+    """The value of the other parameter, where there is one with levels."""
+    along: list[str]
+    """JSON pointers of the parameters that it goes along."""
+    places: list[list[float]]
+    """Values along each of them."""
+    mean: list[Any]
+    """Its mean: a number for each place, or for two parameters a list for each of the first."""
+    low: list[Any]
+    """Lower ends of the mean's interval, in the same shape."""
+    high: list[Any]
+    """Upper ends."""
+    noise: float
+    """Standard deviation between trials at one place."""
+    trials: int
+    """Trials behind it."""
+
+
+class PointBody(Body):
+    """A trial in a curve."""
+
+    trial: int
+    configuration: int
+    seed: int
+    is_fresh: bool
+    """Whether its seed is one of those that confirm."""
+    values: dict[str, Any]
+    """Of the parameters, by JSON pointer."""
+    value: float
+
+
+class RungBody(Body):
+    """How the order of configurations after so many epochs differs from that at the end."""
+
+    epoch: int
+    reversals: ReversalsBody
+
+
+class CurveBody(Body):
+    """A metric against one or two tuned parameters, with its uncertainty."""
+
+    metric: str
+    mode: str | None
+    """Whether less or more of it is better; null where that is not known."""
+    measured: MeasuredBody
+    parameters: list[AxisBody]
+    confidence: float
+    levels: list[LevelBody]
+    """Where all parameters have few values; else empty."""
+    processes: list[ProcessBody]
+    """One for each value of a parameter with levels; else one, or none."""
+    points: list[PointBody]
+    """The trials that count: those that ran to their end and have the parameters."""
+    stopped: int
+    """Trials that have ended before, by a scheduler or by failing."""
+    without: int
+    """Trials that ran to their end and have not all of the parameters."""
+    rungs: list[RungBody]
+    """The order at epochs where trials are compared, against that at the end."""
+    notes: list[str]
+    """What to know, such as that ranks reverse."""
+
+
+class FrontPointBody(Body):
+    """A configuration by two metrics."""
+
+    configuration: int
+    values: dict[str, Any]
+    search: list[float]
+    """Both on the search's seeds."""
+    fresh: list[float] | None
+    """Both as means on fresh seeds; null where it was not confirmed."""
+
+
+class ParetoBody(Body):
+    """Two metrics against one another."""
+
+    metrics: list[str]
+    modes: list[str]
+    front: list[int]
+    """Configurations that none surpasses in both on the search's seeds, in the order of the first
+    metric; the front of noisy values looks better than it is."""
+    fresh_front: list[int]
+    """The same by the means on fresh seeds."""
+    points: list[FrontPointBody]
+
+
+class ShareBody(Body):
+    """How much one parameter matters."""
+
+    pointer: str
+    importance: float | None
+    """Its share of 1 among all parameters of the trials that have it; null where too few have."""
+    trials: int
+    """Trials that have it."""
+
+
+class ImportanceBody(Body):
+    """How much each parameter matters, the most important first."""
+
+    metric: str
+    evaluator: str
+    trials: int
+    shares: list[ShareBody]
+
+
+class LineBody(Body):
+    """A trial in parallel coordinates."""
+
+    trial: int
+    configuration: int
+    values: dict[str, Any]
+    places: list[float | None]
+    """Where it is on each axis, from 0 to 1; null where it has not the parameter."""
+    value: float
+    rank: int
+    """Counts from 0, the best."""
+    is_stopped: bool
+    """Whether it did not run to its end, so that its value does not compare."""
+
+
+class ParallelBody(Body):
+    """Every trial as a line through its values."""
+
+    metric: str
+    parameters: list[AxisBody]
+    lines: list[LineBody]

@@ -158,6 +158,19 @@ class Studies:
                 found |= {row.trial: to_result(row) for row in rows}
         return found
 
+    def epochs(self, study_id: str) -> list[int]:
+        """The epochs after which two trials at least have reported, in order."""
+        with self._database.read() as connection:
+            return list(
+                connection.execute(
+                    select(TRIAL_RESULTS.c.epoch)
+                    .where(TRIAL_RESULTS.c.study_id == study_id)
+                    .group_by(TRIAL_RESULTS.c.epoch)
+                    .having(func.count() >= 2)
+                    .order_by(TRIAL_RESULTS.c.epoch)
+                ).scalars()
+            )
+
     def results_at(self, study_id: str, epochs: Collection[int]) -> list[TrialResult]:
         """What trials have reported after these epochs, in the order of the ledger."""
         with self._database.read() as connection:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from service.errors import FieldError, InvalidQuery
 from service.jobs import JobState
@@ -13,8 +15,15 @@ from service.jobstore import JobStore
 from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.studies import TrialFilter
 from service.studies import best as ranked
+from service.studies.curves import CurveAnswer, curves
+from service.studies.fronts import Front, front
+from service.studies.importance import Evaluator, Importance, importance
 from service.studies.ledger import Phase, Study
+from service.studies.parallels import Parallels, parallels
 from service.studies.standings import Outcome, Standings, StandingsCache, outcomes_of
+
+T = TypeVar("T")
+_KEPT = 32  # answers kept at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,8 @@ class Answers:
     def __init__(self, jobs: JobStore) -> None:
         self._jobs = jobs
         self._standings = StandingsCache(jobs)
+        self._lock = threading.Lock()
+        self._computed: OrderedDict[Hashable, Any] = OrderedDict()
 
     def standings(self, study_id: str) -> Standings:
         """The outcomes of all its trials."""
@@ -94,6 +105,58 @@ class Answers:
         only = None if limit is None else [trial.number for trial in found]
         return study, outcomes_of(self._jobs, study, found, only), following
 
+    # --- computed from them -------------------------------------------------------------------
+
     def best(self, standings: Standings) -> ranked.Best:
         """The best as far as it is known; see :mod:`service.studies.best`."""
-        return ranked.best(standings)
+        return self._once(standings, ("best",), lambda: ranked.best(standings))
+
+    def curve(
+        self, standings: Standings, pointers: Sequence[str], metric: str | None
+    ) -> CurveAnswer:
+        """A metric against parameters; see :func:`service.studies.curves.curves`."""
+        study_id, studies = standings.study.id, self._jobs.studies
+
+        def compute() -> CurveAnswer:
+            return curves(
+                standings,
+                pointers,
+                metric,
+                lambda epochs: studies.results_at(study_id, epochs),
+                studies.epochs(study_id),
+            )
+
+        return self._once(standings, ("curve", tuple(pointers), metric), compute)
+
+    def front(self, standings: Standings, second: str | None) -> Front:
+        """Two metrics against one another; see :func:`service.studies.fronts.front`."""
+        return self._once(standings, ("front", second), lambda: front(standings, second))
+
+    def importance(
+        self, standings: Standings, metric: str | None, evaluator: Evaluator
+    ) -> Importance:
+        """How much each parameter matters; see :func:`service.studies.importance.importance`."""
+        return self._once(
+            standings,
+            ("importance", metric, evaluator),
+            lambda: importance(standings, metric, evaluator),
+        )
+
+    def parallels(self, standings: Standings, metric: str | None) -> Parallels:
+        """Every trial as a line; see :func:`service.studies.parallels.parallels`."""
+        return self._once(standings, ("parallels", metric), lambda: parallels(standings, metric))
+
+    def _once(self, standings: Standings, asked: Hashable, compute: Callable[[], T]) -> T:
+        """What is computed, or was from the same standings."""
+        key = (standings.study.id, standings.stamp, asked)
+        with self._lock:
+            if key in self._computed:
+                self._computed.move_to_end(key)
+                kept: T = self._computed[key]
+                return kept
+        found = compute()
+        with self._lock:
+            self._computed[key] = found
+            while len(self._computed) > _KEPT:
+                self._computed.popitem(last=False)
+        return found

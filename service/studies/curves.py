@@ -1,0 +1,342 @@
+"""A metric against one or two tuned parameters, with its uncertainty, and whether ranks reverse.
+
+Only trials that ran to their end count, and that have the parameters: one that was stopped saw
+fewer epochs, and a conditional parameter is not everywhere. Parameters of few values have a mean
+at each; others a Gaussian process, at each value of the one beside it (see service.studies.curve).
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidQuery, NoAnswerYet
+from service.studies.curve import curve, levels
+from service.studies.guard import better
+from service.studies.ledger import Phase, TrialResult
+from service.studies.objective import most_epochs
+from service.studies.ranking import Interval, Mode, Reversals, reversals
+from service.studies.request import Asha, HyperBand, StudyRequest
+from service.studies.space import AnyDimension, Choice, Grid, LogUniform, Uniform
+from service.studies.standings import Outcome, Standings
+
+_FEW = 12  # values of a lattice up to which each has its own mean
+_PLACES = {1: 101, 2: 33}  # along each parameter, at which a process is shown
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A parameter, seen as ``levels`` or along its own u in [0, 1]."""
+
+    pointer: str
+    dimension: AnyDimension
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether it has few values, each with its own mean."""
+        match self.dimension:
+            case Choice() | Grid():
+                return True
+            case Uniform(steps=int(steps)):
+                return steps < _FEW
+            case _:
+                return False
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is seen in its logarithm."""
+        return isinstance(self.dimension, LogUniform)
+
+    def u(self, value: Any) -> float:
+        """Where a value lies."""
+        match self.dimension:
+            case LogUniform(loguniform=(low, high)):
+                return math.log(value / low) / math.log(high / low)
+            case Uniform(uniform=(low, high)):
+                return (float(value) - low) / (high - low)
+            case _:
+                raise TypeError(f"{self.pointer} has no order of its own")
+
+    def places(self, count: int) -> list[float]:
+        """Values evenly along u, both ends among them."""
+        match self.dimension:
+            case LogUniform(loguniform=(low, high)):
+                return [float(low * (high / low) ** u) for u in np.linspace(0, 1, count)]
+            case Uniform(uniform=(low, high)):
+                return [float(low + (high - low) * u) for u in np.linspace(0, 1, count)]
+            case _:
+                raise TypeError(f"{self.pointer} has no order of its own")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The mean of trials at some values."""
+
+    values: Mapping[str, Any]
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A Gaussian process along ``along``, at fixed values of the other parameter ``where``.
+
+    ``places`` has the values along each; ``mean``, ``low`` and ``high`` have their shape. ``noise``
+    is the deviation between trials at one place.
+    """
+
+    where: Mapping[str, Any]
+    along: tuple[str, ...]
+    places: tuple[list[float], ...]
+    mean: Array
+    low: Array
+    high: Array
+    noise: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How the order after so many epochs differs from that at the end."""
+
+    epoch: int
+    reversals: Reversals
+
+
+@dataclass(frozen=True, slots=True)
+class CurveAnswer:
+    """A metric against parameters; ``points`` are the trials that count.
+
+    ``stopped`` trials did not run to their end, ``without`` did and lack a parameter.
+    """
+
+    axes: tuple[Axis, ...]
+    metric: str
+    mode: Mode | None
+    levels: tuple[Level, ...]
+    processes: tuple[Process, ...]
+    points: tuple[Outcome, ...]
+    stopped: int
+    without: int
+    rungs: tuple[Rung, ...]
+    notes: tuple[str, ...]
+
+
+def curves(
+    standings: Standings,
+    pointers: Sequence[str],
+    metric: str | None,
+    results_at: Callable[[Sequence[int]], Sequence[TrialResult]],
+    epochs: Sequence[int],
+) -> CurveAnswer:
+    """The curve of a metric, the objective where it is None, against one or two parameters.
+
+    ``results_at`` gives what was reported after epochs, ``epochs`` are those that several trials
+    have. Raises InvalidQuery for what the study does not tune or measure, NoAnswerYet for too few
+    trials.
+    """
+    request = standings.study.request
+    axes = tuple(_axis(request, pointer) for pointer in pointers)
+    if len({axis.pointer for axis in axes}) < len(axes):
+        raise _bad("parameter", "names one parameter twice")
+    name = known_metric(standings, metric)
+    whole = [one for one in standings.outcomes if standings.is_whole(one) and _is_number(one, name)]
+    points = [one for one in whole if all(axis.pointer in one.trial.values for axis in axes)]
+    found_levels, processes, notes = _fitted(axes, points, name)
+    if not found_levels and not processes:
+        raise NoAnswerYet(
+            f"a curve needs trials at three places at least that ran to their end; there are "
+            f"{len(points)} such trials of {len(standings.outcomes)}"
+        )
+    rungs = _rungs(standings, name, results_at, epochs)
+    ended = sum(one.trial.ended_at is not None for one in standings.outcomes)
+    return CurveAnswer(
+        axes=axes,
+        metric=name,
+        mode=mode_of(request, name),
+        levels=found_levels,
+        processes=processes,
+        points=tuple(points),
+        stopped=ended - len(whole),
+        without=len(whole) - len(points),
+        rungs=rungs,
+        notes=(*notes, *_on_ranks(rungs)),
+    )
+
+
+def known_metric(standings: Standings, metric: str | None) -> str:
+    """A metric that trials have reported, the objective where none is named; raises InvalidQuery.
+
+    It may be named without its features where one kind of them is measured, as an objective may.
+    """
+    if metric is None:
+        return standings.study.request.objective.metric
+    known = standings.metrics
+    meant = [name for name in known if name == metric or name.startswith(f"{metric}_")]
+    if metric in known:
+        return metric
+    if len(meant) == 1:
+        return meant[0]
+    raise _bad("metric", f"is reported by no trial; they have: {', '.join(known) or 'none yet'}")
+
+
+def mode_of(request: StudyRequest, metric: str) -> Mode | None:
+    """Whether less or more of a metric is better; None where that is not known."""
+    for objective in (request.objective, request.second_objective):
+        if objective is not None and objective.metric == metric:
+            return objective.mode
+    try:
+        return better(metric)
+    except KeyError:
+        return None
+
+
+def _axis(request: StudyRequest, pointer: str) -> Axis:
+    if pointer not in request.space:
+        raise _bad("parameter", f"is not tuned; the study tunes {', '.join(request.space)}")
+    return Axis(pointer, request.space[pointer])
+
+
+def _bad(name: str, problem: str) -> InvalidQuery:
+    return InvalidQuery(f"/query/{name} {problem}.", (FieldError(f"/query/{name}", problem),))
+
+
+def _is_number(one: Outcome, metric: str) -> bool:
+    return math.isfinite(one.value(metric))
+
+
+def _fitted(
+    axes: Sequence[Axis], points: Sequence[Outcome], metric: str
+) -> tuple[tuple[Level, ...], tuple[Process, ...], list[str]]:
+    fixed = [axis for axis in axes if axis.has_levels]
+    along = [axis for axis in axes if not axis.has_levels]
+    groups: dict[str, list[Outcome]] = {}
+    for one in points:
+        key = json.dumps([one.trial.values[axis.pointer] for axis in fixed])
+        groups.setdefault(key, []).append(one)
+    where = {
+        key: {axis.pointer: found[0].trial.values[axis.pointer] for axis in fixed}
+        for key, found in groups.items()
+    }
+    if not along:
+        means = levels({key: [one.value(metric) for one in of] for key, of in groups.items()})
+        ordered = sorted(means, key=lambda key: _place(fixed, where[key]))
+        return tuple(Level(where[key], means[key]) for key in ordered), (), []
+    processes, notes = [], []
+    for key in sorted(groups, key=lambda key: _place(fixed, where[key])):
+        try:
+            processes.append(_process(along, where[key], groups[key], metric))
+        except ValueError:
+            at = " and ".join(f"{pointer} {value!r}" for pointer, value in where[key].items())
+            notes.append(f"Too few trials for a curve{' at ' if at else ''}{at}.")
+    return (), tuple(processes), notes
+
+
+def _place(fixed: Sequence[Axis], values: Mapping[str, Any]) -> tuple[int, ...]:
+    """The order of a parameter's own values."""
+    found = []
+    for axis in fixed:
+        options = [json.dumps(option) for option in axis.dimension.options() or ()]
+        text = json.dumps(values[axis.pointer])
+        found.append(options.index(text) if text in options else len(options))
+    return tuple(found)
+
+
+def _process(
+    along: Sequence[Axis], where: Mapping[str, Any], points: Sequence[Outcome], metric: str
+) -> Process:
+    x = np.array([[axis.u(one.trial.values[axis.pointer]) for axis in along] for one in points])
+    y = np.array([one.value(metric) for one in points])
+    count = _PLACES[len(along)]
+    grid = np.meshgrid(*(np.linspace(0, 1, count) for _ in along), indexing="ij")
+    at = np.stack([part.reshape(-1) for part in grid], axis=1)
+    found = curve(x, y, at)
+    shape = grid[0].shape
+    return Process(
+        where=where,
+        along=tuple(axis.pointer for axis in along),
+        places=tuple(axis.places(count) for axis in along),
+        mean=found.mean.reshape(shape),
+        low=found.low.reshape(shape),
+        high=found.high.reshape(shape),
+        noise=found.noise,
+        trials=len(points),
+    )
+
+
+# --- ranks at rungs -------------------------------------------------------------------------------
+
+
+def rung_epochs(request: StudyRequest) -> list[int]:
+    """The epochs at which trials are compared before their end, or else their thirds."""
+    most, scheduler = most_epochs(request), request.scheduler
+    rungs: list[int] = []
+    match scheduler:
+        case Asha():
+            at = float(scheduler.grace_epochs)
+            while at < most and len(rungs) < 32:
+                rungs.append(int(at))
+                at *= scheduler.reduction_factor
+        case HyperBand():
+            least = (most * scheduler.reduction_factor**-s for s in range(1, 32))
+            rungs = [int(at) for at in least if at >= 1]
+        case _:
+            rungs = [-(-most // 3), -(-2 * most // 3)]
+    return sorted({rung for rung in rungs if 0 < rung < most})
+
+
+def _rungs(
+    standings: Standings,
+    metric: str,
+    results_at: Callable[[Sequence[int]], Sequence[TrialResult]],
+    epochs: Sequence[int],
+) -> tuple[Rung, ...]:
+    """The order at each rung, where trials have reported it, against that at the end."""
+    request = standings.study.request
+    mode = mode_of(request, metric)
+    final = {n: v for n, v in standings.searched(metric).items() if math.isfinite(v)}
+    if mode is None or len(final) < 2:
+        return ()
+    shown = []
+    for rung in rung_epochs(request):
+        reported = [epoch for epoch in epochs if rung <= epoch < most_epochs(request)]
+        if reported and min(reported) not in shown:
+            shown.append(min(reported))
+    number = {
+        one.trial.number: one.trial.configuration
+        for one in standings.outcomes
+        if one.trial.phase is Phase.SEARCH and one.trial.configuration in final
+    }
+    values: dict[int, dict[int, list[float]]] = {epoch: {} for epoch in shown}
+    for result in results_at(shown) if shown else ():
+        if result.trial in number and math.isfinite(result.metrics.get(metric, math.nan)):
+            of = values[result.epoch].setdefault(number[result.trial], [])
+            of.append(result.metrics[metric])
+    found = []
+    for epoch in shown:
+        earlier = {n: math.fsum(of) / len(of) for n, of in values[epoch].items()}
+        if len(earlier) >= 2:
+            found.append(Rung(epoch, reversals(earlier, final, mode)))
+    return tuple(found)
+
+
+def _on_ranks(rungs: Sequence[Rung]) -> list[str]:
+    notes = []
+    for rung in rungs:
+        found = rung.reversals
+        if found.reversed_pairs == 0:
+            continue
+        was = (
+            "The best at the end was the best then, too."
+            if found.best_was == 1
+            else f"The best at the end was number {found.best_was} of {found.count} then."
+        )
+        notes.append(
+            f"Ranks reverse: after {rung.epoch} epochs {found.reversed_pairs} of {found.pairs} "
+            f"pairs are in another order than at the end. {was}"
+        )
+    return notes
