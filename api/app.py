@@ -23,6 +23,7 @@ from api import (
     studies,
     study_answers,
     study_curves,
+    study_samples,
     study_verbs,
     trainers,
 )
@@ -126,6 +127,7 @@ def _application(settings: Settings) -> _App:
         study_verbs,
         study_answers,
         study_curves,
+        study_samples,
         health,
     ):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.

@@ -17,6 +17,7 @@ from service.results import Results
 from service.retention import Deletions
 from service.sampling import Sampling
 from service.studies.answers import Answers
+from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweeper import Sweeper
 from service.training import Training
@@ -41,6 +42,7 @@ class Services:
     sweeper: Sweeper
     studying: Studying
     answers: Answers
+    promotions: Promotions
 
 
 async def _services(request: Request) -> Services:

@@ -30,6 +30,7 @@ from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
 from service.studies.answers import Answers
+from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
@@ -82,9 +83,10 @@ def running_services(
     sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s)
     logs = Logs(jobs, artifacts)
     health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
+    forks, answers = Forks(jobs, artifacts, training, results), Answers(jobs)
     services = Services(
         training=training,
-        forks=Forks(jobs, artifacts, training, results),
+        forks=forks,
         results=results,
         logs=logs,
         sampling=sampling,
@@ -97,7 +99,8 @@ def running_services(
         deletions=deletions,
         sweeper=sweeper,
         studying=Studying(jobs, training, deletions, cluster, watcher.wake),
-        answers=Answers(jobs),
+        answers=answers,
+        promotions=Promotions(jobs, forks, answers),
     )
     watcher.start()
     sweeper.start()

@@ -216,11 +216,27 @@ PARALLEL: dict[str, Any] = {
         }
     ],
 }
+SAMPLES: dict[str, Any] = {
+    "n": 2,
+    "seed": 0,
+    "shape": [2, 2],
+    "rows": [
+        {
+            "trial": 5,
+            "configuration": 4,
+            "job": _JOB,
+            "checkpoint": "00005400",
+            "label": "4: kid_pca 0.0121  kind laplace, scale 0.41",
+            "samples": [[0.98, 0.17], [-0.34, 0.94]],
+        }
+    ],
+}
 STUDY_EXAMPLES: dict[str, Any] = {
     "StudyBody": _BODY,
     "StudyIntentBody": {"intent": "paused", "study": {**_BODY, "pause_requested": True}},
     "StudyPageBody": {"studies": [_SUMMARY], "next_cursor": None},
     "BestBody": BEST,
+    "StudySamplesBody": SAMPLES,
     "CurveBody": CURVE,
     "ParetoBody": PARETO,
     "ImportanceBody": IMPORTANCE,

@@ -65,6 +65,17 @@ class Forks:
             idempotency = Idempotency(key=idempotency_key, body_digest=digest)
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
+        return self.begin(parent_id, checkpoint, start, request, idempotency)
+
+    def begin(
+        self,
+        parent_id: str,
+        checkpoint: str,
+        start: Start,
+        request: JobRequest,
+        idempotency: Idempotency | None,
+    ) -> tuple[Job, bool]:
+        """As :meth:`fork`, under a key whose body is the caller's, who has looked for a replay."""
         closed = not_forkable(self._results.spec(parent_id), request.spec)
         if closed is not None:
             error = FieldError(f"/spec{closed.pointer}", str(closed))

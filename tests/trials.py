@@ -1,20 +1,20 @@
 """Studies with trials, stored as a driver would store them."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
-
-from sqlalchemy import insert, update
 
 from service.jobs import Attempt, Job, JobState, Limits, Reason
 from service.jobstore import JobStore
-from service.jobstore.schema import JOBS, STUDIES, TRIALS
 from service.studies.checking import is_overridden, require
 from service.studies.configuring import spec_of
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial
 from service.studies.request import StudyRequest
+from workers.artifacts import LocalStore, chunk_key
+from workers.events import RECORD
+from workers.run import Run, StopFlag, execute
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KIND, SCALE = "/trainer/spread/kind", "/trainer/spread/scale"
@@ -147,31 +147,33 @@ def ended(
     return jobs.ledger.settle(jobs.ledger.get(study.id), state, reason, "ended")
 
 
-def adopt(
+def trained_trial(
     jobs: JobStore,
+    artifacts: LocalStore,
+    folder: Path,
     study: Study,
-    job_ids: Sequence[str],
-    values: Sequence[Mapping[str, Any]],
-    phase: Phase = Phase.SEARCH,
-) -> None:
-    """Make jobs that have run by themselves the trials of a study, so that they have checkpoints.
-
-    Nothing of a service does so: a trial's job is stored with it.
-    """
-    with jobs._database.write() as connection:
-        for number, (job_id, found) in enumerate(zip(job_ids, values, strict=True)):
-            spec = spec_of(study.request.spec, found, 0).model_dump_json()
-            changes = {"study_id": study.id, "version": JOBS.c.version + 1, "spec": spec}
-            connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(changes))
-            trial = {
-                "study_id": study.id,
-                "number": number + 1,
-                "configuration": number,
-                "values": json.dumps(found),
-                "seed": 0,
-                "phase": phase.value,
-                "job_id": job_id,
-            }
-            connection.execute(insert(TRIALS).values(trial))
-        numbers = {"last_trial": len(job_ids)}
-        connection.execute(update(STUDIES).where(STUDIES.c.id == study.id).values(numbers))
+    configuration: int,
+    values: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Trial:
+    """A trial of the search that was really trained, so that it has checkpoints."""
+    new = NewTrial(configuration, values, study.request.seeds[0], Phase.SEARCH)
+    trial, _ = jobs.ledger.add_trial(study, new, job_of(study, values, new.seed))
+    job = jobs.get(trial.job_id)
+    attempt = Attempt(job.id, 1, "executor", "session", NOON)
+    job = jobs.start_attempt(job, attempt, Reason.TRAINING, "training")
+    run = Run(
+        job_id=job.id,
+        attempt=1,
+        spec=job.spec,
+        artifacts_uri=artifacts.uri,
+        cache_dir=folder / "data",
+    )
+    outcome = execute(run, StopFlag())
+    assert (outcome.reason, outcome.detail) == ("completed", None)
+    for chunk in range(outcome.chunks or 0):
+        lines = artifacts.get(chunk_key(run.prefix, chunk)).splitlines()
+        jobs.ingest(job.id, 1, chunk, [RECORD.validate_json(line) for line in lines])
+    jobs.ledger.add_result(study, trial.number, 2, metrics, NOON)
+    jobs.settle(jobs.get(job.id), JobState.SUCCEEDED, Reason.COMPLETED, outcome.message)
+    return next(one for one in jobs.ledger.trials(study.id) if one.number == trial.number)

@@ -104,7 +104,9 @@ from api.bodies.study_answers import (
     RankedBody,
     ReversalsBody,
     RungBody,
+    SampleRowBody,
     ShareBody,
+    StudySamplesBody,
 )
 from api.bodies.sweeps import (
     FindingBody,
@@ -182,6 +184,7 @@ __all__ = [
     "ReversalsBody",
     "RuleBody",
     "RungBody",
+    "SampleRowBody",
     "SamplesBody",
     "ShareBody",
     "SourcesBody",
@@ -193,6 +196,7 @@ __all__ = [
     "StudyPageBody",
     "StudyPlanBody",
     "StudyProgressBody",
+    "StudySamplesBody",
     "StudySummary",
     "SweepBody",
     "TotalBody",

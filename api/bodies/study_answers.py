@@ -264,3 +264,27 @@ class ParallelBody(Body):
     metric: str
     parameters: list[AxisBody]
     lines: list[LineBody]
+
+
+class SampleRowBody(Body):
+    """Samples of one trial."""
+
+    trial: int
+    configuration: int
+    job: str
+    checkpoint: str
+    """Id of the checkpoint that they are drawn from."""
+    label: str
+    """What is written beside the row in the picture."""
+    samples: list[Any]
+    """Nested lists of numbers."""
+
+
+class StudySamplesBody(Body):
+    """The same latents over the best trials, the best first."""
+
+    n: int
+    seed: int
+    shape: list[int]
+    """Of one row: n and the shape of a datum."""
+    rows: list[SampleRowBody]

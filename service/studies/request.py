@@ -166,7 +166,7 @@ def _with_fresh_seeds(confirmation: Confirmation, info: ValidationInfo) -> Confi
 class StudyRequest(SpecModel):
     """A search over specs, whose trials are jobs."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """A name for people."""
     spec: JobSpec
     """The base: what the space does not change."""

@@ -29,6 +29,7 @@ from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings
 from service.studies.answers import Answers
+from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
@@ -154,9 +155,10 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         sweeper = Sweeper(deletions, Sweep(jobs, artifacts, datasets, tmp_path, 60), 0)
         logs = Logs(jobs, artifacts)
         health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
+        forks, answers = Forks(jobs, artifacts, training, results), Answers(jobs)
         services = Services(
             training=training,
-            forks=Forks(jobs, artifacts, training, results),
+            forks=forks,
             results=results,
             logs=logs,
             sampling=sampling,
@@ -169,7 +171,8 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             deletions=deletions,
             sweeper=sweeper,
             studying=Studying(jobs, training, deletions, cluster, watcher.wake),
-            answers=Answers(jobs),
+            answers=answers,
+            promotions=Promotions(jobs, forks, answers),
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:

@@ -1,0 +1,136 @@
+"""Promotion: the last checkpoint of a trial goes on as a job of its own, which is no trial."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+
+from pydantic import ValidationError
+
+from service.errors import FieldError, Invalid, InvalidSpec, NoAnswerYet
+from service.forking import Forks
+from service.jobs import Job, JobRequest, JobState
+from service.jobstore import Idempotency, JobStore
+from service.studies import best as ranked
+from service.studies.answers import Answers
+from service.studies.ledger import Trial
+from service.studies.standings import Outcome, Standings
+from service.validation import plain_message
+from workers.kinds import AnySpec
+from workers.spec import JOB_SPEC, Start
+
+LABEL = "study"  # by which promoted jobs are found; its value is the study's id
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What is promoted: a configuration, the confirmed best where it is None.
+
+    ``epochs`` are passes over the data in all, the trial's own where it is None.
+    """
+
+    configuration: int | None
+    epochs: int | None
+    name: str | None
+    start: Start
+
+
+class Promotions:
+    """Makes jobs of trials."""
+
+    def __init__(self, jobs: JobStore, forks: Forks, answers: Answers) -> None:
+        self._jobs = jobs
+        self._forks = forks
+        self._answers = answers
+
+    def promote(
+        self, study_id: str, wanted: Promotion, idempotency_key: str | None
+    ) -> tuple[Job, bool]:
+        """Fork a trial's last checkpoint; the job and whether it is new.
+
+        Of the configuration's trials that with the best objective among those that ran to their
+        end, or else of those that were stopped early. Raises StudyNotFound, NoAnswerYet where nothing
+        is confirmed or the configuration has no such trial, and what a fork raises.
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            digest = _digest(study_id, wanted)
+            idempotency = Idempotency(key=idempotency_key, body_digest=digest)
+            if (stored := self._jobs.replayed(idempotency)) is not None:
+                return stored, False
+        standings = self._answers.standings(study_id)
+        trial = self._trial(standings, _configuration(standings, wanted.configuration))
+        parent = self._jobs.get(trial.job_id)
+        request = JobRequest(
+            name=wanted.name or f"{standings.study.request.name}: {trial.configuration}"[:200],
+            labels={LABEL: study_id},
+            spec=_spec(parent.spec, wanted.epochs),
+        )
+        try:
+            return self._forks.begin(parent.id, "latest", wanted.start, request, idempotency)
+        except InvalidSpec as error:
+            if not any(one.pointer == "/spec/trainer/epochs" for one in error.errors):
+                raise
+            raise InvalidSpec(str(error), tuple(map(_of_the_body, error.errors))) from error
+
+    def _trial(self, standings: Standings, configuration: int) -> Trial:
+        for trial in _succeeded(standings, configuration):
+            if self._jobs.checkpoints(trial.job_id):
+                return trial
+        raise NoAnswerYet(
+            f"no trial of configuration {configuration} that has succeeded has a checkpoint"
+        )
+
+
+def _configuration(standings: Standings, asked: int | None) -> int:
+    if asked is not None:
+        if asked not in standings.values:
+            problem = f"the study has no configuration {asked}; GET its trials"
+            raise Invalid(problem, (FieldError("/configuration", problem),))
+        return asked
+    found = ranked.best(standings)
+    if found.ranking is not None:
+        return found.ranking.best
+    candidate = "" if found.configuration is None else f", such as {found.configuration}"
+    raise NoAnswerYet(f"nothing is confirmed on fresh seeds yet; name a configuration{candidate}")
+
+
+def _succeeded(standings: Standings, configuration: int) -> list[Trial]:
+    """A configuration's trials that can go on: whole ones by their value, then stopped ones."""
+    objective = standings.study.request.objective
+    sign = -1.0 if objective.mode == "max" else 1.0
+    mine = [
+        one
+        for one in standings.outcomes
+        if one.trial.configuration == configuration and one.trial.state is JobState.SUCCEEDED
+    ]
+
+    def place(one: Outcome) -> tuple[bool, bool, float]:
+        value = sign * one.value(objective.metric)
+        return not standings.is_whole(one), math.isnan(value), value
+
+    return [one.trial for one in sorted(mine, key=place)]
+
+
+def _spec(spec: AnySpec, epochs: int | None) -> AnySpec:
+    if epochs is None:
+        return spec
+    document = spec.model_dump(mode="json")
+    document["trainer"]["epochs"] = epochs
+    try:
+        return JOB_SPEC.validate_python(document)
+    except ValidationError as error:
+        problem = plain_message(error.errors(include_url=False, include_context=False)[0])
+        if not hasattr(spec.trainer, "epochs"):
+            problem = f"has no meaning for the trainer {spec.trainer.kind}; leave it out"
+        raise InvalidSpec(f"/epochs {problem}.", (FieldError("/epochs", problem),)) from error
+
+
+def _of_the_body(error: FieldError) -> FieldError:
+    is_epochs = error.pointer == "/spec/trainer/epochs"
+    return replace(error, pointer="/epochs") if is_epochs else error
+
+
+def _digest(study_id: str, wanted: Promotion) -> str:
+    content = json.dumps(["promote", study_id, asdict(wanted)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
