@@ -23,6 +23,7 @@ from api import (
     studies,
     study_answers,
     study_curves,
+    study_presets,
     study_samples,
     study_verbs,
     trainers,
@@ -123,6 +124,7 @@ def _application(settings: Settings) -> _App:
         interpolations,
         mixing,
         trainers,
+        study_presets,  # before the study whose id would be "presets"
         studies,
         study_verbs,
         study_answers,

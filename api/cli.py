@@ -15,6 +15,8 @@ from api import (
     paper_commands,
     picture_commands,
     retention_commands,
+    study_answer_commands,
+    study_commands,
 )
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
@@ -44,6 +46,8 @@ app.add_typer(picture_commands.app)
 app.add_typer(ica_commands.app)
 app.add_typer(paper_commands.app)
 app.add_typer(retention_commands.app)
+study_commands.app.add_typer(study_answer_commands.app)
+app.add_typer(study_commands.app, name="study")
 ID_WIDTH = len("job-0123456789abcdef")
 
 

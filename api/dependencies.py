@@ -17,6 +17,7 @@ from service.results import Results
 from service.retention import Deletions
 from service.sampling import Sampling
 from service.studies.answers import Answers
+from service.studies.presets import Presets
 from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweeper import Sweeper
@@ -43,6 +44,7 @@ class Services:
     studying: Studying
     answers: Answers
     promotions: Promotions
+    presets: Presets
 
 
 async def _services(request: Request) -> Services:

@@ -30,6 +30,7 @@ from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
 from service.studies.answers import Answers
+from service.studies.presets import Presets
 from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweep import Sweep
@@ -101,6 +102,7 @@ def running_services(
         studying=Studying(jobs, training, deletions, cluster, watcher.wake),
         answers=answers,
         promotions=Promotions(jobs, forks, answers),
+        presets=Presets(datasets),
     )
     watcher.start()
     sweeper.start()

@@ -231,10 +231,31 @@ SAMPLES: dict[str, Any] = {
         }
     ],
 }
+PRESET: dict[str, Any] = {
+    "name": "spread-scale",
+    "title": "How much of which noise?",
+    "request": STUDY_REQUEST,
+    "plots": [[_SCALE, _KIND]],
+    "notes": [
+        "No trial is stopped before epoch 20, a third of all: early ranks of noises reverse."
+    ],
+}
 STUDY_EXAMPLES: dict[str, Any] = {
     "StudyBody": _BODY,
     "StudyIntentBody": {"intent": "paused", "study": {**_BODY, "pause_requested": True}},
     "StudyPageBody": {"studies": [_SUMMARY], "next_cursor": None},
+    "PresetBody": PRESET,
+    "PresetList": {
+        "presets": [
+            {
+                "name": "spread-scale",
+                "title": "How much of which noise?",
+                "description": "A δ-VAE with Gaussian and Laplace noise of any scale, learned or "
+                "not, ranked by KID.",
+                "links": {"self": "/v1/studies/presets/spread-scale"},
+            }
+        ]
+    },
     "BestBody": BEST,
     "StudySamplesBody": SAMPLES,
     "CurveBody": CURVE,

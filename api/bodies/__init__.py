@@ -108,6 +108,11 @@ from api.bodies.study_answers import (
     ShareBody,
     StudySamplesBody,
 )
+from api.bodies.study_presets import (
+    PresetBody,
+    PresetList,
+    PresetSummary,
+)
 from api.bodies.sweeps import (
     FindingBody,
     SweepBody,
@@ -170,6 +175,9 @@ __all__ = [
     "Phase",
     "PlanBody",
     "PointBody",
+    "PresetBody",
+    "PresetList",
+    "PresetSummary",
     "PriorBody",
     "Problem",
     "ProblemField",

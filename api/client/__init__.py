@@ -3,8 +3,9 @@
 from api.client.arrays import Interpolations, Reconstructions
 from api.client.client import Client
 from api.client.connection import DEFAULT_URL, Event
-from api.client.errors import ApiError, ClientError, JobFailed, Unreachable
+from api.client.errors import ApiError, ClientError, JobFailed, StudyFailed, Unreachable
 from api.client.job import JobHandle
+from api.client.study import StudyHandle
 
 __all__ = [
     "DEFAULT_URL",
@@ -16,5 +17,7 @@ __all__ = [
     "JobFailed",
     "JobHandle",
     "Reconstructions",
+    "StudyFailed",
+    "StudyHandle",
     "Unreachable",
 ]

@@ -20,6 +20,7 @@ from api.client.connection import (
 )
 from api.client.errors import ApiError
 from api.client.job import JobHandle
+from api.client.study import Studies, StudyHandle
 
 SWEEP_POLL_S = 0.2
 
@@ -29,6 +30,7 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = TIMEOUT_S) -> None:
         self.connection = Connection(url, timeout_s)
+        self.studies = Studies(self.connection)
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -88,14 +90,17 @@ class Client:
         trainer: str | None = None,
         dataset: str | None = None,
         label: str | None = None,
+        study: str | None = None,
         page_size: int = 100,
     ) -> Iterator[bodies.JobSummary]:
-        """All jobs that match, newest first; ``label`` is ``key`` or ``key=value``."""
+        """All jobs that match, newest first; ``label`` is ``key`` or ``key=value``, ``study`` the
+        id of the study of which they are trials."""
         params: dict[str, str | int | None] = {
             "state": state,
             "trainer": trainer,
             "dataset": dataset,
             "label": label,
+            "study": study,
             "limit": page_size,
         }
         while True:
@@ -104,6 +109,12 @@ class Client:
             if page.next_cursor is None:
                 return
             params["cursor"] = page.next_cursor
+
+    def submit_study(
+        self, request: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> StudyHandle:
+        """Submit a study; see ``studies`` for what else there is."""
+        return self.studies.submit(request, idempotency_key=idempotency_key)
 
     # --- discovery ------------------------------------------------------------------------------
 

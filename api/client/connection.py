@@ -201,6 +201,11 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
+def study_path(study_id: str) -> str:
+    """The path of a study."""
+    return f"/v1/studies/{quote(study_id, safe='')}"
+
+
 def dataset_path(name: str) -> str:
     """The path of a data set."""
     return f"/v1/datasets/{quote(name, safe='')}"

@@ -5,7 +5,8 @@
     ClientError
     ├── ApiError          the service refused; ``problem`` says why
     ├── Unreachable       nothing answers at the address
-    └── JobFailed         the job one waited for has failed or was cancelled
+    ├── JobFailed         the job one waited for has failed or was cancelled
+    └── StudyFailed       the study one waited for has
 """
 
 from api import bodies
@@ -45,6 +46,17 @@ class JobFailed(ClientError):
     def __init__(self, job_id: str, state: str, reason: str, message: str) -> None:
         super().__init__(f"{job_id} {state} ({reason}): {message}")
         self.job_id = job_id
+        self.state = state
+        self.reason = reason
+        self.message = message
+
+
+class StudyFailed(ClientError):
+    """The study has failed or was cancelled."""
+
+    def __init__(self, study_id: str, state: str, reason: str, message: str) -> None:
+        super().__init__(f"{study_id} {state} ({reason}): {message}")
+        self.study_id = study_id
         self.state = state
         self.reason = reason
         self.message = message

@@ -49,8 +49,8 @@ class Promotions:
         """Fork a trial's last checkpoint; the job and whether it is new.
 
         Of the configuration's trials that with the best objective among those that ran to their
-        end, or else of those that were stopped early. Raises StudyNotFound, NoAnswerYet where nothing
-        is confirmed or the configuration has no such trial, and what a fork raises.
+        end, or else of those that were stopped early. Raises StudyNotFound, NoAnswerYet where
+        nothing is confirmed or the configuration has no such trial, and what a fork raises.
         """
         idempotency = None
         if idempotency_key is not None:

@@ -29,6 +29,7 @@ from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings
 from service.studies.answers import Answers
+from service.studies.presets import Presets
 from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweep import Sweep
@@ -92,8 +93,21 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def url(running: Running) -> Iterator[str]:
     """The address of a real server in front of the same services."""
+    with _served(running.app) as address:
+        yield address
+
+
+@pytest.fixture
+def quiet_url(quiet: "Quiet") -> Iterator[str]:
+    """The address of a real server in front of the quiet service."""
+    with _served(quiet.app) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _served(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(
-        uvicorn.Config(running.app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -173,6 +187,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             studying=Studying(jobs, training, deletions, cluster, watcher.wake),
             answers=answers,
             promotions=Promotions(jobs, forks, answers),
+            presets=Presets(datasets),
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:
