@@ -10,6 +10,13 @@ _JOB_OPERATIONS = (
     *("get_reconstructions", "get_interpolations", "get_mixing", "get_unmixing"),
     *("cancel_job", "pause_job", "resume_job", "retry_job", "fork_job", "delete_job"),
 )
+_THIS_STUDY = {"study_id": "$request.path.study_id"}
+_NEW_STUDY = {"study_id": "$response.body#/id"}
+_STUDY_OPERATIONS = (
+    *("get_study", "list_trials", "get_best", "get_curve", "get_pareto", "get_importance"),
+    *("get_parallel", "get_study_samples", "extend_study", "promote_trial"),
+    *("cancel_study", "pause_study", "resume_study", "retry_study", "delete_study"),
+)
 _FORKED = {"job_id": "$response.body#/job/id"}
 _THIS_DATASET = {"name": "$request.path.name"}
 
@@ -46,6 +53,40 @@ LINKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for verb in ("cancel_job", "pause_job", "resume_job", "retry_job")
     },
     ("fork_job", "202"): {"get_job": _link("get_job", _FORKED, "The new job.")},
+    ("submit_study", "201"): {
+        name: _link(name, _NEW_STUDY, "The study is at the answer's Location.")
+        for name in _STUDY_OPERATIONS
+    },
+    ("list_studies", "200"): {
+        "get_study": _link(
+            "get_study", {"study_id": "$response.body#/studies/0/id"}, "The newest of the page."
+        )
+    },
+    ("get_study", "200"): {
+        name: _link(name, _THIS_STUDY, "What belongs to the study.")
+        for name in _STUDY_OPERATIONS[1:]
+    },
+    **{
+        (verb, "202"): {
+            "get_study": _link("get_study", _THIS_STUDY, "The study says when it is as intended.")
+        }
+        for verb in ("cancel_study", "pause_study", "resume_study", "retry_study")
+    },
+    ("list_trials", "200"): {
+        "get_job": _link("get_job", {"job_id": "$response.body#/trials/0/job"}, "The first trial.")
+    },
+    ("promote_trial", "202"): {"get_job": _link("get_job", _FORKED, "The new job.")},
+    ("delete_study", "204"): {"get_study": _link("get_study", _THIS_STUDY, "404 from now on.")},
+    **{
+        (name, "200"): {
+            "submit_study": {
+                "operationId": "submit_study",
+                "requestBody": "$response.body#/request",
+                "description": "The request can be submitted as it is.",
+            }
+        }
+        for name in ("get_spread_scale_preset", "get_ica_sigma_preset")
+    },
     ("delete_job", "204"): {"get_job": _link("get_job", _THIS_JOB, "404 from now on.")},
     ("list_checkpoints", "200"): {
         name: _link(

@@ -31,7 +31,11 @@ class BudgetChanges(BaseModel):
     """Limits from now on; those that are not named stay as they are."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra={"minProperties": 1},
     )
 
     trials: int = Field(default=1, ge=1, le=TRIALS_MAX)

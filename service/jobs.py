@@ -60,6 +60,7 @@ class Reason(StrEnum):
     # ended; the words of workers.events.OutcomeReason
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
+    STOPPED_BY_STUDY = "stopped_by_study"
     CONVERGED = "converged"
     ITERATION_LIMIT = "iteration_limit"
     INTERRUPTED = "interrupted"

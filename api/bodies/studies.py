@@ -194,7 +194,7 @@ class TrialBody(Body):
     """Id of the job that it is."""
     state: State
     reason: str
-    """Why its job is in that state; ``stopped_early`` where the scheduler stopped it."""
+    """Why its job is in that state; ``stopped_by_study`` where its scheduler did that."""
     message: str
     epoch: int | None
     """Epochs after which it has reported last; null before it has."""

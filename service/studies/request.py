@@ -24,7 +24,12 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seeds = Annotated[
     tuple[Seed, ...],
-    Field(strict=False, min_length=1, max_length=SEEDS_MAX),
+    Field(
+        strict=False,
+        min_length=1,
+        max_length=SEEDS_MAX,
+        json_schema_extra={"uniqueItems": True},
+    ),
     AfterValidator(_distinct),
 ]
 

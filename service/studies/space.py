@@ -28,6 +28,7 @@ OPTIONS_MAX, DIMENSIONS_MAX = 64, 32
 _DIGITS = 12  # 0.1 + 2 · 0.1 is 0.3 in a spec
 
 _NUMBER_MAX = 10**12
+_UNIQUE: dict[str, JsonValue] = {"uniqueItems": True}
 
 
 def _number(value: Any) -> Any:
@@ -161,7 +162,7 @@ class Choice(_Dimension):
 
     choice: Annotated[
         tuple[JsonValue, ...],
-        Field(strict=False, min_length=1, max_length=OPTIONS_MAX),
+        Field(strict=False, min_length=1, max_length=OPTIONS_MAX, json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ]
     """The values, of any type that the spec has there."""
@@ -180,7 +181,7 @@ class Grid(_Dimension):
 
     grid: Annotated[
         tuple[Number, ...],
-        Field(strict=False, min_length=1, max_length=OPTIONS_MAX),
+        Field(strict=False, min_length=1, max_length=OPTIONS_MAX, json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ]
     """The numbers."""

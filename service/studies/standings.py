@@ -1,8 +1,8 @@
 """What the trials of a study came to: one reading of the ledger for all answers.
 
-A trial is *whole* when it ran to its end; one that a scheduler stopped saw fewer epochs, and its
-last result does not compare. A configuration's value is the mean over its seeds, and none where a
-seed is missing.
+A trial is *whole* when it ran to its own end; one that a scheduler stopped saw fewer epochs, and
+its last result does not compare. A configuration's value is the mean over its seeds, and none
+where a seed is missing.
 """
 
 import math
@@ -18,7 +18,6 @@ from service.jobstore import JobStore
 from service.jobstore.studies import TrialFilter
 from service.studies.ledger import Phase, Study, Trial
 from service.studies.objective import objectives
-from service.studies.request import NoScheduler, StudyRequest
 
 _KEPT = 8  # studies whose trials are kept at hand
 
@@ -46,7 +45,7 @@ class Standings:
 
     def is_whole(self, outcome: Outcome) -> bool:
         """Whether a trial ran to its end."""
-        return is_whole(self.study.request, outcome.trial)
+        return is_whole(outcome.trial)
 
     @cached_property
     def values(self) -> Mapping[int, Mapping[str, Any]]:
@@ -116,14 +115,10 @@ class Standings:
         return tuple(dict.fromkeys(name for one in self.outcomes for name in one.metrics))
 
 
-def is_whole(request: StudyRequest, trial: Trial) -> bool:
-    """Whether a trial ran to its end: one that stops itself early does, one that is stopped not.
-
-    Where both can be, the job's reason does not tell which it was, and it counts as stopped.
-    """
-    if trial.state is not JobState.SUCCEEDED:
-        return False
-    return trial.reason is not Reason.STOPPED_EARLY or isinstance(request.scheduler, NoScheduler)
+def is_whole(trial: Trial) -> bool:
+    """Whether a trial came to its own end: one that stops itself early does, one that its study
+    stops does not."""
+    return trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
 
 
 def _mean(

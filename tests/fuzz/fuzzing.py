@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fuzz.refusals import ANSWERS, REFUSALS, is_right
 from tests.fuzz.report import Report
-from tests.fuzz.service import LOCAL, MIXED, PICTURES, VECTORS, Fuzzed, upload
+from tests.fuzz.service import LOCAL, MIXED, NOISES, PICTURES, VECTORS, Fuzzed, upload
 from tests.unit.workers.uploading import GOOD
 
 Case = schemathesis.Case[Any]
@@ -105,6 +105,9 @@ def _document(fuzzed: Fuzzed) -> dict[str, Any]:
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     parameter["schema"]["examples"] = fuzzed.values(path, parameter["name"])
+            if operation["operationId"] == "submit_study":
+                content = operation["requestBody"]["content"]["application/json"]
+                content["examples"] = {NOISES["name"]: {"value": NOISES}}
             if operation["operationId"] == "submit_job":
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = {
@@ -268,7 +271,8 @@ def _spare(case: Case, fuzzed: Fuzzed) -> None:
     """Let an end go to something else than what the other operations are asked about."""
     for name, value in (case.path_parameters or {}).items():
         if value in fuzzed.kept:
-            case.path_parameters[name] = fuzzed.spare[_number(case.headers) % len(fuzzed.spare)]
+            spare = fuzzed.spare_studies if name == "study_id" else fuzzed.spare
+            case.path_parameters[name] = spare[_number(case.headers) % len(spare)]
 
 
 def _number(value: object) -> int:

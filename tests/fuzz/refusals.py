@@ -24,6 +24,25 @@ _BY_THE_SERVICE = frozenset(
 # ... but for these places, by operation.
 _N = {"/query/n": "its bound depends on the form and the size of the answer"}
 _PLACES: dict[str, dict[str, str]] = {
+    "list_studies": {"/query/cursor": "opaque as well"},
+    "list_trials": {"/query/cursor": "opaque as well"},
+    "submit_study": {"/space": "no schema says that a range ends above its beginning"},
+    "get_curve": {
+        "/query/parameter": "what is tuned differs from study to study",
+        "/query/metric": "metrics differ as well",
+    },
+    "get_pareto": {"/query/second": "metrics differ from study to study"},
+    "get_importance": {"/query/metric": "metrics differ from study to study"},
+    "get_parallel": {"/query/metric": "metrics differ from study to study"},
+    "get_study_samples": {
+        **_N,
+        "/query/k": "trials may differ in the shape of their data",
+    },
+    "get_spread_scale_preset": {"/query/dataset": "only the service knows its data sets"},
+    "get_ica_sigma_preset": {
+        "/query/dataset": "only the service knows its data sets",
+        "/query/low": "no schema says that it is below high",
+    },
     "list_jobs": {"/query/cursor": "opaque: only the service knows which ones it has given out"},
     "get_logs": {
         "/query/after": "opaque as well",

@@ -21,6 +21,15 @@ from service.errors import StateConflict
 from service.jobs import JobFilter, JobState
 from service.jobstore import JobStore
 from service.settings import Settings
+from tests.trials import (
+    KIND,
+    SCALE,
+    add_trial,
+    confirm,
+    ended,
+    running_study,
+    trained_trial,
+)
 from workers.artifacts import LocalStore
 
 LOCAL = "http://localhost"
@@ -32,7 +41,7 @@ DISK_MAX_BYTES = 2 << 30
 SPARE_JOBS = 4
 FRESH = timedelta(seconds=1)  # a posted job may train for so long
 
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "kind": "delta_vae",
     "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
     "batch_size": 25,
@@ -67,6 +76,16 @@ MIXED: dict[str, Any] = {
         "checkpoint_every_iterations": 2,
     },
 }
+NOISES: dict[str, Any] = {
+    "name": "noises",
+    "spec": {
+        "dataset": {"kind": "two-moons", "samples": 300},
+        "trainer": {**_SMALL, "quality": {"samples": 100, "components": 2}},
+    },
+    "space": {KIND: {"choice": ["gaussian", "laplace"]}, SCALE: {"loguniform": [0.05, 1.0]}},
+    "objective": {"metric": "kid", "mode": "min"},
+    "budget": {"trials": 3},
+}
 TOO_LONG: dict[str, Any] = {**LONG, "name": "too long", "limits": {"max_wall_s": 0.1}}
 
 
@@ -76,8 +95,8 @@ class Fuzzed:
 
     ``known`` maps the beginning of a path of the OpenAPI document, up to a parameter, to values of
     that parameter that lead to something; a whole path goes before its beginning. ``kept`` are
-    those that no request may delete, as others ask for them; ``spare`` may be deleted in their
-    place.
+    those that no request may delete, as others ask for them; ``spare`` and ``spare_studies`` may
+    be deleted in their place.
     """
 
     app: FastAPI
@@ -86,6 +105,7 @@ class Fuzzed:
     known: Mapping[str, Sequence[str]]
     kept: frozenset[str]
     spare: Sequence[str]
+    spare_studies: Sequence[str]
 
     def values(self, path: str, parameter: str) -> list[str]:
         """Values of a path's parameter; AssertionError where there are none."""
@@ -114,6 +134,11 @@ class Fuzzed:
                 else:
                     self.services.training.cancel(job.id)
 
+        for state in (JobState.QUEUED, JobState.RUNNING):
+            for study, _ in self.services.studying.list(state, None, 100).studies:
+                with contextlib.suppress(StateConflict):
+                    self.services.studying.cancel(study.id)
+
     def disk_bytes(self) -> int:
         """What it keeps on disk; AssertionError beyond what a test may."""
         size_bytes = 0
@@ -137,6 +162,8 @@ def fuzzed_service(folder: Path) -> Iterator[Fuzzed]:
     """A service in ``folder`` with jobs in every lasting state, and data sets."""
     settings = Settings(data_dir=folder, max_upload_bytes=4 << 20)
     jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
+    # Before there is a watcher, which would give a driver to what runs.
+    studies = [_searched(jobs, artifacts, folder), *(_ended_study(jobs) for _ in range(SPARE_JOBS))]
     with (
         contextlib.closing(jobs),
         contextlib.closing(InlineCluster(memory_bytes=MEMORY_BYTES)) as cluster,
@@ -145,9 +172,10 @@ def fuzzed_service(folder: Path) -> Iterator[Fuzzed]:
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL) as http:
             known = _things(http)
+            known["/v1/studies/{study_id}"] = [studies[0], _waiting_study(http)]
             spare = [_ended(http, VECTORS, "succeeded") for _ in range(SPARE_JOBS)]
-        kept = frozenset(known["/v1/jobs/{job_id}"])
-        yield Fuzzed(app, services, folder, known, kept, spare)
+        kept = frozenset((*known["/v1/jobs/{job_id}"], *known["/v1/studies/{study_id}"]))
+        yield Fuzzed(app, services, folder, known, kept, spare, studies[1:])
 
 
 def _things(http: TestClient) -> dict[str, list[str]]:
@@ -178,6 +206,38 @@ def _things(http: TestClient) -> dict[str, list[str]]:
             trainer["name"] for trainer in http.get("/v1/trainers").json()["trainers"]
         ],
     }
+
+
+def _searched(jobs: JobStore, artifacts: LocalStore, folder: Path) -> str:
+    """The id of a study that has ended with an answer, and whose best trial has checkpoints."""
+    network = {**_SMALL["network"], "output": "identity"}
+    spec = {**NOISES["spec"], "trainer": {**NOISES["spec"]["trainer"], "network": network}}
+    second = {"metric": "recall", "mode": "max"}
+    study = running_study(jobs, spec=spec, second_objective=second)
+    values = [{KIND: "laplace", SCALE: round(0.1 + k / 20, 2)} for k in range(10)]
+    for number, found in enumerate(values):
+        metrics = {"kid_pca": 0.1 + number / 100, "recall_pca": number / 10}
+        if number == 0:
+            trained_trial(jobs, artifacts, folder, study, number, found, metrics)
+        else:
+            add_trial(jobs, study, number, found, results={1: metrics, 2: metrics})
+    for number in (0, 1):
+        of_seeds = [0.1 + number / 5 + k / 100 for k in range(5)]
+        confirm(jobs, study, number, values[number], kid_pca=of_seeds, recall_pca=of_seeds)
+    return ended(jobs, study).id
+
+
+def _ended_study(jobs: JobStore) -> str:
+    """The id of a study that has ended without a trial."""
+    return ended(jobs, running_study(jobs)).id
+
+
+def _waiting_study(http: TestClient) -> str:
+    """The id of a study that is paused before it has begun."""
+    path = http.post("/v1/studies", json=NOISES).headers["Location"]
+    answer = http.post(f"{path}/pause")
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["study"]["id"])
 
 
 def _ended(http: TestClient, body: Mapping[str, Any], state: str) -> str:

@@ -280,7 +280,7 @@ def test_how_far_a_study_is_and_its_candidate_are_told(quiet: Quiet) -> None:
     jobs = quiet.jobs
     add_trial(jobs, study, 0, {**LAPLACE, SCALE: 0.1}, results={9: {"kid_pca": 0.3}})
     add_trial(jobs, study, 1, LAPLACE, results={3: {"kid_pca": 0.9}, 9: {"kid_pca": 0.2}})
-    stopped = Reason.STOPPED_EARLY
+    stopped = Reason.STOPPED_BY_STUDY
     add_trial(jobs, study, 2, LAPLACE, results={3: {"kid_pca": 0.8}}, reason=stopped)
     wide = {**LAPLACE, SCALE: 0.9}
     add_trial(jobs, study, 3, wide, state=JobState.FAILED, reason=Reason.NOT_A_NUMBER)

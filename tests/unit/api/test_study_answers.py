@@ -222,10 +222,18 @@ def test_what_was_stopped_early_is_a_candidate_only_while_nothing_ran_to_its_end
 ) -> None:
     jobs = quiet.jobs
     study = running_study(jobs, scheduler={"kind": "asha", "grace_epochs": 3})
-    stopped = Reason.STOPPED_EARLY
+    stopped = Reason.STOPPED_BY_STUDY
     add_trial(jobs, study, 0, SCALES[0], results={3: {"kid_pca": 0.1}}, reason=stopped)
     assert best_of(quiet, study)["configuration"] == 0
     add_trial(jobs, study, 1, SCALES[1], results={9: {"kid_pca": 0.5}})
+    assert best_of(quiet, study)["configuration"] == 1
+
+
+def test_a_trial_that_stops_itself_has_come_to_its_end(quiet: Quiet) -> None:
+    study = running_study(quiet.jobs, scheduler={"kind": "asha", "grace_epochs": 3})
+    by_itself, by_study = Reason.STOPPED_EARLY, Reason.STOPPED_BY_STUDY
+    add_trial(quiet.jobs, study, 0, SCALES[0], results={3: {"kid_pca": 0.1}}, reason=by_study)
+    add_trial(quiet.jobs, study, 1, SCALES[1], results={6: {"kid_pca": 0.5}}, reason=by_itself)
     assert best_of(quiet, study)["configuration"] == 1
 
 

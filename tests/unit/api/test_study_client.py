@@ -274,6 +274,6 @@ def test_presets_are_listed_printed_planned_and_submitted(run: Run, client: Clie
 
 def test_a_stopped_trial_is_told_with_its_reason(quiet: Quiet, run: Run) -> None:
     study = running_study(quiet.jobs)
-    stopped = Reason.STOPPED_EARLY
+    stopped = Reason.STOPPED_BY_STUDY
     add_trial(quiet.jobs, study, 0, at(0.1), results={3: {"kid_pca": 0.5}}, reason=stopped)
-    assert "stopped_early" in said(run("trials", study.id))
+    assert "stopped_by_study" in said(run("trials", study.id))

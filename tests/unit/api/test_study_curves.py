@@ -38,7 +38,7 @@ def searched(jobs: JobStore, count: int = 24, **fields: Any) -> Study:
         results = {3: {"kid_pca": 2 * value}, 9: {"kid_pca": value, "recall_pca": -value}}
         reason = Reason.COMPLETED
         if number % 8 == 7:
-            results, reason = {3: {"kid_pca": 9.0}}, Reason.STOPPED_EARLY
+            results, reason = {3: {"kid_pca": 9.0}}, Reason.STOPPED_BY_STUDY
         add_trial(jobs, study, number, {KIND: kind, SCALE: scale}, results=results, reason=reason)
     return study
 
