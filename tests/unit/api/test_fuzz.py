@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.trials import KIND, SCALE, study_body
 from tests.unit.api.conftest import DIGITS, Running
 from tests.unit.api.test_problems import problem
 
@@ -40,6 +41,18 @@ BODIES = (
         },
     },
 )
+STUDIES = (
+    study_body(seeds=[0, 7], confirmation={"top": 2, "seeds": [1, 2]}),
+    study_body(
+        space={
+            KIND: {"choice": ["gaussian", "laplace"]},
+            SCALE: {"uniform": [0.1, 0.9], "step": 0.2, "when": {KIND: ["laplace"]}},
+        },
+        search={"kind": "grid"},
+        scheduler={"kind": "asha", "grace_epochs": 3},
+        second_objective={"metric": "recall", "mode": "max"},
+    ),
+)
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -67,11 +80,11 @@ def replaced(body: Any, keys: tuple[str | int, ...], value: Any) -> Any:
     return body
 
 
-def sent(running: Running, body: Any) -> None:
+def sent(running: Running, body: Any, path: str = "/v1/jobs") -> None:
     # The client's own encoder refuses NaN; Python's writes it, as careless clients do.
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
-    answer = running.http.post("/v1/jobs?dry_run=true", content=content, headers=headers)
+    answer = running.http.post(f"{path}?dry_run=true", content=content, headers=headers)
     if answer.status_code == 200:
         return
     assert answer.status_code in (400, 422, 507), answer.text
@@ -88,6 +101,16 @@ def test_a_good_body_with_any_value_anywhere_is_answered(
     body = data.draw(st.sampled_from(BODIES))
     keys = data.draw(st.sampled_from(places(body)))
     sent(running, replaced(body, keys, value))
+
+
+@QUICK
+@given(data=st.data(), value=VALUES)
+def test_a_good_study_with_any_value_anywhere_is_answered(
+    running: Running, data: st.DataObject, value: Any
+) -> None:
+    body = data.draw(st.sampled_from(STUDIES))
+    keys = data.draw(st.sampled_from(places(body)))
+    sent(running, replaced(body, keys, value), "/v1/studies")
 
 
 @QUICK
