@@ -147,6 +147,7 @@ def list_jobs(
     label: Annotated[str | None, typer.Option(help="Only with this label: key or key=value.")] = (
         None
     ),
+    study: Annotated[str | None, typer.Option(help="Only trials of this study.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -161,6 +162,7 @@ def list_jobs(
             trainer=trainer,
             dataset=dataset,
             label=label,
+            study=study,
             page_size=min(limit, 100),
         )
         for job, _ in zip(found, range(limit), strict=False):

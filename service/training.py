@@ -262,10 +262,6 @@ class Training:
         self._check_storage(costs)
         return spec, info
 
-    def describe(self, spec: AnySpec) -> DatasetInfo:
-        """The data of a spec that was checked."""
-        return self._datasets.describe(spec.dataset)
-
     def _check_capacity(self, spec: AnySpec, costs: Estimate) -> None:
         if errors := beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
             raise ExceedsCapacity(

@@ -100,24 +100,24 @@ class Studying:
     def _checked(self, request: StudyRequest) -> tuple[StudyRequest, list[Estimate]]:
         """The resolved request and what the specs at the corners of its space cost."""
         request = require(request)
-        specs = [self._fitting(request.spec, None)]
-        request = request.model_copy(update={"spec": _pinned(request, specs[0])})
-        wrong: list[FieldError] = []
-        for place, spec in _corner_specs(request):
+        spec, base = self._fitting(request.spec, None)
+        request = request.model_copy(update={"spec": _pinned(request, spec)})
+        costs, wrong = [base], list[FieldError]()
+        for place, corner in _corner_specs(request):
             try:
-                specs.append(self._fitting(spec, place))
+                costs.append(self._fitting(corner, place)[1])
             except InvalidStudy as error:
                 wrong += [each for each in error.errors if each not in wrong]
         if wrong:
             raise InvalidStudy(f"{wrong[0].pointer} {wrong[0].message}.", tuple(wrong))
-        costs = [estimate(spec, self._training.describe(spec)) for spec in specs]
         self._check_allotment(request, max(each.worker_memory_bytes for each in costs))
         return request, costs
 
-    def _fitting(self, spec: AnySpec, place: FieldError | None) -> AnySpec:
-        """The spec as its data complete it; raises at a place of the space, where one is given."""
+    def _fitting(self, spec: AnySpec, place: FieldError | None) -> tuple[AnySpec, Estimate]:
+        """The spec as its data complete it, and what it costs; raises at a place of the space,
+        where one is given."""
         try:
-            found, _ = self._training.checked(JobRequest(spec=spec))
+            found, info = self._training.checked(JobRequest(spec=spec))
         except Invalid as error:
             if place is None:
                 raise
@@ -125,7 +125,7 @@ class Studying:
             message = f"makes a spec that cannot run: {inner.pointer} {inner.message}"
             pointer = FieldError(place.pointer, message)
             raise InvalidStudy(f"{place.pointer} {message}.", (pointer,)) from error
-        return found
+        return found, estimate(found, info)
 
     def _check_allotment(self, request: StudyRequest, worker_memory_bytes: int) -> None:
         """A study holds what all its concurrent trials hold, or it would wait for ever."""

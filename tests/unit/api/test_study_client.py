@@ -277,3 +277,14 @@ def test_a_stopped_trial_is_told_with_its_reason(quiet: Quiet, run: Run) -> None
     stopped = Reason.STOPPED_BY_STUDY
     add_trial(quiet.jobs, study, 0, at(0.1), results={3: {"kid_pca": 0.5}}, reason=stopped)
     assert "stopped_by_study" in said(run("trials", study.id))
+
+
+def test_the_trials_of_a_study_are_among_the_jobs(quiet: Quiet, quiet_url: str) -> None:
+    study = running_study(quiet.jobs)
+    trial = add_trial(quiet.jobs, study, 0, at(0.1))
+    other = quiet.submit()
+    result = CliRunner(env={"SPREADTRAIN_URL": quiet_url}).invoke(
+        app, ("list", "--study", study.id)
+    )
+    assert trial.job_id in said(result)
+    assert other not in result.stdout
