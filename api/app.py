@@ -23,6 +23,7 @@ from api import (
     studies,
     study_answers,
     study_curves,
+    study_plots,
     study_presets,
     study_samples,
     study_verbs,
@@ -129,6 +130,7 @@ def _application(settings: Settings) -> _App:
         study_verbs,
         study_answers,
         study_curves,
+        study_plots,
         study_samples,
         health,
     ):

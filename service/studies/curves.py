@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from service.errors import FieldError, InvalidQuery, NoAnswerYet
 from service.studies.curve import curve, levels
 from service.studies.guard import better
-from service.studies.ledger import Phase, TrialResult
-from service.studies.objective import most_epochs
-from service.studies.ranking import Interval, Mode, Reversals, reversals
-from service.studies.request import Asha, HyperBand, StudyRequest
+from service.studies.ledger import TrialResult
+from service.studies.ranking import Interval, Mode
+from service.studies.request import StudyRequest
+from service.studies.rungs import Rung, on_ranks, rungs
 from service.studies.space import AnyDimension, Choice, Grid, LogUniform, Uniform
 from service.studies.standings import Outcome, Standings
 
@@ -100,14 +100,6 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """How the order after so many epochs differs from that at the end."""
-
-    epoch: int
-    reversals: Reversals
-
-
-@dataclass(frozen=True, slots=True)
 class CurveAnswer:
     """A metric against parameters; ``points`` are the trials that count.
 
@@ -152,19 +144,20 @@ def curves(
             f"a curve needs trials at three places at least that ran to their end; there are "
             f"{len(points)} such trials of {len(standings.outcomes)}"
         )
-    rungs = _rungs(standings, name, results_at, epochs)
+    mode = mode_of(request, name)
+    found_rungs = rungs(standings, name, mode, results_at, epochs)
     ended = sum(one.trial.ended_at is not None for one in standings.outcomes)
     return CurveAnswer(
         axes=axes,
         metric=name,
-        mode=mode_of(request, name),
+        mode=mode,
         levels=found_levels,
         processes=processes,
         points=tuple(points),
         stopped=ended - len(whole),
         without=len(whole) - len(points),
-        rungs=rungs,
-        notes=(*notes, *_on_ranks(rungs)),
+        rungs=found_rungs,
+        notes=(*notes, *on_ranks(found_rungs)),
     )
 
 
@@ -266,77 +259,3 @@ def _process(
         noise=found.noise,
         trials=len(points),
     )
-
-
-# --- ranks at rungs -------------------------------------------------------------------------------
-
-
-def rung_epochs(request: StudyRequest) -> list[int]:
-    """The epochs at which trials are compared before their end, or else their thirds."""
-    most, scheduler = most_epochs(request), request.scheduler
-    rungs: list[int] = []
-    match scheduler:
-        case Asha():
-            at = float(scheduler.grace_epochs)
-            while at < most and len(rungs) < 32:
-                rungs.append(int(at))
-                at *= scheduler.reduction_factor
-        case HyperBand():
-            least = (most * scheduler.reduction_factor**-s for s in range(1, 32))
-            rungs = [int(at) for at in least if at >= 1]
-        case _:
-            rungs = [-(-most // 3), -(-2 * most // 3)]
-    return sorted({rung for rung in rungs if 0 < rung < most})
-
-
-def _rungs(
-    standings: Standings,
-    metric: str,
-    results_at: Callable[[Sequence[int]], Sequence[TrialResult]],
-    epochs: Sequence[int],
-) -> tuple[Rung, ...]:
-    """The order at each rung, where trials have reported it, against that at the end."""
-    request = standings.study.request
-    mode = mode_of(request, metric)
-    final = {n: v for n, v in standings.searched(metric).items() if math.isfinite(v)}
-    if mode is None or len(final) < 2:
-        return ()
-    shown = []
-    for rung in rung_epochs(request):
-        reported = [epoch for epoch in epochs if rung <= epoch < most_epochs(request)]
-        if reported and min(reported) not in shown:
-            shown.append(min(reported))
-    number = {
-        one.trial.number: one.trial.configuration
-        for one in standings.outcomes
-        if one.trial.phase is Phase.SEARCH and one.trial.configuration in final
-    }
-    values: dict[int, dict[int, list[float]]] = {epoch: {} for epoch in shown}
-    for result in results_at(shown) if shown else ():
-        if result.trial in number and math.isfinite(result.metrics.get(metric, math.nan)):
-            of = values[result.epoch].setdefault(number[result.trial], [])
-            of.append(result.metrics[metric])
-    found = []
-    for epoch in shown:
-        earlier = {n: math.fsum(of) / len(of) for n, of in values[epoch].items()}
-        if len(earlier) >= 2:
-            found.append(Rung(epoch, reversals(earlier, final, mode)))
-    return tuple(found)
-
-
-def _on_ranks(rungs: Sequence[Rung]) -> list[str]:
-    notes = []
-    for rung in rungs:
-        found = rung.reversals
-        if found.reversed_pairs == 0:
-            continue
-        was = (
-            "The best at the end was the best then, too."
-            if found.best_was == 1
-            else f"The best at the end was number {found.best_was} of {found.count} then."
-        )
-        notes.append(
-            f"Ranks reverse: after {rung.epoch} epochs {found.reversed_pairs} of {found.pairs} "
-            f"pairs are in another order than at the end. {was}"
-        )
-    return notes

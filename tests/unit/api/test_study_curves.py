@@ -10,8 +10,8 @@ import pytest
 
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
-from service.studies.curves import rung_epochs
 from service.studies.ledger import Study
+from service.studies.rungs import rung_epochs
 from tests.trials import KIND, SCALE, add_trial, confirm, ended, new_study, running_study
 from tests.unit.api.conftest import Quiet
 from tests.unit.api.test_problems import problem
