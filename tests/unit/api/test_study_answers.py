@@ -229,6 +229,22 @@ def test_what_was_stopped_early_is_a_candidate_only_while_nothing_ran_to_its_end
     assert best_of(quiet, study)["configuration"] == 1
 
 
+def test_a_configuration_counts_with_the_mean_over_all_seeds_of_the_search(quiet: Quiet) -> None:
+    jobs = quiet.jobs
+    study = running_study(jobs, seeds=[0, 1])
+    for number, by_seed in enumerate(([0.1, 0.5], [0.2, 0.3], [0.01])):
+        for seed, value in enumerate(by_seed):
+            results = {9: {"kid_pca": value}}
+            add_trial(jobs, study, number, SCALES[number], seed=seed, results=results)
+    found = best_of(quiet, study)
+    assert (found["configuration"], found["search_value"]) == (1, 0.25)
+    confirm(jobs, study, 1, SCALES[1], kid_pca=[0.3] * 5)
+    ended(jobs, study)
+    found = best_of(quiet, study)
+    assert list(found["confirmed"][0]["by_seed"]) == ["2", "3", "4", "5", "6"]
+    assert found["untested"] == [2]
+
+
 def test_a_trial_that_stops_itself_has_come_to_its_end(quiet: Quiet) -> None:
     study = running_study(quiet.jobs, scheduler={"kind": "asha", "grace_epochs": 3})
     by_itself, by_study = Reason.STOPPED_EARLY, Reason.STOPPED_BY_STUDY
