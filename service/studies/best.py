@@ -120,6 +120,8 @@ def _message(stage: Stage, standings: Standings, number: int | None) -> str:
                 f"The best by {metric} on fresh seeds that chose nothing. It cannot be told from "
                 "those listed beside it."
             )
+            if standings.study.state not in FINAL_STATES:
+                text += " The study goes on, and may find a better one."
     if isinstance(request.scheduler, Pbt):
         text += (
             " Under pbt a trial's answer is a schedule of the scale: its values are where it began."

@@ -229,6 +229,20 @@ def test_what_was_stopped_early_is_a_candidate_only_while_nothing_ran_to_its_end
     assert best_of(quiet, study)["configuration"] == 1
 
 
+def test_an_extended_study_keeps_its_answer_and_says_that_it_goes_on(quiet: Quiet) -> None:
+    jobs = quiet.jobs
+    study = running_study(jobs, budget={"trials": 2}, confirmation={"top": 1})
+    searched(jobs, study, [0.4, 0.2])
+    confirm(jobs, study, 1, SCALES[1], kid_pca=[0.3, 0.2, 0.3, 0.2, 0.3])
+    done = ended(jobs, study)
+    assert "goes on" not in best_of(quiet, study)["message"]
+    more = {"budget": {"trials": 9}}
+    assert quiet.http.patch(f"/v1/studies/{done.id}", json=more).status_code == 200
+    found = best_of(quiet, study)
+    assert (found["stage"], found["configuration"]) == ("confirmed", 1)
+    assert "The study goes on, and may find a better one." in found["message"]
+
+
 def test_a_configuration_counts_with_the_mean_over_all_seeds_of_the_search(quiet: Quiet) -> None:
     jobs = quiet.jobs
     study = running_study(jobs, seeds=[0, 1])
