@@ -27,7 +27,10 @@ from service.studies.standings import Outcome
 router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRoute)
 
 _TRIAL_FORMS = {"application/json": "json", CSV: "csv"}
-_FACTS = ("number", "configuration", "seed", "phase", "job", "state", "reason", "epoch")
+_FACTS = (
+    *("number", "configuration", "seed", "phase", "job", "state", "reason", "epoch"),
+    "is_whole",
+)
 
 
 @router.get(
@@ -43,8 +46,8 @@ _FACTS = ("number", "configuration", "seed", "phase", "job", "state", "reason", 
                 CSV: {
                     "schema": {"type": "string"},
                     "example": "number,configuration,seed,phase,job,state,reason,epoch,"
-                    "/trainer/spread/scale,kid_pca\r\n"
-                    "1,0,0,search,job-91d3a06e2f7b4c58,succeeded,completed,60,0.41,0.0121\r\n",
+                    "is_whole,/trainer/spread/scale,kid_pca\r\n"
+                    "1,0,0,search,job-91d3a06e2f7b4c58,succeeded,completed,60,true,0.41,0.0121\r\n",
                 }
             },
         },
@@ -90,7 +93,8 @@ def _as_csv(study: Study, outcomes: Sequence[Outcome]) -> str:
         facts = (trial.number, trial.configuration, trial.seed, trial.phase.value, trial.job_id)
         values = [cell(trial.values[p]) if p in trial.values else "" for p in study.request.space]
         metrics = [one.metrics.get(name, "") for name in names]
-        rows.writerow((*facts, trial.state.value, trial.reason.value, one.epoch, *values, *metrics))
+        came = (trial.state.value, trial.reason.value, one.epoch, cell(one.is_whole))
+        rows.writerow((*facts, *came, *values, *metrics))
     return text.getvalue()
 
 

@@ -86,6 +86,7 @@ TRIAL: dict[str, Any] = {
     "message": "Trained to the end.",
     "epoch": 60,
     "metrics": {_METRIC: 0.0121},
+    "is_whole": True,
     "created_at": _AT,
     "ended_at": _AT,
     "links": {"job": f"/v1/jobs/{_JOB}", "study": _STUDY},

@@ -154,6 +154,7 @@ def trial_body(study: Study, outcome: Outcome) -> bodies.TrialBody:
         message=trial.message,
         epoch=outcome.epoch,
         metrics=finite_values(outcome.metrics),
+        is_whole=outcome.is_whole,
         created_at=trial.created_at,
         ended_at=trial.ended_at,
         links={

@@ -13,7 +13,7 @@ from service.studies.configuring import spec_of
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial
 from service.studies.request import StudyRequest
 from workers.artifacts import LocalStore, chunk_key
-from workers.events import RECORD
+from workers.events import RECORD, MetricsRecord
 from workers.run import Run, StopFlag, execute
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -104,8 +104,12 @@ def add_trial(
     results: Mapping[int, Mapping[str, float]] | None = None,
     state: JobState = JobState.SUCCEEDED,
     reason: Reason = Reason.COMPLETED,
+    measured_until: int = 0,
 ) -> Trial:
-    """A trial of a running study with its results by epoch, in a state."""
+    """A trial of a running study with its results by epoch, in a state.
+
+    Its job has measured its objective at ``measured_until``, where that is no result any more.
+    """
     new = NewTrial(configuration, values, seed, phase)
     trial, _ = jobs.ledger.add_trial(study, new, job_of(study, values, seed))
     if state is JobState.QUEUED:
@@ -115,8 +119,13 @@ def add_trial(
     job = jobs.start_attempt(job, attempt, Reason.TRAINING, "training")
     for epoch, metrics in (results or {}).items():
         jobs.ledger.add_result(study, trial.number, epoch, metrics, NOON)
+    if measured_until:
+        measured = {study.request.objective.metric: 0.0}
+        step = 5 * measured_until
+        point = MetricsRecord(at=NOON, step=step, epoch=float(measured_until), values=measured)
+        jobs.ingest(job.id, 1, 0, [point])
     if state is not JobState.RUNNING:
-        jobs.settle(job, state, reason, "ended")
+        jobs.settle(jobs.get(job.id), state, reason, "ended")
     return next(one for one in jobs.ledger.trials(study.id) if one.number == trial.number)
 
 

@@ -200,6 +200,8 @@ class TrialBody(Body):
     """Epochs after which it has reported last; null before it has."""
     metrics: dict[str, float | None]
     """What it has reported last."""
+    is_whole: bool
+    """Whether that is of its own end: only then it compares with others."""
     created_at: datetime
     ended_at: datetime | None
     links: dict[str, str]

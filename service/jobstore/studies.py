@@ -11,7 +11,15 @@ from service.jobstore import retaining
 from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.database import Database
 from service.jobstore.rows import to_us
-from service.jobstore.schema import JOBS, STUDIES, STUDY_KEYS, TRIAL_RESULTS, TRIALS
+from service.jobstore.schema import (
+    JOBS,
+    POINTS,
+    SERIES,
+    STUDIES,
+    STUDY_KEYS,
+    TRIAL_RESULTS,
+    TRIALS,
+)
 from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
 from service.jobstore.submitting import Idempotency
 from service.jobstore.writing import insert_if_absent
@@ -156,6 +164,34 @@ class Studies:
                     .where(TRIAL_RESULTS.c.study_id == study_id)
                 )
                 found |= {row.trial: to_result(row) for row in rows}
+        return found
+
+    def measured_until(
+        self, study_id: str, metric: str, trials: Sequence[int] | None = None
+    ) -> dict[int, float]:
+        """The epoch of each trial's last point of a metric, by its number; those that have none
+        are left out. A trial may have gone on beyond its last result, until it was stopped."""
+        last = (
+            select(POINTS.c.epoch)
+            .where(POINTS.c.series_id == SERIES.c.id)
+            .order_by(POINTS.c.attempt.desc(), POINTS.c.step.desc())
+            .limit(1)
+            .correlate(SERIES)
+            .scalar_subquery()
+        )
+        of_metric = (SERIES.c.job_id == TRIALS.c.job_id) & (SERIES.c.name == metric)
+        statement = (
+            select(TRIALS.c.number, last)
+            .join(SERIES, of_metric)
+            .where(TRIALS.c.study_id == study_id)
+        )
+        found: dict[int, float] = {}
+        with self._database.read() as connection:
+            for some in _in_parts(trials):
+                chosen = statement if some is None else statement.where(TRIALS.c.number.in_(some))
+                found |= {
+                    row[0]: row[1] for row in connection.execute(chosen) if row[1] is not None
+                }
         return found
 
     def epochs(self, study_id: str) -> list[int]:

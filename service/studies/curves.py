@@ -136,7 +136,7 @@ def curves(
     if len({axis.pointer for axis in axes}) < len(axes):
         raise _bad("parameter", "names one parameter twice")
     name = known_metric(standings, metric)
-    whole = [one for one in standings.outcomes if standings.is_whole(one) and _is_number(one, name)]
+    whole = [one for one in standings.outcomes if one.is_whole and _is_number(one, name)]
     points = [one for one in whole if all(axis.pointer in one.trial.values for axis in axes)]
     found_levels, processes, notes = _fitted(axes, points, name)
     if not found_levels and not processes:

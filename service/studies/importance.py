@@ -57,11 +57,7 @@ def importance(standings: Standings, metric: str | None, evaluator: Evaluator) -
     if mode is None:
         problem = "is neither good nor bad by itself; name another metric"
         raise InvalidQuery(f"/query/metric {problem}.", (FieldError("/query/metric", problem),))
-    usable = [
-        one
-        for one in standings.outcomes
-        if standings.is_whole(one) and math.isfinite(one.value(name))
-    ]
+    usable = [one for one in standings.outcomes if one.is_whole and math.isfinite(one.value(name))]
     if len(usable) < TRIALS_MIN:
         raise NoAnswerYet(
             f"importances need {TRIALS_MIN} trials that ran to their end with {name}; there are "

@@ -64,7 +64,7 @@ def parallels(standings: Standings, metric: str | None) -> Parallels:
             value=one.value(name),
             height=(one.value(name) - low) / (high - low) if high > low else 0.5,
             rank=ranks[one.trial.number],
-            is_stopped=not standings.is_whole(one),
+            is_stopped=not one.is_whole,
         )
         for one in usable
     )

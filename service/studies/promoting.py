@@ -107,7 +107,7 @@ def _succeeded(standings: Standings, configuration: int) -> list[Trial]:
 
     def place(one: Outcome) -> tuple[bool, bool, float]:
         value = sign * one.value(objective.metric)
-        return not standings.is_whole(one), math.isnan(value), value
+        return not one.is_whole, math.isnan(value), value
 
     return [one.trial for one in sorted(mine, key=place)]
 

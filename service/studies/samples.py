@@ -123,7 +123,7 @@ def _of(standings: Standings, number: int) -> list[Outcome]:
     mine = [one for one in standings.outcomes if one.trial.configuration == number]
     return sorted(
         mine,
-        key=lambda one: (not standings.is_whole(one), one.trial.phase.value, one.trial.number),
+        key=lambda one: (not one.is_whole, one.trial.phase.value, one.trial.number),
     )
 
 

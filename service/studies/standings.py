@@ -16,7 +16,7 @@ from typing import Any
 from service.jobs import FINAL_STATES, JobState, Reason
 from service.jobstore import JobStore
 from service.jobstore.studies import TrialFilter
-from service.studies.ledger import Phase, Study, Trial
+from service.studies.ledger import Phase, Study, Trial, TrialResult
 from service.studies.objective import objectives
 
 _KEPT = 8  # studies whose trials are kept at hand
@@ -24,11 +24,15 @@ _KEPT = 8  # studies whose trials are kept at hand
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A trial, after how many epochs it has reported last, and what."""
+    """A trial, after how many epochs it has reported last, and what.
+
+    ``is_whole`` says that it came to its own end, and reported that.
+    """
 
     trial: Trial
     epoch: int | None
     metrics: Mapping[str, float]
+    is_whole: bool
 
     def value(self, metric: str) -> float:
         """NaN where it has none."""
@@ -42,10 +46,6 @@ class Standings:
     study: Study
     outcomes: tuple[Outcome, ...]
     stamp: tuple[int, ...]
-
-    def is_whole(self, outcome: Outcome) -> bool:
-        """Whether a trial ran to its end."""
-        return is_whole(outcome.trial)
 
     @cached_property
     def values(self) -> Mapping[int, Mapping[str, Any]]:
@@ -64,7 +64,7 @@ class Standings:
         """The value of each configuration of the search at full budget, NaN where it has none."""
         seeds = len(self.study.request.seeds)
         return {
-            number: _mean(outcomes, metric, seeds, self.is_whole)
+            number: _mean(outcomes, metric, seeds, lambda one: one.is_whole)
             for number, outcomes in self.of(Phase.SEARCH).items()
         }
 
@@ -87,7 +87,7 @@ class Standings:
             by_seed = {one.trial.seed: one for one in outcomes}
             found[number] = {
                 seed: by_seed[seed].value(metric)
-                if seed in by_seed and self.is_whole(by_seed[seed])
+                if seed in by_seed and by_seed[seed].is_whole
                 else math.nan
                 for seed in (*wanted, *(s for s in by_seed if s not in wanted))
             }
@@ -115,10 +115,14 @@ class Standings:
         return tuple(dict.fromkeys(name for one in self.outcomes for name in one.metrics))
 
 
-def is_whole(trial: Trial) -> bool:
-    """Whether a trial came to its own end: one that stops itself early does, one that its study
-    stops does not."""
-    return trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
+def _is_whole(trial: Trial, last: TrialResult | None, until: float) -> bool:
+    """A trial that stops itself early comes to its own end, one that its study stops does not.
+
+    One that its study has stopped too late is none either: it had come to its end, while its
+    scheduler had decided by an earlier result.
+    """
+    came = trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
+    return came and last is not None and last.epoch >= int(until)
 
 
 def _mean(
@@ -168,12 +172,14 @@ def outcomes_of(
     each metric's own last value counts.
     """
     last = jobs.studies.last_results(study.id, only)
+    until = jobs.studies.measured_until(study.id, study.request.objective.metric, only)
     names = [objective.metric for _, objective in objectives(study.request)]
     found = {
         trial.number: Outcome(
             trial,
             last[trial.number].epoch if trial.number in last else None,
             last[trial.number].metrics if trial.number in last else {},
+            _is_whole(trial, last.get(trial.number), until.get(trial.number, 0.0)),
         )
         for trial in trials
     }

@@ -87,6 +87,15 @@ def test_trials_and_their_last_results_are_found(store: JobStore) -> None:
     }
 
 
+def test_how_far_a_metric_was_measured_is_found_for_each_trial(store: JobStore) -> None:
+    study = running_study(store)
+    for number, until in enumerate((3, 0, 9)):
+        add_trial(store, study, number, at(0.1 + number), results={}, measured_until=until)
+    assert store.studies.measured_until(study.id, "kid_pca") == {1: 3.0, 3: 9.0}
+    assert store.studies.measured_until(study.id, "kid_pca", [2, 3]) == {3: 9.0}
+    assert store.studies.measured_until(study.id, "loss_nats") == {}
+
+
 def test_the_stamp_changes_with_everything_that_an_answer_rests_on(store: JobStore) -> None:
     study = running_study(store)
     stamps = [store.studies.stamp(study.id)]

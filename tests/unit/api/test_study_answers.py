@@ -267,6 +267,18 @@ def test_a_trial_that_stops_itself_has_come_to_its_end(quiet: Quiet) -> None:
     assert best_of(quiet, study)["configuration"] == 1
 
 
+def test_a_trial_that_was_stopped_too_late_does_not_compare_by_its_earlier_result(
+    quiet: Quiet,
+) -> None:
+    """Its scheduler had decided by epoch 3; when that came to it, it had trained to its end."""
+    study = running_study(quiet.jobs, scheduler={"kind": "asha", "grace_epochs": 3})
+    add_trial(quiet.jobs, study, 0, SCALES[0], results={3: {"kid_pca": 0.1}}, measured_until=9)
+    add_trial(quiet.jobs, study, 1, SCALES[1], results={9: {"kid_pca": 0.5}}, measured_until=9)
+    assert best_of(quiet, study)["configuration"] == 1
+    trials = quiet.http.get(f"/v1/studies/{study.id}/trials").json()["trials"]
+    assert [trial["is_whole"] for trial in trials] == [False, True]
+
+
 def test_what_has_not_changed_is_answered_with_304_and_what_has_is_not(quiet: Quiet) -> None:
     jobs = quiet.jobs
     study = running_study(jobs)
