@@ -207,17 +207,22 @@ class Studies:
                 ).scalars()
             )
 
-    def results_at(self, study_id: str, epochs: Collection[int]) -> list[TrialResult]:
-        """What trials have reported after these epochs, in the order of the ledger."""
+    def results_at(
+        self, study_id: str, epochs: Collection[int], trials: Sequence[int]
+    ) -> list[TrialResult]:
+        """What these trials have reported after these epochs, in the order of the ledger."""
+        found: list[TrialResult] = []
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(TRIAL_RESULTS)
-                .where(
-                    TRIAL_RESULTS.c.study_id == study_id, TRIAL_RESULTS.c.epoch.in_(sorted(epochs))
+            for some in _in_parts(trials):
+                rows = connection.execute(
+                    select(TRIAL_RESULTS).where(
+                        TRIAL_RESULTS.c.study_id == study_id,
+                        TRIAL_RESULTS.c.trial.in_(some or ()),
+                        TRIAL_RESULTS.c.epoch.in_(sorted(epochs)),
+                    )
                 )
-                .order_by(TRIAL_RESULTS.c.seq)
-            )
-            return [to_result(row) for row in rows]
+                found += [to_result(row) for row in rows]
+        return sorted(found, key=lambda result: result.seq)
 
     def results_of(self, study_id: str, trials: Sequence[int]) -> list[TrialResult]:
         """All that these trials have reported, in the order of the ledger."""

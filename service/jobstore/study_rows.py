@@ -1,6 +1,7 @@
 """Rows of studies, trials and their results to values and back."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Select, select
@@ -34,11 +35,17 @@ def study_row(study: Study) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=512)
+def _request(text: str) -> StudyRequest:
+    """A stored request; they are read again and again, and checking one takes a millisecond."""
+    return StudyRequest.model_validate_json(text)
+
+
 def to_study(row: Row[Any]) -> Study:
     """The study of a row of ``studies``."""
     return Study(
         id=row.id,
-        request=StudyRequest.model_validate_json(row.request),
+        request=_request(row.request),
         is_overridden=row.is_overridden,
         state=JobState(row.state),
         reason=StudyReason(row.reason),

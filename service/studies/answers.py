@@ -89,13 +89,13 @@ class Answers:
         study = self._jobs.ledger.get(study_id)
         after = 0
         if cursor is not None:
-            last = parse_cursor(cursor)
-            if last.job_id != study_id:
+            ended = parse_cursor(cursor)
+            if ended.job_id != study_id:
                 problem = "is of another list; take it from this list's last page"
                 raise InvalidQuery(
                     "the cursor is of another list", (FieldError("/query/cursor", problem),)
                 )
-            after = last.created_us
+            after = ended.created_us
         asked = None if limit is None else limit + 1
         found = self._jobs.studies.trials(study_id, wanted, after, asked)
         following = None
@@ -103,7 +103,8 @@ class Answers:
             found = found[:limit]
             following = Cursor(found[-1].number, study_id).encode()
         only = None if limit is None else [trial.number for trial in found]
-        return study, outcomes_of(self._jobs, study, found, only), following
+        last = self._jobs.studies.last_results(study_id, only)
+        return study, outcomes_of(self._jobs, study, found, last, only), following
 
     # --- computed from them -------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Answers:
                 standings,
                 pointers,
                 metric,
-                lambda epochs: studies.results_at(study_id, epochs),
+                lambda epochs, trials: studies.results_at(study_id, epochs, trials),
                 studies.epochs(study_id),
             )
 

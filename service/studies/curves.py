@@ -122,14 +122,14 @@ def curves(
     standings: Standings,
     pointers: Sequence[str],
     metric: str | None,
-    results_at: Callable[[Sequence[int]], Sequence[TrialResult]],
+    results_at: Callable[[Sequence[int], Sequence[int]], Sequence[TrialResult]],
     epochs: Sequence[int],
 ) -> CurveAnswer:
     """The curve of a metric, the objective where it is None, against one or two parameters.
 
-    ``results_at`` gives what was reported after epochs, ``epochs`` are those that several trials
-    have. Raises InvalidQuery for what the study does not tune or measure, NoAnswerYet for too few
-    trials.
+    ``results_at`` gives what was reported after epochs by trials, ``epochs`` are those that several
+    trials have. Raises InvalidQuery for what the study does not tune or measure, NoAnswerYet for
+    too few trials.
     """
     request = standings.study.request
     axes = tuple(_axis(request, pointer) for pointer in pointers)

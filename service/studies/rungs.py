@@ -41,7 +41,7 @@ def rungs(
     standings: Standings,
     metric: str,
     mode: Mode | None,
-    results_at: Callable[[Sequence[int]], Sequence[TrialResult]],
+    results_at: Callable[[Sequence[int], Sequence[int]], Sequence[TrialResult]],
     epochs: Sequence[int],
 ) -> tuple[Rung, ...]:
     """The order at each rung, where trials have reported it, against that at the end."""
@@ -60,7 +60,7 @@ def rungs(
         if one.trial.phase is Phase.SEARCH and one.trial.configuration in final
     }
     values: dict[int, dict[int, list[float]]] = {epoch: {} for epoch in shown}
-    for result in results_at(shown) if shown else ():
+    for result in results_at(shown, sorted(number)) if shown else ():
         if result.trial in number and math.isfinite(result.metrics.get(metric, math.nan)):
             of = values[result.epoch].setdefault(number[result.trial], [])
             of.append(result.metrics[metric])

@@ -41,11 +41,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Standings:
-    """A study and the outcomes of its trials in order; ``stamp`` changes with any of it."""
+    """A study and the outcomes of its trials in order; ``stamp`` changes with any of it.
+
+    ``last`` is what each trial has reported last.
+    """
 
     study: Study
     outcomes: tuple[Outcome, ...]
     stamp: tuple[int, ...]
+    last: Mapping[int, TrialResult]
 
     @cached_property
     def values(self) -> Mapping[int, Mapping[str, Any]]:
@@ -150,7 +154,9 @@ class StandingsCache:
                 self._kept.move_to_end(study_id)
         if kept is not None and kept.stamp == stamp:
             return kept
-        found = Standings(study, self._outcomes(study), stamp)
+        trials = self._jobs.studies.trials(study_id, TrialFilter(), 0, None)
+        last = self._last(study_id, kept)
+        found = Standings(study, outcomes_of(self._jobs, study, trials, last, None), stamp, last)
         with self._lock:
             self._kept[study_id] = found
             self._kept.move_to_end(study_id)
@@ -158,20 +164,30 @@ class StandingsCache:
                 self._kept.popitem(last=False)
         return found
 
-    def _outcomes(self, study: Study) -> tuple[Outcome, ...]:
-        trials = self._jobs.studies.trials(study.id, TrialFilter(), 0, None)
-        return outcomes_of(self._jobs, study, trials, None)
+    def _last(self, study_id: str, kept: Standings | None) -> Mapping[int, TrialResult]:
+        """The last results: what is new of them, as a result that is stored never changes."""
+        if kept is None:
+            return self._jobs.studies.last_results(study_id)
+        seen = max((result.seq for result in kept.last.values()), default=0)
+        last = dict(kept.last)
+        for result in self._jobs.ledger.results(study_id, after=seen):
+            if result.trial not in last or last[result.trial].epoch <= result.epoch:
+                last[result.trial] = result
+        return last
 
 
 def outcomes_of(
-    jobs: JobStore, study: Study, trials: Sequence[Trial], only: Sequence[int] | None
+    jobs: JobStore,
+    study: Study,
+    trials: Sequence[Trial],
+    last: Mapping[int, TrialResult],
+    only: Sequence[int] | None,
 ) -> tuple[Outcome, ...]:
-    """Trials with what they have reported last; ``only`` are the numbers to ask about, None all.
+    """Trials beside their last results; ``only`` are the numbers to ask about, None all.
 
     A metric may be reported more seldom than others: where the last result lacks an objective,
     each metric's own last value counts.
     """
-    last = jobs.studies.last_results(study.id, only)
     until = jobs.studies.measured_until(study.id, study.request.objective.metric, only)
     names = [objective.metric for _, objective in objectives(study.request)]
     found = {

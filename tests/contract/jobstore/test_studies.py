@@ -75,7 +75,9 @@ def test_trials_and_their_last_results_are_found(store: JobStore) -> None:
     assert store.studies.last_results(study.id, [3, 1]) == {3: found[3]}
     assert store.studies.last_results(study.id, []) == {}
     every = store.ledger.results(study.id)
-    assert store.studies.results_at(study.id, {2, 3}) == [r for r in every if r.epoch in (2, 3)]
+    at_epochs = store.studies.results_at(study.id, {2, 3}, [1, 3, 4])
+    assert at_epochs == [r for r in every if r.epoch in (2, 3)]
+    assert store.studies.results_at(study.id, {2, 3}, [4]) == [r for r in at_epochs if r.trial == 4]
     assert store.studies.results_of(study.id, [4, 3]) == [r for r in every if r.trial in (3, 4)]
     trials = store.ledger.trials(study.id)
     assert store.studies.trials(study.id, TrialFilter(), 0, None) == trials
