@@ -228,13 +228,23 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """The methods that an address knows: of all its routes, while the router names the first's."""
+    """The methods that an address knows: of all its routes, while the router names the first's.
+
+    An address that a router has as its own is no id below another one's.
+    """
     routes = request.app.router.routes
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    own = [
+        route
+        for route in fitting
+        if getattr(getattr(route, "original_router", None), "prefix", "") == request.scope["path"]
+    ]
     found = [
         method
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in own or fitting
         )
     ]
     return ", ".join([*found, "HEAD"] if "GET" in found else found)

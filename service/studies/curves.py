@@ -161,7 +161,7 @@ def curves(
     )
 
 
-def known_metric(standings: Standings, metric: str | None) -> str:
+def known_metric(standings: Standings, metric: str | None, parameter: str = "metric") -> str:
     """A metric that trials have reported, the objective where none is named; raises InvalidQuery.
 
     It may be named without its features where one kind of them is measured, as an objective may.
@@ -174,7 +174,7 @@ def known_metric(standings: Standings, metric: str | None) -> str:
         return metric
     if len(meant) == 1:
         return meant[0]
-    raise _bad("metric", f"is reported by no trial; they have: {', '.join(known) or 'none yet'}")
+    raise _bad(parameter, f"is reported by no trial; they have: {', '.join(known) or 'none yet'}")
 
 
 def mode_of(request: StudyRequest, metric: str) -> Mode | None:

@@ -257,7 +257,9 @@ def test_the_front_has_what_none_surpasses_by_search_and_by_fresh_seeds(quiet: Q
     assert found["points"][3]["fresh"] is None
     picture(quiet, study, "pareto")
     path = f"/v1/studies/{study.id}/pareto"
-    problem(quiet.http.get(f"{path}?second=kid_pca"), 422, "invalid-query")
+    for other in ("kid_pca", "nothing"):
+        wrong = problem(quiet.http.get(f"{path}?second={other}"), 422, "invalid-query")
+        assert wrong["errors"][0]["pointer"] == "/query/second"
 
 
 def test_without_a_second_objective_the_front_needs_a_metric(quiet: Quiet) -> None:

@@ -91,6 +91,12 @@ def test_ica_sigma_ranks_by_held_out_evidence_where_no_one_knows_a(quiet: Quiet)
     assert planned(quiet, found["request"])["cautions"] == []
 
 
+def test_the_address_of_the_presets_is_no_study(quiet: Quiet) -> None:
+    answer = quiet.http.post("/v1/studies/presets")
+    problem(answer, 405, "method-not-allowed")
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
 def test_the_presets_are_listed_with_their_questions(quiet: Quiet) -> None:
     listed = quiet.http.get("/v1/studies/presets").json()["presets"]
     assert [one["name"] for one in listed] == ["spread-scale", "ica-sigma"]
