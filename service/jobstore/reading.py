@@ -47,7 +47,7 @@ from service.jobstore.schema import (
 )
 
 SEQ_MAX = 2**63 - 1
-IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial is started and watched by its study's driver
+IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial starts within what its study holds
 
 
 def shown(job_id: str) -> ScalarSelect[str]:
@@ -75,10 +75,10 @@ def attempts(connection: Connection, job_id: str) -> list[Attempt]:
 
 
 def running(connection: Connection) -> list[Job]:
-    """The jobs that run, trials aside, in the order in which they were to start."""
+    """The jobs that run, trials among them, in the order in which they were to start."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.RUNNING.value, IS_NO_TRIAL)
+        .where(JOBS.c.state == JobState.RUNNING.value, JOBS.c.deleted_us.is_(None))
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
     )
     return [to_job(row) for row in rows]
@@ -106,7 +106,6 @@ def queued_with_wishes(connection: Connection) -> list[Job]:
     rows = connection.execute(
         select(JOBS).where(
             JOBS.c.state == JobState.QUEUED.value,
-            IS_NO_TRIAL,
             or_(JOBS.c.cancel_requested.is_(True), JOBS.c.pause_requested.is_(True)),
         )
     )
