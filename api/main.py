@@ -29,6 +29,8 @@ from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
 from service.settings import Settings, ray_environment
+from service.studies.running import Studies
+from service.studies.trying import Trying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
 from service.training import Training
@@ -59,7 +61,6 @@ def running_services(
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
     )
-    watcher = Watcher(jobs, cluster, attempts)
     results = Results(jobs, artifacts)
     datasets = Datasets(
         jobs,
@@ -70,6 +71,9 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
+    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+    watcher = Watcher(jobs, cluster, attempts, studies)
+    cluster.listen(watcher.wake)
     training = Training(
         jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
     )

@@ -5,6 +5,7 @@ the host process (ray_host.py).
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RpcE
 from service.cluster.base import Heard
 from service.cluster.ray_study import DriverReport, StudyActor
 from service.cluster.vendor_errors import vendor_errors
+
+log = logging.getLogger(__name__)
 
 
 class _Driver:
@@ -46,6 +49,9 @@ class _Driver:
             self._listen()
             return Heard(lines)
         how = f"signal {-code} ended it" if code < 0 else f"it ended with status {code}"
+        if said := report["last_words"].strip():
+            log.warning("the driver's last words:\n%s", said)
+            how = f"{how}: {said.splitlines()[-1]}"
         return Heard(lines, is_gone=True, detail=how)
 
     def _listen(self) -> None:
@@ -77,7 +83,12 @@ class RayDrivers:
                     max_restarts=0,
                     max_task_retries=0,
                 )
-                .remote(name, setup, None if self._folder is None else str(self._folder))
+                .remote(
+                    name,
+                    self._namespace,
+                    setup,
+                    None if self._folder is None else str(self._folder),
+                )
             )
             self._drivers[name] = _Driver(handle, self._news)
 

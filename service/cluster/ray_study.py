@@ -24,25 +24,28 @@ from service.cluster.ray_executor import FORSAKEN_S, WATCH_INTERVAL_S
 from service.cluster.tune_proxy import FAILED
 from service.settings import driver_environment
 
+LAST_WORDS = 4000  # characters of a driver's standard error
 LISTEN_S = 10.0  # a question of the host's is answered after this at the latest
 
 
 class DriverReport(TypedDict):
     """What has been said since the last report, and how the driver stands.
 
-    ``code`` is its exit status, negative for a signal, once it has ended.
+    ``code`` is its exit status, negative for a signal, once it has ended; ``last_words`` are the
+    last that it wrote to standard error.
     """
 
     lines: list[str]
     pid: int
     driver_pid: int
     code: int | None
+    last_words: str
 
 
 class StudyActor:
     """The actor's class; its methods are coroutines of one event loop."""
 
-    def __init__(self, name: str, setup: str, folder: str | None) -> None:
+    def __init__(self, name: str, namespace: str, setup: str, folder: str | None) -> None:
         self._parent = tie_to_parent()
         self._folder = _own_folder(name, Path(folder or tempfile.gettempdir()))
         self._asked_at = time.monotonic()
@@ -50,19 +53,23 @@ class StudyActor:
         self._early: dict[int, str] = {}
         self._next = 1
         self._loop: asyncio.AbstractEventLoop | None = None
-        context = ray.get_runtime_context()
-        self._driver = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "service.cluster.tune_driver"),
-                *(context.gcs_address, context.namespace, name, str(self._folder)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-            env=driver_environment(),
-            text=True,
-            encoding="utf-8",
-        )
+        self._last_words = ""
+        address = ray.get_runtime_context().gcs_address
+        self._log = self._folder / "driver.log"
+        with self._log.open("wb") as log:
+            self._driver = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "service.cluster.tune_driver"),
+                    *(address, namespace, name, str(self._folder)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+                env=driver_environment(),
+                text=True,
+                encoding="utf-8",
+            )
         self._write(setup)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
@@ -78,6 +85,7 @@ class StudyActor:
             "pid": os.getpid(),
             "driver_pid": self._driver.pid,
             "code": self._driver.wait() if is_over else None,
+            "last_words": self._last_words,
         }
 
     async def tell(self, first: int, lines: list[str]) -> None:
@@ -123,6 +131,7 @@ class StudyActor:
         for line in self._driver.stdout:
             self._loop.call_soon_threadsafe(self._desk.say, line)
         self._driver.wait()
+        self._last_words = self._log.read_text(errors="replace")[-LAST_WORDS:]
         shutil.rmtree(self._folder, ignore_errors=True)
         self._loop.call_soon_threadsafe(self._desk.close)
 

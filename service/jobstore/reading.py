@@ -11,6 +11,7 @@ from sqlalchemy import (
     Select,
     and_,
     func,
+    not_,
     or_,
     select,
 )
@@ -74,11 +75,12 @@ def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     return [to_attempt(row) for row in rows]
 
 
-def running(connection: Connection) -> list[Job]:
-    """The jobs that run, trials among them, in the order in which they were to start."""
+def running(connection: Connection, *, trials: bool) -> list[Job]:
+    """The jobs that run, trials of studies or all others, in the order in which they were to
+    start."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.RUNNING.value, JOBS.c.deleted_us.is_(None))
+        .where(JOBS.c.state == JobState.RUNNING.value, not_(IS_NO_TRIAL) if trials else IS_NO_TRIAL)
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
     )
     return [to_job(row) for row in rows]
