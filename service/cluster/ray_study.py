@@ -47,7 +47,7 @@ class StudyActor:
 
     def __init__(self, name: str, namespace: str, setup: str, folder: str | None) -> None:
         self._parent = tie_to_parent()
-        self._folder = _own_folder(name, Path(folder or tempfile.gettempdir()))
+        self._folder = own_folder(name, Path(folder or tempfile.gettempdir()))
         self._asked_at = time.monotonic()
         self._desk = Desk()
         self._early: dict[int, str] = {}
@@ -157,7 +157,7 @@ def is_driver(name: str) -> bool:
     return name.startswith("driver-")
 
 
-def _own_folder(name: str, where: Path) -> Path:
+def own_folder(name: str, where: Path) -> Path:
     """A new folder for a driver; those of the study's earlier drivers are removed."""
     for old in where.glob(f"{name.rpartition('-')[0]}-*"):
         shutil.rmtree(old, ignore_errors=True)
