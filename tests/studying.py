@@ -18,9 +18,11 @@ RATE = "/trainer/optimizer/learning_rate"
 METRIC = "held_out_loss_nats"
 
 
-def study_spec(epochs: int = 3, **fields: Any) -> dict[str, Any]:
-    """A training of a fraction of a second that is evaluated after each epoch."""
-    return {**tiny_spec(epochs=epochs, grid_every_epochs=100_000).model_dump(), **fields}
+def study_spec(epochs: int = 3, every: int = 1, **fields: Any) -> dict[str, Any]:
+    """A training of a fraction of a second that is evaluated ``every`` so many epochs."""
+    cadence = {"grid_every_epochs": 100_000, "evaluate_every_epochs": every}
+    spec = tiny_spec(epochs=epochs, **cadence).model_dump()
+    return {**spec, "checkpoint_every_epochs": 100_000, **fields}
 
 
 def new_study(**fields: Any) -> Study:

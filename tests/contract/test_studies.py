@@ -1,34 +1,27 @@
 """Studies on a real Ray: the driver is a real Tuner in its own process, trials are real jobs."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
 from service.cluster.ray_cluster import RayCluster
-from service.jobs import FINAL_STATES, JobState
+from service.jobs import JobState
 from service.jobstore import JobStore
 from service.settings import ray_environment
-from service.studies.checking import require
-from service.studies.ledger import Phase, Study, StudyReason, Trial
-from service.studies.request import StudyRequest
-from tests.factories import tiny_spec
-from tests.harness import Service, make_service
+from service.studies.configuring import numbered
+from service.studies.ledger import Phase, Study, StudyReason
+from service.studies.request import Budget, RandomSearch
+from tests.e2e.processes import process_named, wait_until, wait_until_gone
+from tests.harness import make_service
+from tests.studying import Studied, study_spec
 from workers.artifacts import LocalStore
 
-SCALE = "/trainer/spread/scale"
-SPACE: dict[str, Any] = {SCALE: {"loguniform": [0.05, 1.0]}}
-CONFIRMATION: dict[str, Any] = {"top": 2, "seeds": [1, 2]}
-
-
-def spec_of(epochs: int) -> dict[str, Any]:
-    """A training of a second at most, with enough held-out data for distances."""
-    spec = tiny_spec(epochs=epochs, batch_size=60).model_dump()
-    return {**spec, "dataset": {"kind": "line", "samples": 300}}
+SLOW = study_spec(epochs=4000, every=500)  # seconds, with results on the way
+RESULTS = [1, *range(500, 4001, 500)]  # the first epoch has a checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -40,53 +33,6 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     made.close()
 
 
-@dataclass
-class Studied:
-    """A service at work whose studies a test stores, and looks at."""
-
-    service: Service
-
-    def add(self, name: str = "which noise", epochs: int = 3, **fields: Any) -> Study:
-        body = {
-            "name": name,
-            "spec": spec_of(epochs),
-            "space": SPACE,
-            "objective": {"metric": "kid", "mode": "min"},
-            "budget": {"trials": 4},
-            "concurrency": 2,
-            "confirmation": CONFIRMATION,
-            **fields,
-        }
-        now = datetime.now(UTC)
-        study = Study(
-            id=f"study-{time.monotonic_ns():x}",
-            request=require(StudyRequest.model_validate(body)),
-            is_overridden=False,
-            state=JobState.QUEUED,
-            reason=StudyReason.SUBMITTED,
-            message="",
-            version=1,
-            created_at=now,
-            updated_at=now,
-        )
-        self.service.jobs.ledger.add(study)
-        self.service.watcher.wake()
-        return study
-
-    def wait(self, study: Study, is_there: Callable[[Study], bool]) -> Study:
-        give_up_at = time.monotonic() + 240
-        while not is_there(now := self.service.jobs.ledger.get(study.id)):
-            assert time.monotonic() < give_up_at, f"the study stays {now.state}: {now.message}"
-            time.sleep(0.02)
-        return now
-
-    def wait_for_end(self, study: Study) -> Study:
-        return self.wait(study, lambda now: now.state in FINAL_STATES)
-
-    def trials(self, study: Study, phase: Phase = Phase.SEARCH) -> list[Trial]:
-        return [t for t in self.service.jobs.ledger.trials(study.id) if t.phase is phase]
-
-
 @pytest.fixture
 def studied(one_ray: RayCluster, tmp_path: Path) -> Iterator[Studied]:
     jobs = JobStore.open(f"sqlite:///{tmp_path}/jobs.db")
@@ -94,28 +40,75 @@ def studied(one_ray: RayCluster, tmp_path: Path) -> Iterator[Studied]:
     service = make_service(jobs, store, tmp_path, one_ray, start_timeout_s=120)
     one_ray.listen(service.watcher.wake)
     service.watcher.start()
-    yield Studied(service)
+    yield Studied(service, is_watched=True)
     service.watcher.stop(5)
     one_ray.tend(frozenset())
     jobs.close()
 
 
-def test_a_study_is_searched_confirmed_and_over(studied: Studied) -> None:
-    study = studied.wait_for_end(studied.add())
+def driver() -> int:
+    return process_named("tune_driver", os.getpid())
+
+
+def pid_of_running(studied: Studied, study: Study, phase: Phase) -> tuple[int, int] | None:
+    """A running trial's number and the process of its attempt."""
+    for trial in studied.trials(study, phase):
+        attempts = studied.service.jobs.attempts(trial.job_id)
+        if trial.state is JobState.RUNNING and attempts[-1].first_step_at is not None:
+            return trial.number, attempts[-1].pid or 0
+    return None
+
+
+def test_an_extension_equals_one_longer_study(studied: Studied) -> None:
+    study = studied.wait_for_end(studied.add(budget={"trials": 2}))
     assert (study.state, study.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
-    searched = studied.trials(study)
-    assert [trial.configuration for trial in searched] == [0, 1, 2, 3]
-    assert {trial.state for trial in searched} == {JobState.SUCCEEDED}
-    fresh = studied.trials(study, Phase.CONFIRMATION)
-    assert sorted((t.configuration, t.seed) for t in fresh) == sorted(
-        (n, seed) for n in {t.configuration for t in fresh} for seed in (1, 2)
-    )
-    results = studied.service.jobs.ledger.results(study.id)
-    assert {r.trial for r in results} == {t.number for t in (*searched, *fresh)}
-    values = {
-        t.configuration: r.metrics["kid_pca"]
-        for r in results
-        for t in searched
-        if t.number == r.trial
-    }
-    assert {t.configuration for t in fresh} == set(sorted(values, key=lambda n: values[n])[:2])
+    assert len(studied.of_fresh_seeds(study)) == 4
+    before = studied.attempts(study)
+    studied.service.jobs.ledger.extend(study.id, Budget(trials=3))
+    studied.service.watcher.wake()
+    longer = studied.wait_for_end(study)
+    assert (longer.state, longer.attempt) == (JobState.SUCCEEDED, 2)
+    search = RandomSearch(kind="random")
+    assert [trial.values for trial in studied.trials(study)] == [
+        numbered(study.request.space, search, 0, number) for number in range(3)
+    ]
+    assert before.items() <= studied.attempts(study).items()
+
+
+def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Studied) -> None:
+    study = studied.add(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1, 2]})
+    killed = set()
+    studied.wait(study, lambda now: bool(studied.epochs(now)))
+    os.kill(driver(), signal.SIGKILL)
+    studied.wait(study, lambda now: now.attempt == 2 and now.reason is StudyReason.SEARCHING)
+    os.kill(psutil.Process(driver()).ppid(), signal.SIGKILL)
+    for phase in (Phase.SEARCH, Phase.CONFIRMATION):
+        found = wait_until(
+            lambda at=phase: pid_of_running(studied, study, at),  # type: ignore[misc]
+            240,
+            "a trial at work",
+        )
+        assert found is not None
+        number, pid = found
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda n=number: studied.attempts(study)[n] > 1, 240, "its next attempt")  # type: ignore[misc]
+        killed.add(number)
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
+    assert ended.attempt >= 3
+    assert [trial.configuration for trial in studied.trials(study)] == [0, 1, 2]
+    assert len(studied.of_fresh_seeds(study)) == 2
+    for number, attempts in studied.attempts(study).items():
+        assert (attempts > 1) == (number in killed)
+        assert studied.epochs(study)[number] == RESULTS
+
+
+def test_a_cancelled_study_leaves_no_process_of_its_driver(studied: Studied) -> None:
+    study = studied.add(spec=study_spec(epochs=1_000_000, every=1000))
+    found = wait_until(lambda: pid_of_running(studied, study, Phase.SEARCH), 240, "a trial")
+    assert found is not None
+    pids = frozenset({driver(), psutil.Process(driver()).ppid(), found[1]})
+    studied.service.jobs.ledger.request_cancel(study.id)
+    studied.service.watcher.wake()
+    assert studied.wait_for_end(study).state is JobState.CANCELLED
+    wait_until_gone(pids)

@@ -19,7 +19,9 @@ from tests.studying import METRIC, RATE, Studied, study_spec
 from workers.artifacts import LocalStore
 
 RUNGS: dict[str, Any] = {"kind": "asha", "grace_epochs": 1}
-ENDLESS = study_spec(epochs=100_000)
+ENDLESS = study_spec(epochs=100_000, every=50)
+SLOW = study_spec(epochs=200, every=20)  # a second, with its results
+TEN = [1, *range(20, 201, 20)]  # the first epoch has a checkpoint, and is evaluated with it
 
 
 @pytest.fixture
@@ -38,6 +40,25 @@ def studied(
 
 def is_searching(studied: Studied, study: Study) -> bool:
     return any(trial.state is JobState.RUNNING for trial in studied.trials(study))
+
+
+def is_training(studied: Studied, study: Study) -> bool:
+    """All trials that there are have an attempt that has made a step."""
+    trials = studied.trials(study)
+    attempts = [studied.service.jobs.attempts(trial.job_id) for trial in trials]
+    return bool(trials) and all(
+        trial.state is JobState.RUNNING and each[-1].first_step_at is not None
+        for trial, each in zip(trials, attempts, strict=True)
+    )
+
+
+def states(studied: Studied, study: Study) -> set[JobState]:
+    return {trial.state for trial in studied.trials(study)}
+
+
+def end(studied: Studied, study: Study) -> None:
+    studied.service.jobs.ledger.request_cancel(study.id)
+    assert studied.wait_for_end(study).state is JobState.CANCELLED
 
 
 def test_a_study_is_searched_confirmed_and_over(studied: Studied) -> None:
@@ -105,32 +126,28 @@ def test_a_trial_that_is_stopped_has_succeeded_with_a_checkpoint(
         assert studied.service.jobs.checkpoints(trial.job_id)[-1].has_train_state
 
 
-def test_a_pause_gives_the_place_to_another_and_is_taken_back(
+def test_a_trial_pauses_and_goes_on_from_its_checkpoint(
     studied: Studied, cluster: PlayedCluster
 ) -> None:
-    cluster.pause_at = {0: 1}
-    study = studied.add(
-        spec=study_spec(epochs=60),
-        scheduler=RUNGS,
-        concurrency=1,
-        budget={"trials": 1},
-    )
-    studied.wait(study, lambda now: any(t.state is JobState.PAUSED for t in studied.trials(now)))
-    trial = studied.trials(study)[0]
+    cluster.pause_at = {0: 50}
+    study = studied.add(spec=ENDLESS, scheduler=RUNGS, concurrency=1, budget={"trials": 1})
+    studied.wait(study, lambda now: states(studied, now) == {JobState.PAUSED})
+    (trial,) = studied.trials(study)
     step = studied.service.jobs.checkpoints(trial.job_id)[-1].step
     cluster.pause_at = {}
     cluster.kill_driver()  # the next one lets it go on
-    ended = studied.wait_for_end(study)
-    assert ended.state is JobState.SUCCEEDED
+    studied.wait(study, lambda now: is_training(studied, now))
     first, second = studied.service.jobs.attempts(trial.job_id)
     assert (first.reason, second.resumed_from_step) == (Reason.PAUSED, step)
-    assert studied.epochs(study)[trial.number] == list(range(1, 61))
+    end(studied, study)
+    epochs = studied.epochs(study)[trial.number]
+    assert epochs == [1, *range(50, epochs[-1] + 1, 50)]
 
 
 def test_a_killed_driver_is_followed_by_one_that_repeats_nothing(
     studied: Studied, cluster: PlayedCluster
 ) -> None:
-    study = studied.add(spec=study_spec(epochs=60), scheduler=RUNGS, budget={"trials": 5})
+    study = studied.add(spec=SLOW, scheduler=RUNGS, budget={"trials": 5})
     for finished in (1, 2, 4):
         studied.wait(study, lambda now, least=finished: studied.finished(now) >= least)  # type: ignore[misc]
         if cluster.drivers:
@@ -142,7 +159,7 @@ def test_a_killed_driver_is_followed_by_one_that_repeats_nothing(
     assert [trial.configuration for trial in searched] == [0, 1, 2, 3, 4]
     assert set(studied.attempts(study).values()) == {1}
     for trial in searched:
-        assert studied.epochs(study)[trial.number] == list(range(1, 61))
+        assert studied.epochs(study)[trial.number] == TEN
 
 
 def test_drivers_that_die_without_a_result_fail_the_study(
@@ -173,16 +190,19 @@ def test_a_cancelled_study_leaves_nothing_that_runs(
 
 
 def test_a_paused_study_goes_on_where_it_was(studied: Studied, cluster: PlayedCluster) -> None:
-    study = studied.add(spec=study_spec(epochs=60), scheduler=RUNGS)
-    studied.wait(study, lambda now: len(studied.epochs(now)) >= 1)
+    study = studied.add(spec=ENDLESS, scheduler=RUNGS)
+    studied.wait(study, lambda now: len(studied.epochs(now)) == 2)
     studied.service.jobs.ledger.request_pause(study.id)
     studied.wait(study, lambda now: now.state is JobState.PAUSED)
     assert cluster.drivers == {}
-    assert {t.state for t in studied.trials(study)} <= {JobState.PAUSED, JobState.SUCCEEDED}
+    assert states(studied, study) == {JobState.PAUSED}
+    told = studied.epochs(study)
     studied.service.jobs.ledger.resume(study.id)
-    assert studied.wait_for_end(study).state is JobState.SUCCEEDED
-    for trial in studied.trials(study):
-        assert studied.epochs(study)[trial.number] == list(range(1, 61))
+    studied.wait(study, lambda now: all(len(studied.epochs(now)[n]) > len(told[n]) for n in told))
+    assert set(studied.attempts(study).values()) == {2}
+    end(studied, study)
+    for epochs in studied.epochs(study).values():
+        assert epochs == [1, *range(50, epochs[-1] + 1, 50)]
 
 
 def test_an_extended_study_goes_on_from_all_that_it_knows(studied: Studied) -> None:
@@ -202,30 +222,32 @@ def test_an_extended_study_goes_on_from_all_that_it_knows(studied: Studied) -> N
 def test_a_budget_that_is_raised_while_a_study_runs_takes_effect(
     studied: Studied, cluster: PlayedCluster
 ) -> None:
-    study = studied.add(spec=study_spec(epochs=80), budget={"trials": 2})
-    studied.wait(study, lambda now: is_searching(studied, now))
+    study = studied.add(spec=ENDLESS, budget={"trials": 2})
+    studied.wait(study, lambda now: is_training(studied, now))
     studied.service.jobs.ledger.extend(study.id, Budget(trials=3))
-    ended = studied.wait_for_end(study)
-    assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2)
-    assert [trial.configuration for trial in studied.trials(study)] == [0, 1, 2]
+    studied.wait(study, lambda now: now.attempt == 2 and now.reason is StudyReason.SEARCHING)
     assert set(studied.attempts(study).values()) == {1}
+    (driver,) = cluster.drivers.values()
+    assert driver.setup.request.budget.trials == 3
+    assert [one.standing for one in driver.setup.known] == ["unfinished", "unfinished"]
+    end(studied, study)
 
 
-@pytest.mark.parametrize("limit", [{"max_wall_s": 0.2}, {"max_epochs": 20}])
+@pytest.mark.parametrize("limit", [{"max_wall_s": 0.5}, {"max_epochs": 100}])
 def test_what_a_limit_cuts_off_goes_on_when_it_is_raised(
     studied: Studied, limit: dict[str, Any]
 ) -> None:
-    spec = study_spec(epochs=60)
-    study = studied.add(spec=spec, scheduler=RUNGS, budget={"trials": 2, **limit})
+    study = studied.add(spec=ENDLESS, scheduler=RUNGS, budget={"trials": 2, **limit})
     cut = studied.wait_for_end(study)
     assert cut.state is JobState.SUCCEEDED
     assert cut.reason in (StudyReason.TIME_LIMIT, StudyReason.EPOCH_LIMIT)
     assert "nothing could be confirmed" in cut.message
-    assert {trial.state for trial in studied.trials(study)} == {JobState.PAUSED}
+    assert states(studied, study) == {JobState.PAUSED}
+    begun = {n for n, attempts in studied.attempts(study).items() if attempts}
     studied.service.jobs.ledger.extend(study.id, Budget(trials=2))
-    ended = studied.wait_for_end(study)
-    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
-    assert len(studied.of_fresh_seeds(study)) == 4
+    studied.wait(study, lambda now: is_training(studied, now))
+    assert all(studied.attempts(study)[number] == 2 for number in begun)
+    end(studied, study)
 
 
 def test_several_seeds_are_one_configuration(studied: Studied) -> None:
@@ -260,7 +282,7 @@ def test_another_service_goes_on_with_a_running_study(
 ) -> None:
     before = PlayedCluster()
     studied = Studied(make_service(jobs, artifacts, tmp_path, before))
-    study = studied.add(spec=study_spec(epochs=80), scheduler=RUNGS, budget={"trials": 4})
+    study = studied.add(spec=SLOW, scheduler=RUNGS, budget={"trials": 4})
     studied.wait(study, lambda now: studied.finished(now) >= 1)
     done = {t.number for t in studied.trials(study) if t.state is JobState.SUCCEEDED}
     before.close()  # as when the service is killed, and its Ray with it
@@ -271,7 +293,7 @@ def test_another_service_goes_on_with_a_running_study(
     assert [t.configuration for t in again.trials(study)] == [0, 1, 2, 3]
     assert all(again.attempts(study)[number] == 1 for number in done)
     for trial in again.trials(study):
-        assert again.epochs(study)[trial.number] == list(range(1, 81))
+        assert again.epochs(study)[trial.number] == TEN
     after.close()
 
 
@@ -288,14 +310,9 @@ def test_a_service_that_stops_queues_its_studies_again(
     jobs.ledger.request_cancel(study.id)
 
 
-def test_confirmation_goes_on_after_a_pause(studied: Studied) -> None:
-    study = studied.add(spec=study_spec(epochs=80), budget={"trials": 2})
-    studied.wait(
-        study,
-        lambda now: any(
-            t.state is JobState.RUNNING for t in studied.trials(now, Phase.CONFIRMATION)
-        ),
-    )
+def test_confirmation_goes_on_after_a_pause(studied: Studied, cluster: PlayedCluster) -> None:
+    study = studied.add(spec=SLOW, budget={"trials": 2})
+    studied.wait(study, lambda now: bool(studied.trials(now, Phase.CONFIRMATION)))
     assert studied.now(study).reason is StudyReason.CONFIRMING
     studied.service.jobs.ledger.request_pause(study.id)
     studied.wait(study, lambda now: now.state is JobState.PAUSED)

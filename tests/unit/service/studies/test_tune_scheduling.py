@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from service.cluster.tune_scheduling import replay, scheduler, stand_in
 from service.studies.checking import require
 from service.studies.ledger import TrialResult
-from service.studies.request import StudyRequest
+from service.studies.request import Pbt, StudyRequest
 from tests.factories import tiny_spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,7 +161,8 @@ def test_rungs_are_in_epochs_and_the_last_epoch_is_no_stop() -> None:
 
 
 def test_population_based_training_is_synchronous_and_keeps_the_scale_within_its_bounds() -> None:
-    request = study({"kind": "pbt", "interval_epochs": 9})
+    changes = {"scheduler": Pbt(kind="pbt", interval_epochs=9)}
+    request = study({"kind": "none"}).model_copy(update=changes)
     built = scheduler(request, EPOCHS)
     assert built._synch
     for scale in (0.01, 0.3, 9.0):
