@@ -15,7 +15,7 @@ from service.studies.request import Budget, RandomSearch
 from tests.factories import long_spec, request
 from tests.harness import make_service
 from tests.played_driver import PlayedCluster
-from tests.studying import METRIC, RATE, Studied, study_spec
+from tests.studying import METRIC, Studied, study_spec
 from workers.artifacts import LocalStore
 
 RUNGS: dict[str, Any] = {"kind": "asha", "grace_epochs": 1}
@@ -259,9 +259,9 @@ def test_several_seeds_are_one_configuration(studied: Studied) -> None:
 
 
 def test_a_failed_trial_fails_its_configuration_alone(
-    studied: Studied, monkeypatch: pytest.MonkeyPatch
+    studied: Studied,
 ) -> None:
-    space = {RATE: {"loguniform": [1e-4, 1e4]}}
+    space = {"/trainer/batch_size": {"grid": [25, 1000]}}  # there are 100 data
     study = studied.wait_for_end(studied.add(space=space, budget={"trials": 6}))
     states = [trial.state for trial in studied.trials(study)]
     assert JobState.FAILED in states
@@ -272,7 +272,7 @@ def test_a_failed_trial_fails_its_configuration_alone(
 
 
 def test_a_study_whose_trials_all_fail_has_failed(studied: Studied) -> None:
-    space = {RATE: {"uniform": [1e8, 1e9]}}
+    space = {"/trainer/batch_size": {"grid": [1000, 2000]}}
     study = studied.wait_for_end(studied.add(space=space, budget={"trials": 2}))
     assert (study.state, study.reason) == (JobState.FAILED, StudyReason.NO_RESULT)
 
