@@ -87,7 +87,7 @@ class Watcher:
         trouble = self._attempts.store_trouble()
         # What is started while the store is away, could only wait for it and hold resources.
         is_there = not isinstance(trouble, StoreAway)
-        has_studies = self._studies.round(may_start=is_there)
+        has_studies = self._attend_studies(may_start=is_there)
         running = self._jobs.running()
         if is_there:
             trouble = self._serve_queue(running) or trouble
@@ -129,6 +129,22 @@ class Watcher:
         except Exception:
             log.exception("%s cannot be followed", job.id)
         return None
+
+    def _attend_studies(self, *, may_start: bool) -> bool:
+        """Bring every running study up to date, each by itself; returns whether there is any."""
+        running = self._studies.running()
+        for study in running:
+            try:
+                self._studies.attend(study, may_start=may_start)
+            except StateConflict as error:
+                log.info("%s: %s", study.id, error)
+            except StoreError as error:
+                log.warning("%s: artifact store: %s", study.id, error)
+            except (ClusterDown, NotReady):
+                raise
+            except Exception:
+                log.exception("%s cannot be attended to", study.id)
+        return bool(running)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():

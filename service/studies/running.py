@@ -33,7 +33,7 @@ SEARCHING = "Its driver searches; GET its trials to see them."
 
 
 class Studies:
-    """Runs the studies of the ledger; ``round`` is called by the watcher alone."""
+    """Runs the studies of the ledger; the watcher's thread alone calls it."""
 
     def __init__(
         self,
@@ -115,23 +115,15 @@ class Studies:
 
     # --- rounds -------------------------------------------------------------------------------
 
-    def round(self, *, may_start: bool) -> bool:
-        """Bring every running study up to date; returns whether there is any.
-
-        ``may_start`` is false while the artifact store is away. Raises ClusterDown, NotReady.
-        """
+    def running(self) -> list[Study]:
+        """The studies that run, oldest first; each is attended to in every round."""
         if self._session != self._cluster.session:  # the drivers of another one are gone
             self._session = self._cluster.session
             self._courses.clear()
-        running = self._jobs.ledger.in_state(JobState.RUNNING)
-        for study in running:
-            try:
-                self._attend(study, may_start=may_start)
-            except StateConflict as error:  # a wish came meanwhile: for the next round
-                log.info("%s: %s", study.id, error)
-        for gone in self._courses.keys() - {study.id for study in running}:
+        found = self._jobs.ledger.in_state(JobState.RUNNING)
+        for gone in self._courses.keys() - {study.id for study in found}:
             del self._courses[gone]
-        return bool(running)
+        return found
 
     def names(self) -> frozenset[str]:
         """The drivers that are this service's."""
@@ -145,7 +137,11 @@ class Studies:
                 self._jobs.ledger.settle(study, JobState.QUEUED, StudyReason.RECOVERING, message)
         self._courses.clear()
 
-    def _attend(self, study: Study, *, may_start: bool) -> None:
+    def attend(self, study: Study, *, may_start: bool) -> None:
+        """Bring a running study up to date. ``may_start`` is false while the store is away.
+
+        Raises StateConflict where a wish came meanwhile: then the next round sees it.
+        """
         course = self._courses.get(study.id)
         if course is None:  # of a service before, or of a cluster before
             study = self._jobs.ledger.next_driver(study, "Its next driver is being started.")

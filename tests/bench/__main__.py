@@ -11,6 +11,7 @@ from tests.bench import (
     bench_service,
     bench_step,
     bench_storage,
+    bench_study,
     bench_upload,
 )
 
@@ -24,6 +25,7 @@ for part in (
     bench_service,
     bench_jobstore,
     bench_storage,
+    bench_study,
     bench_upload,
     bench_ica,
 ):

@@ -20,8 +20,8 @@ from tests.harness import make_service
 from tests.studying import Studied, study_spec
 from workers.artifacts import LocalStore
 
-SLOW = study_spec(epochs=4000, every=500)  # seconds, with results on the way
-RESULTS = [1, *range(500, 4001, 500)]  # the first epoch has a checkpoint
+SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
+RESULTS = [1, *range(250, 1501, 250)]  # the first epoch has a checkpoint
 
 
 @pytest.fixture(scope="module")

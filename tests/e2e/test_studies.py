@@ -12,7 +12,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.processes import wait_until, wait_until_gone
 from tests.studying import new_study, study_spec
 
-SLOW = study_spec(epochs=4000, every=500)  # seconds, with results on the way
+SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -42,7 +42,7 @@ def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path, nu
         epochs = [
             result.epoch for result in ledger.results(study.id) if result.trial == trial.number
         ]
-        assert epochs == [1, *range(500, 4001, 500)]
+        assert epochs == [1, *range(250, 1501, 250)]
     jobs.close()
 
 
