@@ -104,7 +104,7 @@ def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Stu
 
 
 def test_a_cancelled_study_leaves_no_process_of_its_driver(studied: Studied) -> None:
-    study = studied.add(spec=study_spec(epochs=1_000_000, every=1000))
+    study = studied.add(spec=study_spec(epochs=100_000, every=1000))
     found = wait_until(lambda: pid_of_running(studied, study, Phase.SEARCH), 240, "a trial")
     assert found is not None
     pids = frozenset({driver(), psutil.Process(driver()).ppid(), found[1]})
