@@ -21,7 +21,6 @@ from service.studies.confirming import candidates
 from service.studies.course import Course, configurations, searched_s
 from service.studies.ledger import Phase, Study, StudyReason, Trial
 from service.studies.readings import Readings
-from service.studies.replaying import known
 from service.studies.searching import Searching
 from service.studies.trying import Trying
 
@@ -209,14 +208,10 @@ class Studies:
 
     def _is_whole(self, course: Course) -> bool:
         """Whether the budget is spent, so that no driver is needed to see it."""
-        request, trials = course.study.request, course.in_phase(Phase.SEARCH)
-        if len(configurations(trials)) < request.budget.trials:
+        found = configurations(course.in_phase(Phase.SEARCH))
+        if len(found) < course.study.request.budget.trials:
             return False
-        results = self._jobs.ledger.results(course.study.id)
-        told = known(trials, results, len(request.seeds))
-        return all(
-            one.standing == "failed" or (one.standing == "finished" and one.history) for one in told
-        )
+        return all(one.standing != "unfinished" for one in self._searching.known(course))
 
     def _searched(self, course: Course) -> tuple[StudyReason, str]:
         found = len(configurations(course.in_phase(Phase.SEARCH)))

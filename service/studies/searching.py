@@ -29,7 +29,6 @@ from service.studies.ledger import Phase, Trial
 from service.studies.objective import most_epochs
 from service.studies.readings import common
 from service.studies.replaying import Known, as_told, known, mean
-from service.studies.request import StudyRequest
 from service.studies.trying import Trying
 
 EXCHANGES = 20  # in one round; a driver that has more to say goes on in the next
@@ -50,7 +49,7 @@ class Searching:
         results = self._jobs.ledger.results(course.study.id)
         setup = Setup(
             request=request,
-            known=self._known(course, request, trials),
+            known=self.known(course),
             told=as_told(trials, results),
             at_once=max(1, -(-places // len(request.seeds))),
             most_epochs=most_epochs(request),
@@ -60,14 +59,13 @@ class Searching:
             course.told[result.trial] = max(course.told.get(result.trial, 0), result.epoch)
         self._drivers.start_driver(name, setup.model_dump_json())
 
-    def _known(
-        self, course: Course, request: StudyRequest, trials: Sequence[Trial]
-    ) -> tuple[Known, ...]:
-        """What the ledger knows. A configuration whose trials came to their end while nobody told a
-        scheduler of it, goes on: with results alone."""
+    def known(self, course: Course) -> tuple[Known, ...]:
+        """What the ledger knows of the search. A configuration whose trials came to their end while
+        nobody told a scheduler of it, goes on: with results alone."""
+        trials = course.in_phase(Phase.SEARCH)
         found, of = [], configurations(trials)
         results = self._jobs.ledger.results(course.study.id)
-        for one in known(trials, results, len(request.seeds)):
+        for one in known(trials, results, len(course.study.request.seeds)):
             ends = [course.readings.last_epoch(trial) for trial in of[one.number]]
             told = one.history[-1][0] if one.history else 0
             if one.standing == "finished" and all(end is not None and end > told for end in ends):

@@ -162,6 +162,21 @@ def test_a_killed_driver_is_followed_by_one_that_repeats_nothing(
         assert studied.epochs(study)[trial.number] == TEN
 
 
+def test_what_ends_while_no_driver_lives_is_told_to_the_next(
+    studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "BACKOFF_S", 3.0)
+    study = studied.add(spec=SLOW, budget={"trials": 2})
+    studied.wait(study, lambda now: is_training(studied, now))
+    cluster.kill_driver()
+    studied.wait(study, lambda now: studied.finished(now) == 2)
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
+    assert len(studied.of_fresh_seeds(study)) == 4
+    for trial in studied.trials(study):
+        assert studied.epochs(study)[trial.number] == TEN
+
+
 def test_drivers_that_die_without_a_result_fail_the_study(
     studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
