@@ -32,7 +32,9 @@ from service.settings import Settings, ray_environment
 from service.studies.answers import Answers
 from service.studies.presets import Presets
 from service.studies.promoting import Promotions
+from service.studies.running import Studies
 from service.studies.submitting import Studying
+from service.studies.trying import Trying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
 from service.training import Training
@@ -63,7 +65,6 @@ def running_services(
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
     )
-    watcher = Watcher(jobs, cluster, attempts)
     results = Results(jobs, artifacts)
     datasets = Datasets(
         jobs,
@@ -74,6 +75,9 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
+    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+    watcher = Watcher(jobs, cluster, attempts, studies)
+    cluster.listen(watcher.wake)
     training = Training(
         jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
     )

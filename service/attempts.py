@@ -117,6 +117,17 @@ class Attempts:
         self._press(job, attempts[-1], watch, "service_stopped", grace_s)
         self.follow(job)
 
+    def stop_trial(self, job: Job) -> None:
+        """Its study wants no more of a trial: it publishes a checkpoint, and has succeeded."""
+        if job.state is not JobState.RUNNING:
+            message = "Stopped by its study while it waited; its checkpoints are kept."
+            self.settle(job, JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY, message)
+            return
+        attempts = self._jobs.attempts(job.id)
+        if attempts[-1].session == self._cluster.session:
+            watch = self._watch(job, attempts)
+            self._press(job, attempts[-1], watch, "stopped_by_study", self._cancel_grace_s)
+
     def store_trouble(self) -> StoreError | None:
         """Why the store could not be asked for one of the running attempts the last time."""
         troubles = (watch.trouble for watch in self._watched.values())
@@ -281,6 +292,8 @@ class Attempts:
             reason, message = "cancelled", "Cancelled; it had to be ended."
         elif job.pause_requested or watch.asked == "paused":
             reason, message = "paused", "Paused; it had to be ended."
+        elif watch.asked == "stopped_by_study":
+            reason, message = "stopped_by_study", "Stopped by its study; it had to be ended."
         elif watch.asked == "time_limit":
             reason = "time_limit"
             message = (

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers.events import Exit
-from workers.kinds import AnySpec
 from workers.spec import JobSpec, Start
+
+if TYPE_CHECKING:  # a study's driver imports this, and does without torch
+    from workers.kinds import AnySpec
 
 
 class JobState(StrEnum):
@@ -26,13 +28,12 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-# A lost attempt sends a running job back to the queue; failed and cancelled are left by a retry.
+# A lost attempt sends a running job back to the queue; failed and cancelled are left by a retry. A
+# trial that waits or is paused has succeeded when its study wants no more of it.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset(
-        {JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
-    ),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, *FINAL_STATES}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.PAUSED, *FINAL_STATES}),
-    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
@@ -235,7 +236,7 @@ class Job:
     labels: Mapping[str, str]
     priority: int
     limits: Limits
-    spec: AnySpec
+    spec: "AnySpec"
     spec_digest: str
     state: JobState
     reason: Reason

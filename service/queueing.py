@@ -6,14 +6,17 @@ plays this rule through, with the measured pace of those that run and of the lik
 wait. What was not measured is never guessed: then there is no estimate, and a reason.
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from service.cluster.base import Capacity, Cluster, ClusterDown
-from service.jobs import Job
+from service.jobs import Job, JobState
 from service.jobstore import JobStore
 from service.paces import Paces, remaining_s
+from service.studies.allotment import of_one_trial, places
+from service.studies.ledger import Study
 from workers.kinds import AnySpec
 from workers.spec import Resources
 
@@ -37,7 +40,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A running job and what it holds; ``left_s`` is None where its end cannot be told."""
+    """A running job, or a study with all its trials, and what it holds; ``left_s`` is None where
+    its end cannot be told. ``study_id`` is a study's, and ``job_id`` is then the same."""
 
     job_id: str
     resources: Resources
@@ -45,6 +49,7 @@ class Holder:
     left_s: float | None
     is_ending: bool
     has_process: bool
+    study_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ class Queueing:
 
     def standing(self, job: Job) -> Standing:
         """Where a queued job stands."""
-        ahead, now = self._jobs.ahead_of(job), datetime.now(UTC)
+        studies = self.studies_before(job.priority, job.created_at, job.id)
+        ahead, now = self._jobs.ahead_of(job) + len(studies), datetime.now(UTC)
         due_s = 0.0
         if job.not_before is not None and job.not_before > now:
             due_s = (job.not_before - now).total_seconds()
@@ -88,21 +94,52 @@ class Queueing:
         else:
             others = self._jobs.turns.sooner(job.priority, job.created_at, job.id, PLAYED + 1)
         asks = Waiter(job.id, job.spec.resources, due_s)
-        starts_at, basis = self._start(asks, others, now)
+        starts_at, basis = self._start(asks, others, studies, now)
         return Standing(ahead, not_before, starts_at, basis)
 
     def standing_of_a_new_one(self, spec: AnySpec, priority: int) -> Standing:
         """Where a job would stand that was submitted now."""
-        ahead, now = self._jobs.turns.ahead_of_a_new_one(priority), datetime.now(UTC)
+        now = datetime.now(UTC)
+        studies = self.studies_before(priority, now, _NOBODY)
+        ahead = self._jobs.turns.ahead_of_a_new_one(priority) + len(studies)
         if ahead > PLAYED:
             return Standing(ahead, None, None, _TOO_MANY)
         others = self._jobs.turns.sooner(priority, now, _NOBODY, PLAYED + 1)
-        starts_at, basis = self._start(Waiter("", spec.resources), others, now)
+        starts_at, basis = self._start(Waiter("", spec.resources), others, studies, now)
         return Standing(ahead, None, starts_at, basis)
 
+    def studies_before(self, priority: int, created_at: datetime, job_id: str) -> list[Study]:
+        """The queued studies whose turn is before that of such a job; they have priority 0."""
+        mine = (-priority, created_at, job_id)
+        queued = self._jobs.ledger.in_state(JobState.QUEUED)
+        return [study for study in queued if (0, study.created_at, study.id) < mine]
+
     def holders(self) -> list[Holder]:
-        """The running jobs, which hold what they asked for."""
-        return [self._holder(job) for job in self._jobs.running()]
+        """The running jobs, which hold what they asked for, and the running studies, which hold
+        places for their trials."""
+        jobs = [self._holder(job) for job in self._jobs.running()]
+        studies = self._jobs.ledger.in_state(JobState.RUNNING)
+        return [*jobs, *(self._study(study) for study in studies)]
+
+    def _study(self, study: Study) -> Holder:
+        return Holder(
+            job_id=study.id,
+            resources=self._held_by(study),
+            since=study.created_at,
+            left_s=None,
+            is_ending=study.cancel_requested or study.pause_requested,
+            has_process=False,
+            study_id=study.id,
+        )
+
+    def _held_by(self, study: Study) -> Resources:
+        """All places of a study; not validated as a spec's own, whose bounds are those of a job."""
+        one = of_one_trial(study.request)
+        try:
+            count = places(study.request, self._cluster.capacity())
+        except ClusterDown:
+            count = study.request.concurrency
+        return one.model_copy(update={"workers": one.workers * count})
 
     def _holder(self, job: Job) -> Holder:
         attempt = self._jobs.attempts(job.id)[-1]
@@ -124,7 +161,7 @@ class Queueing:
         )
 
     def _start(
-        self, asks: Waiter, others: Sequence[Job], now: datetime
+        self, asks: Waiter, others: Sequence[Job], studies: Sequence[Study], now: datetime
     ) -> tuple[datetime | None, str]:
         if len(others) > PLAYED:
             return None, _TOO_MANY
@@ -134,7 +171,12 @@ class Queueing:
             return None, "Ray does not answer, so nobody knows what is free."
         if not ceiling.fits(asks.resources):
             return None, "It asks for more than the cluster has now."
+        turns = [(-job.priority, job.created_at, job.id) for job in others]
         waiters = [asks if job.id == asks.job_id else self._waiter(job, now) for job in others]
+        for study in studies:
+            at = bisect(turns, (0, study.created_at, study.id))
+            turns.insert(at, (0, study.created_at, study.id))
+            waiters.insert(at, Waiter(study.id, self._held_by(study)))
         if asks not in waiters:
             waiters.append(asks)
         holders = self.holders()

@@ -236,3 +236,23 @@ def prepare_ray_environment(joining: bool, environment: MutableMapping[str, str]
 def ray_environment(joining: bool) -> None:
     """Apply :func:`prepare_ray_environment` to this process."""
     prepare_ray_environment(joining, os.environ)
+
+
+# Ray Tune's own loggers, tables and checkpoints: what a study knows is in its ledger.
+_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no metric
+    "TUNE_GLOBAL_CHECKPOINT_S": "315360000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the searcher says when no more are wanted
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "315360000",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def driver_environment() -> dict[str, str]:
+    """The environment of a study's driver, a child of a process of Ray's that is no worker."""
+    inherited = {name: text for name, text in os.environ.items() if name not in _OF_A_WORKER}
+    return {**inherited, **_TUNE}
+
+
+_OF_A_WORKER = ("RAY_JOB_ID", "RAY_RAYLET_PID", "RAY_NODE_ID", "RAY_CLIENT_MODE")

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 from service.ceiling import beyond
 from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.datasets import Datasets, is_upload
-from service.errors import ExceedsCapacity, FieldError, InvalidSpec, NotReady, OutOfStorage
+from service.errors import (
+    ExceedsCapacity,
+    FieldError,
+    InvalidSpec,
+    NotReady,
+    OutOfStorage,
+    StateConflict,
+)
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, Page, Parent, Reason
 from service.jobstore import Idempotency, JobStore
@@ -172,8 +179,9 @@ class Training:
         return self._jobs.list(filter, cursor, limit)
 
     def standing(self, job: Job) -> Standing | None:
-        """Where a job stands in the queue; None unless it is queued."""
-        return self._queueing.standing(job) if job.state is JobState.QUEUED else None
+        """Where a job stands in the queue; None unless it waits there, as no trial does."""
+        is_in_queue = job.state is JobState.QUEUED and job.study_id is None
+        return self._queueing.standing(job) if is_in_queue else None
 
     def forks_of(self, job_id: str) -> builtins.list[str]:
         """Ids of the jobs that were forked from this one, oldest first, as many as are shown."""
@@ -186,24 +194,33 @@ class Training:
     def pause(self, job_id: str) -> Job:
         """Note the wish; the watcher pauses. A queued job is paused at once.
 
-        Raises StateConflict for a job that has ended or is being cancelled.
+        Raises StateConflict for a job that has ended or is being cancelled, and for a trial.
         """
+        self._refuse_trial(job_id, "pause")
         return self._told(self._jobs.request_pause(job_id))
 
     def resume(self, job_id: str) -> Job:
         """Queue a paused job again, or take the wish to pause back.
 
-        Raises StateConflict for a job that has ended or is being cancelled.
+        Raises StateConflict for a job that has ended or is being cancelled, and for a trial.
         """
+        self._refuse_trial(job_id, "resume")
         return self._told(self._jobs.resume(job_id))
 
     def retry(self, job_id: str, limits: Limits | None = None) -> Job:
         """Queue a failed or cancelled job again, as a new attempt from its last checkpoint.
 
         ``limits`` replace the job's; losses and time count anew. Raises StateConflict for a job
-        that has not ended, or has succeeded.
+        that has not ended, or has succeeded, and for a trial.
         """
+        self._refuse_trial(job_id, "retry")
         return self._told(self._jobs.retry(job_id, limits))
+
+    def _refuse_trial(self, job_id: str, verb: str) -> None:
+        job = self._jobs.get(job_id)
+        if job.study_id is not None:
+            message = f"the job is a trial of {job.study_id}, which decides on it; {verb} the study"
+            raise StateConflict(message, job.state)
 
     def _told(self, job: Job) -> Job:
         """The job, after its followers and the watcher were told of a change."""
@@ -290,7 +307,7 @@ class Training:
     def _free(self) -> Capacity:
         """What the running jobs leave."""
         free = self._ceiling()
-        for job in self._jobs.running():
+        for job in (*self._jobs.running(), *self._jobs.running_trials()):
             free = free.minus(job.spec.resources)
         return free
 

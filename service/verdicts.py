@@ -9,6 +9,7 @@ from workers.events import Outcome, OutcomeReason
 ENDS: Mapping[OutcomeReason, JobState] = {
     "completed": JobState.SUCCEEDED,
     "stopped_early": JobState.SUCCEEDED,
+    "stopped_by_study": JobState.SUCCEEDED,
     "converged": JobState.SUCCEEDED,
     "iteration_limit": JobState.SUCCEEDED,
     "cancelled": JobState.CANCELLED,

@@ -10,12 +10,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from service.attempts import Attempts
 from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
 from service.errors import NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
+from service.studies.ledger import Study
+from service.studies.running import Studies
 from workers.errors import StoreAway, StoreError
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,11 @@ EXPLAINED = 100  # queued jobs whose reason is kept up to date; those behind wai
 EXPLAIN_INTERVAL_S = 1.0
 
 
+def _turn(waiting: Job | Study) -> tuple[int, datetime, str]:
+    priority = waiting.priority if isinstance(waiting, Job) else 0
+    return -priority, waiting.created_at, waiting.id
+
+
 class Watcher:
     """Runs its rounds in a thread of its own from ``start`` to ``stop``.
 
@@ -39,10 +47,13 @@ class Watcher:
     nothing but what needs it.
     """
 
-    def __init__(self, jobs: JobStore, cluster: Cluster, attempts: Attempts) -> None:
+    def __init__(
+        self, jobs: JobStore, cluster: Cluster, attempts: Attempts, studies: Studies
+    ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._attempts = attempts
+        self._studies = studies
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
@@ -69,25 +80,28 @@ class Watcher:
         self._thread.join()
 
     def round(self) -> bool:
-        """One round; returns whether attempts are running."""
+        """One round; returns whether attempts or studies are running."""
         self._follow_all()
         for job in self._jobs.queued_with_wishes():
             self._grant(job)
-        running = self._jobs.running()
         trouble = self._attempts.store_trouble()
         # What is started while the store is away, could only wait for it and hold resources.
-        if not isinstance(trouble, StoreAway):
+        is_there = not isinstance(trouble, StoreAway)
+        has_studies = self._attend_studies(may_start=is_there)
+        running = self._jobs.running()
+        if is_there:
             trouble = self._serve_queue(running) or trouble
-        known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
-        self._cluster.tend(frozenset(known))
+        at_work = [*running, *self._jobs.running_trials()]
+        known = {self._jobs.attempts(job.id)[-1].executor_id for job in at_work}
+        self._cluster.tend(frozenset(known) | self._studies.names())
         self.store_trouble = trouble
-        return bool(running)
+        return has_studies or bool(at_work)
 
     def _follow_all(self) -> None:
         """Bring every running job up to date. Where the store is away for one, it is for all, and
         the others' requests would only wait: their wishes do not."""
         is_away = False
-        for job in self._jobs.running():
+        for job in (*self._jobs.running(), *self._jobs.running_trials()):
             error = self._attend(job, self._attempts.heed if is_away else self._attempts.follow)
             is_away = is_away or isinstance(error, StoreAway)
 
@@ -115,6 +129,22 @@ class Watcher:
         except Exception:
             log.exception("%s cannot be followed", job.id)
         return None
+
+    def _attend_studies(self, *, may_start: bool) -> bool:
+        """Bring every running study up to date, each by itself; returns whether there is any."""
+        running = self._studies.running()
+        for study in running:
+            try:
+                self._studies.attend(study, may_start=may_start)
+            except StateConflict as error:
+                log.info("%s: %s", study.id, error)
+            except StoreError as error:
+                log.warning("%s: artifact store: %s", study.id, error)
+            except (ClusterDown, NotReady):
+                raise
+            except Exception:
+                log.exception("%s cannot be attended to", study.id)
+        return bool(running)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -157,7 +187,8 @@ class Watcher:
             self._attempts.stop(job, self._grace_s)
 
         try:
-            running = self._jobs.running()
+            self._studies.stop()
+            running = [*self._jobs.running(), *self._jobs.running_trials()]
         except NotReady as error:
             log.warning("%s", error)
             return True
@@ -177,29 +208,46 @@ class Watcher:
             log.warning("%s", error)
 
     def _serve_queue(self, running: list[Job]) -> StoreError | None:
-        """Start queued jobs in their order; one that does not fit holds up those behind it, or a
-        large job would wait for ever behind small ones. One whose checkpoints the store does not
-        show holds up nobody; returns what was wrong."""
+        """Start queued jobs and studies in their order; one that does not fit holds up those behind
+        it, or a large job would wait for ever behind small ones. One whose checkpoints the store
+        does not show holds up nobody; returns what was wrong."""
         trouble: StoreError | None = None
-        free = self._cluster.capacity()
+        free = self._studies.held(self._cluster.capacity(), self._jobs.running_trials())
         for job in running:
             free = free.minus(job.spec.resources)
-        for job in self._jobs.startable(AT_A_TIME):
-            if not free.fits(job.spec.resources):
+        for waiting in self._in_turn():
+            if isinstance(waiting, Study):
+                with contextlib.suppress(StateConflict):  # paused since it was read
+                    left = self._studies.admit(waiting, free)
+                    if left is None:
+                        self._explain_queue(len(running))
+                        break
+                    free = left
+                continue
+            if not free.fits(waiting.spec.resources):
                 self._explain_queue(len(running))
                 break
             try:
-                started = self._attempts.start(job)
+                started = self._attempts.start(waiting)
             except StateConflict:  # paused since it was read
                 continue
             except StoreError as error:
-                log.warning("%s cannot be started: artifact store: %s", job.id, error)
+                log.warning("%s cannot be started: artifact store: %s", waiting.id, error)
                 trouble = error
                 continue
             if started.state is JobState.RUNNING:
                 running.append(started)
-                free = free.minus(job.spec.resources)
+                free = free.minus(waiting.spec.resources)
         return trouble
+
+    def _in_turn(self) -> list[Job | Study]:
+        """The first that wait, jobs and studies, by priority and age; studies have priority 0."""
+        jobs = self._jobs.startable(AT_A_TIME)
+        waiting: list[Job | Study] = [*jobs, *self._studies.queued()]
+        found = sorted(waiting, key=_turn)
+        if len(jobs) < AT_A_TIME:
+            return found
+        return found[: found.index(jobs[-1]) + 1]  # others may come before what is behind it
 
     def _explain_queue(self, running: int) -> None:
         """Tell the first jobs that wait what for; now and then, as it means reading them all."""

@@ -13,6 +13,8 @@ from service.forking import Forks
 from service.jobs import FINAL_STATES, Job, JobRequest
 from service.jobstore import JobStore
 from service.results import Results
+from service.studies.running import Studies
+from service.studies.trying import Trying
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore
@@ -78,8 +80,9 @@ def make_service(
         store_interval_s=store_interval_s,
         fid_weights=fid_weights,
     )
-    watcher = Watcher(jobs, cluster, attempts)
     datasets = make_datasets(jobs, artifacts, cache_dir)
+    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+    watcher = Watcher(jobs, cluster, attempts, studies)
     training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake, fid_weights)
     forks = Forks(jobs, artifacts, training, Results(jobs, artifacts))
     return Service(jobs, artifacts, cluster, datasets, training, forks, watcher, attempts)

@@ -8,10 +8,12 @@ form in which an event crosses to the service and is stored.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+if TYPE_CHECKING:  # who reads records, does without torch
+    import torch
 
 # --- in the training process -----------------------------------------------------------------
 
@@ -44,8 +46,8 @@ class Checkpoint:
 
     step: int
     epoch: float
-    weights: Mapping[str, torch.Tensor]
-    train_state: Mapping[str, torch.Tensor]
+    weights: Mapping[str, "torch.Tensor"]
+    train_state: Mapping[str, "torch.Tensor"]
     metrics: Mapping[str, float]
     is_best: bool
     is_named: bool
@@ -218,6 +220,7 @@ RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator=
 OutcomeReason = Literal[
     "completed",
     "stopped_early",
+    "stopped_by_study",
     "converged",
     "iteration_limit",
     "interrupted",

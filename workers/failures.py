@@ -30,6 +30,8 @@ STOPPED: Mapping[OutcomeReason, str] = {
     "time_limit": "The time limit (limits.max_wall_s) is used up; the last checkpoint is kept.",
     "service_stopped": "The service was stopped; the job goes on from its last checkpoint when the "
     "service is started again.",
+    "stopped_by_study": "Stopped by its study, as others promise more; its last checkpoint "
+    "is kept.",
     "interrupted": "Interrupted; the job goes on from its last checkpoint.",
 }
 

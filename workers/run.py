@@ -67,7 +67,9 @@ from workers.quality import Shelf
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
 from workers.spec import JobSpec
 
-StopReason = Literal["cancelled", "paused", "interrupted", "service_stopped", "time_limit"]
+StopReason = Literal[
+    "cancelled", "paused", "interrupted", "service_stopped", "stopped_by_study", "time_limit"
+]
 MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
 
 

@@ -51,9 +51,10 @@ class AmountBody(Body):
 
 
 class HolderBody(Body):
-    """A running job and what it holds."""
+    """A running job and what it holds, or a running study and the places of its trials."""
 
     job: str
+    """The job's id, or the study's."""
     cpus: float
     gpus: float
     since: datetime
@@ -72,7 +73,7 @@ class ClaimsBody(Body):
     free: AmountBody | None
     """What nobody holds now; null while the cluster does not answer."""
     held: list[HolderBody]
-    """Who holds the rest: this service's running jobs."""
+    """Who holds the rest: this service's running jobs and studies."""
     others: AmountBody | None
     """What other programs hold of a joined Ray cluster; null on an own one."""
 

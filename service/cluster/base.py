@@ -1,5 +1,6 @@
 """What the watcher asks of a cluster, whichever it is."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -135,7 +136,45 @@ class ClusterUnavailable(Exception):
     """A cluster could not be started or joined; the message says why."""
 
 
-class Cluster(Protocol):
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the driver of a study has said since it was asked last, each line a message.
+
+    ``is_gone`` says that there will be no more, and ``detail`` why as far as that is seen.
+    """
+
+    lines: tuple[str, ...] = ()
+    is_gone: bool = False
+    detail: str = ""
+
+
+class Drivers(Protocol):
+    """Runs the drivers of studies, each named by an id.
+
+    Every method raises ClusterDown when the cluster cannot be reached.
+    """
+
+    def start_driver(self, name: str, setup: str) -> None:
+        """Start a driver with this setup; returns before it has begun. Idempotent by name."""
+        ...
+
+    def exchange(self, name: str, lines: Sequence[str]) -> Heard:
+        """Tell a driver these lines, in order, and hear what it has said; waits for nothing.
+
+        One that somebody else has started is gone.
+        """
+        ...
+
+    def end_driver(self, name: str) -> None:
+        """End a driver, with all that it holds."""
+        ...
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Let ``wake`` be called, in a thread, when a driver has said something."""
+        ...
+
+
+class Cluster(Drivers, Protocol):
     """Runs attempts in executors, each named by an id: a process for each of the attempt's workers.
 
     Every method but ``close`` raises ClusterDown when the cluster cannot be reached.
@@ -185,7 +224,8 @@ class Cluster(Protocol):
         ...
 
     def tend(self, known: frozenset[str]) -> None:
-        """Regular care: a warm spare, and an end to executors that are not among ``known``."""
+        """Regular care: a warm spare, and an end to executors and drivers of studies that are not
+        among ``known``."""
         ...
 
     def rejoin(self) -> None:

@@ -10,10 +10,19 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 
 import psutil
 
-from service.cluster.base import Capacity, LossCause, Node, Sighting, Unclaimed, loss_by_store
+from service.cluster.base import (
+    Capacity,
+    Heard,
+    LossCause,
+    Node,
+    Sighting,
+    Unclaimed,
+    loss_by_store,
+)
 from workers.errors import StoreError
 from workers.parallel import LOOPBACK, Seat
 from workers.run import Run, StopFlag, StopReason, execute, follow
@@ -123,6 +132,19 @@ class InlineCluster:
 
     def tend(self, known: frozenset[str]) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
+
+    def start_driver(self, name: str, setup: str) -> None:
+        """See :meth:`service.cluster.base.Drivers.start_driver`; there is no Ray Tune here."""
+
+    def exchange(self, name: str, lines: Sequence[str]) -> Heard:
+        """See :meth:`service.cluster.base.Drivers.exchange`."""
+        return Heard(is_gone=True, detail="a cluster without Ray runs no studies")
+
+    def end_driver(self, name: str) -> None:
+        """See :meth:`service.cluster.base.Drivers.end_driver`."""
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """See :meth:`service.cluster.base.Drivers.listen`."""
 
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""

@@ -1,8 +1,13 @@
 """Processes on this machine by id: Ray's word on who lives comes late."""
 
 import contextlib
+import ctypes
+import os
+import signal
 
 import psutil
+
+PR_SET_PDEATHSIG = 1
 
 
 def is_running(pid: int) -> bool:
@@ -29,3 +34,13 @@ def own_children(*names: str) -> tuple[int, ...]:
             if process.name() in names and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return tuple(found)
+
+
+def tie_to_parent() -> int:
+    """Let the kernel kill this process when its parent dies; returns the parent."""
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it died before the request took effect
+        os._exit(1)
+    return parent

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ from service.cluster.base import (
     Capacity,
     ClusterDown,
     ClusterUnavailable,
+    Heard,
     Node,
     Sighting,
     Unclaimed,
@@ -37,8 +39,12 @@ TURN_TIMEOUT_S = 5.0  # for a thread's turn to ask; while Ray is started anew, n
 CAPACITY_LASTS_S = 2.0
 
 
+def _ignored() -> None:
+    """Nobody listens yet."""
+
+
 class RayCluster:
-    """See :class:`service.cluster.base.Cluster`."""
+    """See :class:`service.cluster.base.Cluster` and :class:`service.cluster.base.Drivers`."""
 
     def __init__(self, address: str, data_dir: Path, cpus: int | None, namespace: str) -> None:
         self.own = not address
@@ -54,6 +60,7 @@ class RayCluster:
         self._lines: TextIO | None = None
         self._folder: Path | None = None
         self._session = ""
+        self._wake: Callable[[], None] = _ignored
         self._capacity: tuple[float, Capacity] | None = None
 
     @property
@@ -114,6 +121,29 @@ class RayCluster:
         """See :meth:`service.cluster.base.Cluster.tend`."""
         self._ask("tend", known=sorted(known))
 
+    def start_driver(self, name: str, setup: str) -> None:
+        """See :meth:`service.cluster.base.Drivers.start_driver`."""
+        self._ask("start_driver", name=name, setup=setup)
+
+    def exchange(self, name: str, lines: Sequence[str]) -> Heard:
+        """See :meth:`service.cluster.base.Drivers.exchange`."""
+        heard = self._ask("exchange", name=name, lines=list(lines))
+        return Heard(tuple(heard["lines"]), heard["is_gone"], heard["detail"])
+
+    def end_driver(self, name: str) -> None:
+        """See :meth:`service.cluster.base.Drivers.end_driver`."""
+        self._ask("end_driver", name=name)
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """See :meth:`service.cluster.base.Drivers.listen`."""
+        self._wake = wake
+
+    def _pass_on(self, news: socket.socket) -> None:
+        """Wake whoever listens, until the host has ended."""
+        with news:
+            while news.recv(4096):
+                self._wake()
+
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""
         with self._turn:
@@ -131,17 +161,21 @@ class RayCluster:
             self._drop()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            arguments = (str(theirs.fileno()), str(os.getpid()))
+        (ours, theirs), (news, its_news) = socket.socketpair(), socket.socketpair()
+        with theirs, its_news:
+            ends = (theirs.fileno(), its_news.fileno())
             self._host = subprocess.Popen(
-                [sys.executable, "-m", "service.cluster.ray_host", *arguments],
-                pass_fds=(theirs.fileno(),),
+                [
+                    *(sys.executable, "-m", "service.cluster.ray_host"),
+                    *(str(number) for number in (*ends, os.getpid())),
+                ],
+                pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # Ray's chatter; its warnings go to stderr
                 cwd=Path(__file__).parents[2],
                 start_new_session=True,  # Ctrl-C at the terminal is for the service
             )
+        threading.Thread(target=self._pass_on, args=(news,), name="news", daemon=True).start()
         self._socket = ours
         self._lines = ours.makefile("rw", encoding="utf-8", newline="\n")
         timeout_s = START_TIMEOUT_S if self.own else JOIN_TIMEOUT_S

@@ -8,9 +8,7 @@ Ray's host process imports this module for the name of the class alone; what nee
 imported where the actor is made.
 """
 
-import ctypes
 import os
-import signal
 import socket
 import threading
 import time
@@ -20,6 +18,7 @@ import ray
 from ray.util.placement_group import get_current_placement_group, remove_placement_group
 
 from service.cluster.base import LossCause, loss_by_store
+from service.cluster.processes import tie_to_parent
 from workers.errors import StoreError
 from workers.memory import forget_peak, give_back
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from workers.parallel import Meeting, Seat
     from workers.run import Run, StopFlag, StopReason
 
-PR_SET_PDEATHSIG = 1
 FORSAKEN_S = 300.0
 WATCH_INTERVAL_S = 1.0
 THREAD_END_S = 10.0
@@ -41,16 +39,6 @@ class ExecutorReport(TypedDict):
     host: str
     detail: str | None
     cause: LossCause
-
-
-def tie_to_parent() -> int:
-    """Let the kernel kill this process when its parent, the raylet, dies; returns the parent."""
-    parent = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it died before the request took effect
-        os._exit(1)
-    return parent
 
 
 class Executor:

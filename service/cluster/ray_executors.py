@@ -8,19 +8,19 @@ An executor is asked, and what it answered last time is looked at: no call waits
 Ray's exceptions end here as ClusterDown. This runs in the host process (ray_host.py).
 """
 
+import contextlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import ray
-from ray.exceptions import RayError
 from ray.util.placement_group import remove_placement_group
 
 from service.cluster import ray_gang
 from service.cluster.base import Capacity, ClusterDown, Node, Sighting, Unclaimed
 from service.cluster.ray_gang import Gang
 from service.cluster.ray_session import RaySession
+from service.cluster.ray_study import is_driver
+from service.cluster.vendor_errors import vendor_errors
 from workers.spec import Resources
 
 DEFAULT_SHAPE = Resources()
@@ -42,14 +42,6 @@ class _Seen:
     idle_since: float = field(default_factory=time.monotonic)
 
 
-@contextmanager
-def _vendor_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RayError, ConnectionError, RuntimeError, OSError) as error:
-        raise ClusterDown(f"Ray does not answer: {type(error).__name__}") from error
-
-
 class RayExecutors:
     """What :class:`service.cluster.base.Cluster` asks for, but for joining and leaving."""
 
@@ -62,7 +54,7 @@ class RayExecutors:
     def capacity(self) -> Capacity:
         """See :meth:`service.cluster.base.Cluster.capacity`."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             having = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if self._ray.own and not having:
             # Its process is there and hangs, or it would be missed by its id: nothing runs any more
@@ -78,7 +70,7 @@ class RayExecutors:
     def unclaimed(self) -> Unclaimed:
         """See :meth:`service.cluster.base.Cluster.unclaimed`; idle executors are held as well."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             left = ray.available_resources()
         return Unclaimed(cpus=left.get("CPU", 0.0), gpus=left.get("GPU", 0.0))
 
@@ -95,7 +87,7 @@ class RayExecutors:
     def launch(self, executor_id: str, run: str, shape: Resources) -> None:
         """See :meth:`service.cluster.base.Cluster.launch`; the run is given as JSON."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             if executor_id not in self._seen:
                 self._make_room(shape)
                 self._create(executor_id, shape)
@@ -108,21 +100,21 @@ class RayExecutors:
     def look(self, executor_id: str) -> Sighting:
         """See :meth:`service.cluster.base.Cluster.look`."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             seen = self._find(executor_id)
             return Sighting("gone") if seen is None else seen.gang.look()
 
     def request_stop(self, executor_id: str, reason: str) -> None:
         """See :meth:`service.cluster.base.Cluster.request_stop`."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             if (seen := self._find(executor_id)) is not None:
                 seen.gang.stop(reason)
 
     def kill(self, executor_id: str) -> None:
         """See :meth:`service.cluster.base.Cluster.kill`."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             if (seen := self._find(executor_id)) is not None:
                 seen.gang.end()
 
@@ -148,7 +140,7 @@ class RayExecutors:
     def tend(self, known: frozenset[str]) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             for name in self._idle():  # an executor that nobody asks after ends itself
                 if self.look(name).state == "gone":
                     del self._seen[name]
@@ -162,11 +154,14 @@ class RayExecutors:
 
     def _end_strangers(self, known: frozenset[str]) -> None:
         """End actors and placement groups of executors that neither this host nor the service
-        knows: earlier hosts left them."""
+        knows, and drivers that the service does not: earlier ones left them."""
         named = ray.util.list_named_actors(all_namespaces=True)
-        names = {
-            ray_gang.executor_of(n["name"]) for n in named if n["namespace"] == self._namespace
-        }
+        ours = [n["name"] for n in named if n["namespace"] == self._namespace]
+        for name in ours:
+            if is_driver(name) and name not in known:
+                with contextlib.suppress(ValueError):  # it has just ended
+                    ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
+        names = {ray_gang.executor_of(name) for name in ours}
         for name in names:
             if ray_gang.shape_of(name) and name not in self._seen and name not in known:
                 self._end(name)
@@ -185,7 +180,7 @@ class RayExecutors:
     def leave(self) -> None:
         """End the executors that work on nothing; the others go on without this process."""
         self._check()
-        with _vendor_errors():
+        with vendor_errors():
             for name in self._idle():
                 self._end(name)
 

@@ -7,10 +7,12 @@ child process and speaks to it through a socket, one JSON line for a question an
 answer. A host that does not answer is killed and another one started: nothing is lost with it,
 as executors are found again by name.
 
-``python -m service.cluster.ray_host FD SERVICE``: the first line on the socket FD is the
-configuration; SERVICE is the service's process id.
+``python -m service.cluster.ray_host FD NEWS SERVICE``: the first line on the socket FD is the
+configuration; on the socket NEWS a byte is sent when the driver of a study has spoken; SERVICE is
+the service's process id.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -19,12 +21,14 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from service.cluster.base import ClusterDown, ClusterUnavailable
+from service.cluster.ray_drivers import RayDrivers
 from service.cluster.ray_executors import RayExecutors
 from service.cluster.ray_session import RaySession
 from workers.spec import Resources
@@ -42,7 +46,7 @@ class HostConfiguration(BaseModel):
     namespace: str
 
 
-def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
+def _answer(executors: RayExecutors, drivers: RayDrivers, question: dict[str, Any]) -> Any:
     match question:
         case {"call": "capacity"}:
             return asdict(executors.capacity())
@@ -62,6 +66,12 @@ def _answer(executors: RayExecutors, question: dict[str, Any]) -> Any:
             return executors.release(name, reusable)
         case {"call": "tend", "known": known}:
             return executors.tend(frozenset(known))
+        case {"call": "start_driver", "name": name, "setup": setup}:
+            return drivers.start(name, setup)
+        case {"call": "exchange", "name": name, "lines": lines}:
+            return asdict(drivers.exchange(name, lines))
+        case {"call": "end_driver", "name": name}:
+            return drivers.end(name)
     raise AssertionError(f"not a question: {question}")
 
 
@@ -83,9 +93,15 @@ def _die_with(service: int) -> None:
     threading.Thread(target=watch, name="service-watch", daemon=True).start()
 
 
+def _tell(news: socket.socket) -> None:
+    # A full buffer is news enough, and a service that has gone needs none.
+    with contextlib.suppress(OSError):
+        news.send(b"\n", socket.MSG_DONTWAIT)
+
+
 def main() -> None:
     """Start or join Ray, answer questions until there are no more, leave."""
-    _die_with(int(sys.argv[2]))
+    _die_with(int(sys.argv[3]))
     connection = socket.socket(fileno=int(sys.argv[1]))
     lines = connection.makefile("rw", encoding="utf-8", newline="\n")
 
@@ -102,10 +118,12 @@ def main() -> None:
         session.close()
         return
     executors = RayExecutors(session, configuration.namespace)
+    news = socket.socket(fileno=int(sys.argv[2]))
+    drivers = RayDrivers(configuration.namespace, session.folder, partial(_tell, news))
     say(session=session.identity, folder=None if session.folder is None else str(session.folder))
     for line in lines:
         try:
-            say(result=_answer(executors, json.loads(line)))
+            say(result=_answer(executors, drivers, json.loads(line)))
         except ClusterDown as error:
             say(down=str(error))
     if session.is_alive() and not session.own:

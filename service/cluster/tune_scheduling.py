@@ -20,7 +20,6 @@ from ray.tune.schedulers import (
 )
 
 from service.studies.ledger import TrialResult
-from service.studies.objective import most_epochs
 from service.studies.request import (
     Asha,
     HyperBand,
@@ -34,8 +33,8 @@ from service.studies.space import LogUniform, Uniform
 EPOCH = "epoch"
 
 
-def scheduler(request: StudyRequest) -> TrialScheduler:
-    """The scheduler of a resolved request.
+def scheduler(request: StudyRequest, most_epochs: int) -> TrialScheduler:
+    """The scheduler of a resolved request, whose longest trial has ``most_epochs``.
 
     None stops a trial at its last epoch, which ends by itself.
     """
@@ -51,7 +50,7 @@ def scheduler(request: StudyRequest) -> TrialScheduler:
         case Asha():
             return ASHAScheduler(
                 **common,
-                max_t=most_epochs(request),
+                max_t=most_epochs,
                 grace_period=wanted.grace_epochs,
                 reduction_factor=wanted.reduction_factor,
                 stop_last_trials=False,
@@ -59,7 +58,7 @@ def scheduler(request: StudyRequest) -> TrialScheduler:
         case HyperBand():
             return HyperBandScheduler(
                 **common,
-                max_t=most_epochs(request),
+                max_t=most_epochs,
                 reduction_factor=wanted.reduction_factor,
                 stop_last_trials=False,
             )

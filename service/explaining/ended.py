@@ -78,6 +78,12 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
             Rule("early_stopping", "spec.trainer.early_stopping ends a run that improves no more."),
             (Change("Train on from its last checkpoint, as a new job.", "fork", job.id),),
         )
+    if job.reason is Reason.STOPPED_BY_STUDY:
+        return Finding(
+            f"It has succeeded{step}: its study, {job.study_id}, stopped it. {job.message}",
+            Rule("stopped_by_study", "A study's scheduler ends trials that promise less."),
+            (Change("Train on from its last checkpoint, as a new job.", "fork", job.id),),
+        )
     if isinstance(job.spec, IcaSpec):
         return _fitted(job, job.spec.trainer, step)
     if isinstance(job.spec, RefitSpec):

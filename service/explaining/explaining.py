@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from service.cluster.base import Capacity, Cluster, ClusterDown, Unclaimed
 from service.errors import NotReady
 from service.explaining.ended import chain, explain_ended
 from service.explaining.values import Claims, Explanation, Facts, Finding
-from service.explaining.waiting import NAMED, explain_paused, explain_queued
+from service.explaining.waiting import NAMED, explain_paused, explain_queued, explain_trial
 from service.explaining.working import explain_running
 from service.health import Readiness
 from service.jobs import FINAL_STATES, Attempt, Job, JobState
@@ -18,6 +19,7 @@ from service.queueing import Holder, Queueing
 
 LAST_LINES = 20
 CHANGES_READ = 100  # of states and reasons, to find since when
+OF_THE_STUDY = frozenset({"pause", "resume", "retry"})
 READ_LINES = 200  # so that a traceback among the last lines is seen whole
 
 
@@ -43,6 +45,9 @@ class Explaining:
         attempts = self._jobs.attempts(job_id)
         facts = self._facts(job, attempts)
         finding = self._finding(facts)
+        if job.study_id is not None:  # whose study pauses, resumes and retries it
+            changes = [each for each in finding.changes if each.action not in OF_THE_STUDY]
+            finding = replace(finding, changes=changes)
         return Explanation(
             job=job,
             since=self._since(job),
@@ -58,10 +63,15 @@ class Explaining:
 
     def _finding(self, facts: Facts) -> Finding:
         job = facts.job
+        if job.study_id is not None and job.state in (JobState.QUEUED, JobState.PAUSED):
+            return explain_trial(facts)
         match job.state:
             case JobState.QUEUED:
                 sooner = self._jobs.turns.sooner(job.priority, job.created_at, job.id, NAMED + 1)
-                return explain_queued(facts, tuple(each.id for each in sooner))
+                studies = self._queueing.studies_before(job.priority, job.created_at, job.id)
+                return explain_queued(
+                    facts, tuple(each.id for each in sooner), tuple(each.id for each in studies)
+                )
             case JobState.RUNNING:
                 return explain_running(facts, self._jobs, self._queueing.paces)
             case JobState.PAUSED:
@@ -79,7 +89,7 @@ class Explaining:
         claims = self._claims() if job.state in (JobState.QUEUED, JobState.RUNNING) else None
         if claims is not None and claims.capacity is None:
             troubles.setdefault("ray", "it is being started or joined again")
-        is_queued = job.state is JobState.QUEUED
+        is_queued = job.state is JobState.QUEUED and job.study_id is None
         return Facts(
             job=job,
             attempts=attempts,
@@ -109,6 +119,7 @@ class Explaining:
     ) -> Unclaimed:
         """What neither is free nor is held by an attempt that has its process."""
         placed = [holder.resources for holder in holders if holder.has_process]
+        placed += [job.spec.resources for job in self._jobs.running_trials()]
         cpus = sum(each.workers * each.cpus_per_worker for each in placed)
         gpus = sum(each.workers * each.gpus_per_worker for each in placed)
         return Unclaimed(

@@ -2,6 +2,7 @@
 
 from service.explaining.troubles import trouble
 from service.explaining.values import Change, Claims, Facts, Finding, Rule, span
+from service.jobs import JobState
 from service.queueing import Holder
 from workers.spec import Resources
 
@@ -12,8 +13,9 @@ TURNS = (
 )
 
 
-def explain_queued(facts: Facts, ahead: tuple[str, ...]) -> Finding:
-    """Why a queued job does not run; ``ahead`` are the first of those that start before it."""
+def explain_queued(facts: Facts, ahead: tuple[str, ...], studies: tuple[str, ...]) -> Finding:
+    """Why a queued job does not run; ``ahead`` are the first jobs that start before it, and
+    ``studies`` the studies."""
     job, standing = facts.job, facts.standing
     assert standing is not None
     if job.cancel_requested or job.pause_requested:
@@ -32,7 +34,7 @@ def explain_queued(facts: Facts, ahead: tuple[str, ...]) -> Finding:
     if not claims.capacity.fits(job.spec.resources):
         return _beyond(facts, claims)
     if standing.ahead:
-        return _behind(facts, ahead)
+        return _behind(facts, ahead, studies)
     if claims.free_cpus is not None and not _fits(claims, job.spec.resources):
         return _held(facts, claims)
     return Finding(
@@ -109,17 +111,23 @@ def _beyond(facts: Facts, claims: Claims) -> Finding:
     )
 
 
-def _behind(facts: Facts, ahead: tuple[str, ...]) -> Finding:
+def _behind(facts: Facts, ahead: tuple[str, ...], studies: tuple[str, ...]) -> Finding:
     job, standing = facts.job, facts.standing
     assert standing is not None
-    count = f"{standing.ahead} job(s) start before it"
+    jobs = standing.ahead - len(studies)
+    counts = [f"{len(studies)} study(s)"] if studies else []
+    counts += [f"{jobs} job(s)"] if jobs else []
+    count = f"{' and '.join(counts)} start before it"
+    ahead = (*studies, *ahead)
     named = ", ".join(ahead[:NAMED]) + (", ..." if standing.ahead > NAMED else "")
     return Finding(
         f"It waits for its turn: {count} ({named}). {_start_in(facts)}".rstrip(),
         Rule("priority_order", TURNS),
         (
             *(
-                Change(f"Let {other} wait: pause it until this one runs.", "pause", other)
+                Change(f"Let {other} wait: POST /v1/studies/{other}/pause until this one runs.")
+                if other in studies
+                else Change(f"Let {other} wait: pause it until this one runs.", "pause", other)
                 for other in ahead[:NAMED]
             ),
             Change("Or cancel this one ...", "cancel", job.id),
@@ -149,21 +157,56 @@ def _held(facts: Facts, claims: Claims) -> Finding:
             "they hold to their end.",
         ),
         (
-            *(
-                Change(f"Pause {holder.job_id}, which goes on later.", "pause", holder.job_id)
-                for holder in claims.holders[:NAMED]
-                if not holder.is_ending
-            ),
+            *(_pause(holder) for holder in claims.holders[:NAMED] if not holder.is_ending),
             Change("Or add cores or a node to the cluster."),
             Change("Or do without it.", "cancel", job.id),
         ),
     )
 
 
+def _pause(holder: Holder) -> Change:
+    if holder.study_id is not None:
+        path = f"POST /v1/studies/{holder.study_id}/pause"
+        return Change(f"Pause {holder.study_id}, which goes on later: {path}.")
+    return Change(f"Pause {holder.job_id}, which goes on later.", "pause", holder.job_id)
+
+
+def explain_trial(facts: Facts) -> Finding:
+    """Why a trial of a study waits: it is the study that has a turn, and pauses."""
+    job = facts.job
+    if (found := trouble(facts, "It waits")) is not None:
+        return found
+    if job.state is JobState.PAUSED:
+        return Finding(
+            f"It is paused by its study, {job.study_id}, which lets it go on when its turn comes: "
+            "when others of its rung are there, or when the study goes on.",
+            _OF_STUDY,
+        )
+    later = ""
+    if job.not_before is not None and job.not_before > facts.now:
+        later = (
+            f" It waits {span((job.not_before - facts.now).total_seconds())} more. {job.message}"
+        )
+    return Finding(
+        f"It is a trial of {job.study_id}, which starts it when one of its places is free.{later}",
+        _OF_STUDY,
+        (Change("Or do without it; the study counts it as failed.", "cancel", job.id),),
+    )
+
+
+_OF_STUDY = Rule(
+    "trial_of_study",
+    "A study holds places for its trials; they start there in their order, and it is the study "
+    "that waits in the queue.",
+)
+
+
 def _holding(holder: Holder) -> str:
     left = "ends, nobody can tell when" if holder.left_s is None else f"{span(holder.left_s)} left"
     if holder.is_ending:
         left = "is about to end"
+    if holder.study_id is not None:
+        return f"{holder.study_id} holds {asked(holder.resources)} for its trials ({left})"
     return f"{holder.job_id} holds {asked(holder.resources)} ({left})"
 
 

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from service.errors import StateConflict
-from service.jobs import Job, JobState
+from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore import study_states
 from service.jobstore.database import Database
 from service.jobstore.rows import to_json, to_us
-from service.jobstore.schema import STUDIES, TRIAL_RESULTS, TRIALS
+from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
 from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
 from service.jobstore.study_states import compare_and_set, found
 from service.jobstore.submitting import add as add_job
-from service.studies.ledger import NewTrial, Study, StudyReason, Trial, TrialResult
+from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.request import Budget
 
 
@@ -75,6 +75,16 @@ class Ledger:
     def explain(self, study: Study, reason: StudyReason, message: str) -> Study:
         """A new reason or message for the same state; raises StateConflict."""
         values = {"reason": reason.value, "message": message}
+        with self._database.write() as connection:
+            return compare_and_set(connection, study, values)
+
+    def next_driver(self, study: Study, message: str) -> Study:
+        """A running study's next driver, which keeps what the study holds; raises StateConflict."""
+        values = {
+            "attempt": study.attempt + 1,
+            "reason": StudyReason.STARTING.value,
+            "message": message,
+        }
         with self._database.write() as connection:
             return compare_and_set(connection, study, values)
 
@@ -148,10 +158,10 @@ class Ledger:
     def add_result(
         self, study: Study, trial: int, epoch: int, metrics: Mapping[str, float], at: datetime
     ) -> TrialResult:
-        """Store what a running trial reports, or give what it reported after that epoch before.
+        """Store what a trial has reported, or give what was stored for that epoch before.
 
         Only what is given back may be shown to a scheduler. Raises StateConflict where the driver
-        is not the study's any more, or the trial does not run.
+        is not the study's any more, or the trial has never begun.
         """
         with self._database.write() as connection:
             row = _held(connection, study)
@@ -164,11 +174,11 @@ class Ledger:
             ).first()
             if before is not None:
                 return to_result(before)
-            state = (
-                connection.execute(trials_of(study.id).where(TRIALS.c.number == trial)).one().state
-            )
-            if state != JobState.RUNNING:
-                raise StateConflict(f"trial {trial} is {state}, so that it has no results", state)
+            job = connection.execute(
+                trials_of(study.id).add_columns(JOBS.c.attempt).where(TRIALS.c.number == trial)
+            ).one()
+            if not job.attempt:
+                raise StateConflict(f"trial {trial} has not begun, and has no results", job.state)
             seq = row.last_result + 1
             result = {
                 "study_id": study.id,
@@ -188,6 +198,21 @@ class Ledger:
         """The study's trials, in the order in which they were stored."""
         with self._database.read() as connection:
             return [to_trial(row) for row in connection.execute(trials_of(study_id))]
+
+    def open_trials(self, study_id: str) -> list[Trial]:
+        """Those of the study's trials that have not ended."""
+        statement = trials_of(study_id).where(JOBS.c.state.not_in(sorted(FINAL_STATES)))
+        with self._database.read() as connection:
+            return [to_trial(row) for row in connection.execute(statement)]
+
+    def epochs(self, study_id: str) -> float:
+        """The epochs that the trials of the search have trained, all together."""
+        total = select(func.sum(JOBS.c.epoch)).join(TRIALS, TRIALS.c.job_id == JOBS.c.id)
+        with self._database.read() as connection:
+            found = connection.execute(
+                total.where(TRIALS.c.study_id == study_id, TRIALS.c.phase == Phase.SEARCH.value)
+            ).scalar()
+        return float(found or 0.0)
 
     def results(self, study_id: str, after: int = 0) -> list[TrialResult]:
         """The study's results with a number above ``after``, in order."""

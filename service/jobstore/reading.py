@@ -11,6 +11,7 @@ from sqlalchemy import (
     Select,
     and_,
     func,
+    not_,
     or_,
     select,
 )
@@ -47,7 +48,7 @@ from service.jobstore.schema import (
 )
 
 SEQ_MAX = 2**63 - 1
-IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial is started and watched by its study's driver
+IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial starts within what its study holds
 
 
 def shown(job_id: str) -> ScalarSelect[str]:
@@ -74,11 +75,12 @@ def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     return [to_attempt(row) for row in rows]
 
 
-def running(connection: Connection) -> list[Job]:
-    """The jobs that run, trials aside, in the order in which they were to start."""
+def running(connection: Connection, *, trials: bool) -> list[Job]:
+    """The jobs that run, trials of studies or all others, in the order in which they were to
+    start."""
     rows = connection.execute(
         select(JOBS)
-        .where(JOBS.c.state == JobState.RUNNING.value, IS_NO_TRIAL)
+        .where(JOBS.c.state == JobState.RUNNING.value, not_(IS_NO_TRIAL) if trials else IS_NO_TRIAL)
         .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
     )
     return [to_job(row) for row in rows]
@@ -106,7 +108,6 @@ def queued_with_wishes(connection: Connection) -> list[Job]:
     rows = connection.execute(
         select(JOBS).where(
             JOBS.c.state == JobState.QUEUED.value,
-            IS_NO_TRIAL,
             or_(JOBS.c.cancel_requested.is_(True), JOBS.c.pause_requested.is_(True)),
         )
     )

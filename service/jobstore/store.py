@@ -267,9 +267,14 @@ class JobStore:
             return reading.last_record_at(connection, job_id, attempt)
 
     def running(self) -> builtins.list[Job]:
-        """The jobs that have an attempt at work."""
+        """The jobs that have an attempt at work, trials of studies aside."""
         with self._database.read() as connection:
-            return reading.running(connection)
+            return reading.running(connection, trials=False)
+
+    def running_trials(self) -> builtins.list[Job]:
+        """The trials of studies that have an attempt at work."""
+        with self._database.read() as connection:
+            return reading.running(connection, trials=True)
 
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""

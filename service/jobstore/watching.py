@@ -80,10 +80,14 @@ def settle(
     """Leave the job's state for another; a running job's attempt ends with it.
 
     What becomes of a running job follows from the wishes that the caller has seen, so these are
-    compared too. What has ended or is paused, is left by a wish alone.
+    compared too. What has ended or is paused, is left by a wish alone, or by the word of a study.
     """
-    if job.state not in (JobState.QUEUED, JobState.RUNNING) or (
-        to not in TRANSITIONS[job.state] or to is JobState.RUNNING
+    by_study = (to, reason) == (JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY)
+    waits = job.state is JobState.QUEUED or (job.state is JobState.PAUSED and by_study)
+    if not (waits or job.state is JobState.RUNNING) or (
+        to not in TRANSITIONS[job.state]
+        or to is JobState.RUNNING
+        or (waits and to is JobState.SUCCEEDED and not by_study)
     ):
         raise StateConflict(f"a {job.state} job cannot be settled as {to}", job.state)
     at_us = now_us()

@@ -24,11 +24,14 @@ from service.studies.pointers import NoSuchPlace, encloses, escaped, parent_of
 from service.studies.request import (
     Asha,
     CmaEsSearch,
+    GpSearch,
     GridSearch,
+    HyperBand,
     MedianStopping,
     NoScheduler,
     Pbt,
     StudyRequest,
+    TpeSearch,
 )
 from service.studies.space import (
     AnyDimension,
@@ -69,7 +72,7 @@ def problems(request: StudyRequest) -> tuple[FieldError, ...]:
 def require(request: StudyRequest) -> StudyRequest:
     """The request, resolved; raises InvalidStudy, and DependentObjective unless overridden."""
     request = resolved(request)
-    found = problems(request)
+    found = (*problems(request), *_not_run(request))
     if found:
         raise InvalidStudy(_sentence(found[0]), found)
     objected = tuple(objections(request))
@@ -78,6 +81,16 @@ def require(request: StudyRequest) -> StudyRequest:
         others = f" Valid are: {', '.join(metrics)}." if metrics else ""
         raise DependentObjective(_sentence(objected[0]) + others, objected, metrics)
     return request
+
+
+def _not_run(request: StudyRequest) -> Iterator[FieldError]:
+    """What is understood and cannot be carried out: to be refused is better than to be wrong."""
+    if isinstance(request.scheduler, Pbt):
+        wrong = (
+            "cannot be pbt: trials do not take over one another's checkpoints yet; use asha, "
+            "or a schedule of the scale in the spec"
+        )
+        yield FieldError("/scheduler/kind", wrong)
 
 
 def is_overridden(request: StudyRequest) -> bool:
@@ -250,6 +263,12 @@ def _of_scheduler(request: StudyRequest) -> Iterator[FieldError]:
         case Asha() | MedianStopping() if scheduler.grace_epochs > most_epochs(request):
             wrong = f"must be at most {most_epochs(request)}, the epochs of the longest trial"
             yield FieldError("/scheduler/grace_epochs", wrong)
+        case HyperBand() if isinstance(request.search, TpeSearch | GpSearch | CmaEsSearch):
+            wrong = (
+                f"must be another one beside {request.search.kind}: hyperband fills its brackets "
+                "before any result is there to learn from; use random with it, or asha"
+            )
+            yield FieldError("/scheduler/kind", wrong)
         case Pbt():
             for pointer in request.space.keys() - PBT_POINTERS:
                 wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"

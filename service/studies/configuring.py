@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import islice
 from random import Random
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from pydantic import ValidationError
 
 from service.studies.pointers import Document, encloses, escaped, parent_of, put, remove
 from service.studies.request import GridSearch, RandomSearch
 from service.studies.space import AnyDimension, Configuration, in_order, is_active
-from workers.kinds import AnySpec
 from workers.spec import JOB_SPEC
+
+if TYPE_CHECKING:  # a study's driver imports this, and does without torch
+    from workers.kinds import AnySpec
 
 
 def draw(space: Mapping[str, AnyDimension], uniform: Callable[[], float]) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def numbered(
             assert_never(search)
 
 
-def spec_of(base: AnySpec, configuration: Configuration, seed: int | None = None) -> AnySpec:
+def spec_of(base: "AnySpec", configuration: Configuration, seed: int | None = None) -> "AnySpec":
     """The base spec with the configuration's values in it.
 
     Where a ``kind`` is tuned, fields of the base's kind that the new one does not know are left

@@ -67,10 +67,11 @@ def _history(
     """Means over the trials at the epochs that all of them have reported."""
     each = [reported.get(trial.number, {}) for trial in trials]
     epochs = sorted(set.intersection(*(set(one) for one in each)))
-    return tuple((epoch, _means([one[epoch] for one in each])) for epoch in epochs)
+    return tuple((epoch, mean([one[epoch] for one in each])) for epoch in epochs)
 
 
-def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means over trials of what all of them have."""
     names = [name for name in values[0] if all(name in one for one in values)]
     return {name: math.fsum(one[name] for one in values) / len(values) for name in names}
 
@@ -79,3 +80,27 @@ def numbers(told: Sequence[Known]) -> Iterator[int]:
     """The numbers of what a searcher suggests that was told so: the unfinished, then new ones."""
     yield from (one.number for one in told if one.standing == "unfinished")
     yield from count(len(told))
+
+
+def as_told(trials: Sequence[Trial], results: Sequence[TrialResult]) -> tuple[TrialResult, ...]:
+    """The results that a scheduler was told of, in that order: means of a configuration.
+
+    ``trial`` is the configuration's number, ``seq`` that of the result which made the mean whole.
+    """
+    of: dict[int, list[Trial]] = {}
+    for trial in trials:
+        if trial.phase is Phase.SEARCH:
+            of.setdefault(trial.configuration, []).append(trial)
+    owner = {trial.number: trial.configuration for group in of.values() for trial in group}
+    reported: dict[tuple[int, int], dict[int, TrialResult]] = {}
+    told = []
+    for result in results:
+        if result.trial not in owner:
+            continue
+        number = owner[result.trial]
+        whole = reported.setdefault((number, result.epoch), {})
+        whole[result.trial] = result
+        if len(whole) == len(of[number]):
+            metrics = mean([one.metrics for one in whole.values()])
+            told.append(TrialResult(result.seq, number, result.epoch, metrics, result.at))
+    return tuple(told)

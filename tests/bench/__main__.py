@@ -11,6 +11,7 @@ from tests.bench import (
     bench_service,
     bench_step,
     bench_storage,
+    bench_study,
     bench_study_answers,
     bench_upload,
 )
@@ -26,6 +27,7 @@ for part in (
     bench_jobstore,
     bench_storage,
     bench_study_answers,
+    bench_study,
     bench_upload,
     bench_ica,
 ):

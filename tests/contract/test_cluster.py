@@ -272,7 +272,7 @@ def test_a_hanging_host_is_noticed_by_its_silence(
 STARTS_A_HOST = """\
 import os, subprocess, sys
 fd = sys.argv[1]
-host = [sys.executable, "-m", "service.cluster.ray_host", fd, str(os.getpid())]
+host = [sys.executable, "-m", "service.cluster.ray_host", fd, fd, str(os.getpid())]
 print(subprocess.Popen(host, pass_fds=(int(fd),), stdout=-3, stderr=-3).pid)
 """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ray.tune.schedulers import TrialScheduler
 
 from service.cluster.tune_scheduling import EPOCH, scheduler, stand_in
-from service.studies.objective import resolved
+from service.studies.objective import most_epochs, resolved
 from service.studies.ranking import rank, top
 from service.studies.request import StudyRequest
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row, Rung, spec_of
@@ -105,7 +105,8 @@ def replayed(data: str, rows: Iterable[Row], seed: int, seeds: int) -> Choice:
     order = list(NOISES)
     random.Random(seed).shuffle(order)
     mine = by_seed[seed]
-    reached = searched(mine, order, scheduler(request_of(data)))
+    request = request_of(data)
+    reached = searched(mine, order, scheduler(request, most_epochs(request)))
     number = {noise: at for at, noise in enumerate(order)}
     full = {
         noise: mine[noise].rungs[-1].metrics[METRIC]

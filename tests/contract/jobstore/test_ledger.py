@@ -157,12 +157,59 @@ def test_a_result_is_stored_once_and_what_was_stored_first_is_given(store: JobSt
     assert store.ledger.results(study.id)[0] == first
 
 
-def test_a_trial_that_does_not_run_has_no_results(store: JobStore) -> None:
+def test_a_trial_that_never_began_has_no_results(store: JobStore) -> None:
     study = running(store)
     trial, _ = store.ledger.add_trial(study, FIRST, job_of(study))
-    with pytest.raises(StateConflict, match="trial 1 is queued"):
+    with pytest.raises(StateConflict, match="trial 1 has not begun"):
         store.ledger.add_result(study, trial.number, 1, {}, NOON)
     assert store.ledger.results(study.id) == []
+
+
+def test_what_a_trial_reported_is_stored_after_its_end_too(store: JobStore) -> None:
+    study = running(store)
+    trial = begun(store, study)
+    store.settle(store.get(trial.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
+    assert store.ledger.add_result(study, trial.number, 3, {"kid_pca": 1.0}, NOON).seq == 1
+
+
+def test_the_next_driver_takes_over_what_the_study_holds(store: JobStore) -> None:
+    first = running(store)
+    trial = begun(store, first)
+    second = store.ledger.next_driver(first, "again")
+    assert (second.state, second.attempt, second.reason) == (
+        JobState.RUNNING,
+        2,
+        StudyReason.STARTING,
+    )
+    with pytest.raises(StateConflict):
+        store.ledger.next_driver(first, "again")
+    with pytest.raises(StateConflict):
+        store.ledger.add_result(first, trial.number, 1, {}, NOON)
+    assert store.ledger.add_result(second, trial.number, 1, {}, NOON).seq == 1
+
+
+def test_open_trials_are_those_that_have_not_ended(store: JobStore) -> None:
+    study = running(store)
+    one, two = begun(store, study), begun(store, study, SECOND)
+    store.settle(store.get(one.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
+    assert [trial.number for trial in store.ledger.open_trials(study.id)] == [two.number]
+    assert store.ledger.epochs(study.id) == 0.0
+
+
+def test_a_trial_that_waits_has_succeeded_when_its_study_wants_no_more_of_it(
+    store: JobStore,
+) -> None:
+    study = running(store)
+    one, two = begun(store, study), begun(store, study, SECOND)
+    store.settle(store.get(one.job_id), JobState.QUEUED, Reason.RECOVERING, "lost")
+    store.request_pause(two.job_id)
+    store.settle(store.get(two.job_id), JobState.PAUSED, Reason.PAUSED, "paused")
+    for trial in (one, two):
+        job = store.get(trial.job_id)
+        with pytest.raises(StateConflict):
+            store.settle(job, JobState.SUCCEEDED, Reason.COMPLETED, "done")
+        ended = store.settle(job, JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY, "rung")
+        assert (ended.state, ended.ended_at is not None) == (JobState.SUCCEEDED, True)
 
 
 def test_what_an_earlier_driver_still_writes_is_refused(store: JobStore) -> None:
@@ -266,9 +313,10 @@ def test_a_trial_is_not_the_queues_and_is_not_deleted_alone(store: JobStore) -> 
     own = making.queued(store)
     assert store.ahead_of(own) == store.turns.ahead_of_a_new_one(own.priority) - 1 == 0
     store.request_cancel(waiting.job_id)
-    assert store.queued_with_wishes() == []
+    assert [job.id for job in store.queued_with_wishes()] == [waiting.job_id]
     trial = begun(store, study)
     assert store.running() == []
+    assert [job.id for job in store.running_trials()] == [trial.job_id]
     ended = store.settle(store.get(trial.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
     with pytest.raises(StateConflict, match=f"trial of {study.id}"):
         store.delete(ended.id)

@@ -31,7 +31,9 @@ from service.settings import Settings
 from service.studies.answers import Answers
 from service.studies.presets import Presets
 from service.studies.promoting import Promotions
+from service.studies.running import Studies
 from service.studies.submitting import Studying
+from service.studies.trying import Trying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
 from service.training import Training
@@ -159,9 +161,10 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             cancel_grace_s=settings.cancel_grace_s,
             start_timeout_s=settings.start_timeout_s,
         )
-        watcher = Watcher(jobs, cluster, attempts)
         results = Results(jobs, artifacts)
         datasets = make_datasets(jobs, artifacts, tmp_path)
+        studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+        watcher = Watcher(jobs, cluster, attempts, studies)
         training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
         sampling = Sampling(results, artifacts, tmp_path)
         rules = KeepingRules(settings.retention)

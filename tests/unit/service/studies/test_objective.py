@@ -236,7 +236,6 @@ SCHEDULERS: list[tuple[dict[str, Any], str | None]] = [
     ({"kind": "median", "grace_epochs": 3}, "/scheduler/grace_epochs"),
     ({"kind": "median", "grace_epochs": 12}, None),
     ({"kind": "hyperband"}, "/scheduler/kind"),
-    ({"kind": "pbt", "interval_epochs": 2}, "/scheduler/interval_epochs"),
 ]
 
 
@@ -246,9 +245,8 @@ def test_rungs_below_a_third_of_the_epochs_are_warned_of_where_noises_compete(
 ) -> None:
     spec = tiny_spec(epochs=12)
     assert list(warned(study(spec=spec, scheduler=scheduler))) == ([] if at is None else [at])
-    if scheduler["kind"] != "pbt":
-        rates = {"/trainer/optimizer/learning_rate": {"loguniform": [1e-4, 1e-2]}}
-        assert warned(study(rates, spec=spec, scheduler=scheduler)) == {}
+    rates = {"/trainer/optimizer/learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    assert warned(study(rates, spec=spec, scheduler=scheduler)) == {}
 
 
 @pytest.mark.parametrize(("epochs", "factor", "first"), [(12, 3.0, 1), (26, 3.0, 2), (2, 3.0, 2)])

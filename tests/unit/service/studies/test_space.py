@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.studies.checking import problems
+from service.errors import InvalidStudy
+from service.studies.checking import problems, require
 from service.studies.configuring import draw, grid, spec_of
 from service.studies.objective import resolved
 from service.studies.request import StudyRequest, fresh_seeds
@@ -220,8 +221,21 @@ def test_searchers_and_schedulers_refuse_spaces_that_they_cannot_search() -> Non
     for scales in ({"choice": [0.1, 0.5]}, {"uniform": [0.1, 0.9], "step": 0.1}):
         (message,) = wrong({SCALE: scales}, scheduler=pbt).values()
         assert "without a step" in message
+    hyperband = {"kind": "hyperband"}
+    assert wrong(ranges, scheduler=hyperband) == {}
+    for kind in ("tpe", "gp"):
+        refused = wrong(ranges, scheduler=hyperband, search={"kind": kind})
+        assert list(refused) == ["/scheduler/kind"]
     tolerance = {"/trainer/tolerance": {"loguniform": [1e-7, 1e-3]}}
     assert list(wrong(tolerance, ica_spec(), scheduler=pbt)) == ["/scheduler/kind"]
+
+
+def test_population_based_training_is_refused_until_it_can_be_carried_out() -> None:
+    scheduler = {"kind": "pbt", "interval_epochs": 1}
+    request = study({SCALE: {"uniform": [0.1, 1.0]}}, scheduler=scheduler)
+    with pytest.raises(InvalidStudy) as refused:
+        require(request)
+    assert [error.pointer for error in refused.value.errors] == ["/scheduler/kind"]
 
 
 def test_seeds_that_confirm_are_fresh() -> None:

@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from service.cluster.tune_scheduling import replay, scheduler, stand_in
 from service.studies.checking import require
 from service.studies.ledger import TrialResult
-from service.studies.request import StudyRequest
+from service.studies.request import Pbt, StudyRequest
 from tests.factories import tiny_spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ class Live:
     """A run of nine trials, two epochs apart, as Tune's controller would drive it."""
 
     def __init__(self, request: StudyRequest) -> None:
-        self.scheduler = scheduler(request)
+        self.scheduler = scheduler(request, EPOCHS)
         self.trials = {n: stand_in(f"trial-{n}", {"p0": n}) for n in range(1, len(COSTS) + 1)}
         self.results: list[TrialResult] = []
         self.decisions: list[tuple[int, str]] = []
@@ -108,7 +108,7 @@ def test_a_replay_decides_as_the_run_did(kind: dict[str, Any]) -> None:
     ended = [number for number, trial in live.trials.items() if trial.is_finished()]
     stopped = [seq for seq, decision in live.decisions if decision == TrialScheduler.STOP]
     assert bool(stopped or len(ended) > live.at_their_end()) == (kind["kind"] != "none")
-    again = scheduler(request)
+    again = scheduler(request, EPOCHS)
     trials = {number: stand_in(f"again-{number}", {}) for number in live.trials}
     assert list(replay(again, trials, live.results, ended)) == live.decisions
     assert [n for n, trial in trials.items() if trial.is_finished()] == ended
@@ -124,7 +124,7 @@ def test_after_a_replay_the_next_decision_is_that_of_one_longer_run(kind: dict[s
         live.run(cut)
         ended = [number for number, trial in live.trials.items() if trial.is_finished()]
         trials = {number: stand_in(f"again-{number}", {}) for number in live.trials}
-        again = scheduler(request)
+        again = scheduler(request, EPOCHS)
         list(replay(again, trials, live.results, ended))
         statuses = {number: trial.status for number, trial in live.trials.items()}
         following = whole.results[cut]
@@ -145,12 +145,12 @@ def test_a_trial_that_was_cancelled_in_its_pause_is_told_of_at_the_end() -> None
     cut = next(seq for seq, decision in live.decisions if decision == TrialScheduler.PAUSE)
     trials = {number: stand_in(f"again-{number}", {}) for number in live.trials}
     cancelled = live.results[cut - 1].trial
-    list(replay(scheduler(request), trials, live.results[:cut], [cancelled]))
+    list(replay(scheduler(request, EPOCHS), trials, live.results[:cut], [cancelled]))
     assert [n for n, trial in trials.items() if trial.is_finished()] == [cancelled]
 
 
 def test_rungs_are_in_epochs_and_the_last_epoch_is_no_stop() -> None:
-    asha = scheduler(study({"kind": "asha", "grace_epochs": 9}))
+    asha = scheduler(study({"kind": "asha", "grace_epochs": 9}), EPOCHS)
     trials = {n: stand_in(f"trial-{n}", {}) for n in (1, 2)}
     results = [
         TrialResult(1, 1, 27, {"kid_pca": 1.0}, NOW),
@@ -161,8 +161,9 @@ def test_rungs_are_in_epochs_and_the_last_epoch_is_no_stop() -> None:
 
 
 def test_population_based_training_is_synchronous_and_keeps_the_scale_within_its_bounds() -> None:
-    request = study({"kind": "pbt", "interval_epochs": 9})
-    built = scheduler(request)
+    changes = {"scheduler": Pbt(kind="pbt", interval_epochs=9)}
+    request = study({"kind": "none"}).model_copy(update=changes)
+    built = scheduler(request, EPOCHS)
     assert built._synch
     for scale in (0.01, 0.3, 9.0):
         found = built._custom_explore_fn({"p0": scale, "other": 1})

@@ -1,0 +1,51 @@
+"""What a study holds while it runs: places for its trials, each for the most demanding one."""
+
+from pydantic import ValidationError
+
+from service.cluster.base import Capacity
+from service.studies.configuring import spec_of
+from service.studies.pointers import NoSuchPlace, encloses
+from service.studies.request import StudyRequest
+from service.studies.space import AnyDimension
+from workers.spec import Resources
+
+_RESOURCES = "/resources"
+
+
+def of_one_trial(request: StudyRequest) -> Resources:
+    """What each place has: the most of every resource that a trial may ask for."""
+    asked = [request.spec.resources]
+    for pointer, dimension in request.space.items():
+        if encloses(_RESOURCES, pointer) or encloses(pointer, _RESOURCES):
+            asked += _asked(request, pointer, dimension)
+    return Resources.model_validate(
+        {field: max(getattr(one, field) for one in asked) for field in Resources.model_fields}
+    )
+
+
+def places(request: StudyRequest, free: Capacity) -> int:
+    """How many trials can run at one time, at most the study's concurrency; 0 if not even one."""
+    one = of_one_trial(request)
+    for count in range(request.concurrency):
+        if not free.fits(one):
+            return count
+        free = free.minus(one)
+    return request.concurrency
+
+
+def without(free: Capacity, request: StudyRequest, count: int) -> Capacity:
+    """What is left beside so many places."""
+    one = of_one_trial(request)
+    for _ in range(count):
+        free = free.minus(one)
+    return free
+
+
+def _asked(request: StudyRequest, pointer: str, dimension: AnyDimension) -> list[Resources]:
+    found = []
+    for value in dimension.options() or (dimension.at(0.0), dimension.at(1.0)):
+        try:
+            found.append(spec_of(request.spec, {pointer: value}).resources)
+        except (NoSuchPlace, ValidationError):  # where it stands beside others alone
+            continue
+    return found

@@ -1,0 +1,123 @@
+"""What the watcher holds of a running study between two rounds; a restart may forget it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from service.jobs import FINAL_STATES, JobState, Reason
+from service.jobstore import JobStore
+from service.studies.ledger import Phase, Study, StudyReason, Trial
+from service.studies.readings import Readings
+
+
+@dataclass
+class Course:
+    """Of one study.
+
+    ``driver`` is the name of its driver while there is one, ``has_begun`` whether there ever was,
+    and ``outbox`` what it is to be told next. ``wanted`` are the configurations that the driver has
+    asked for and has not said to be over; of these ``paused`` give up their places. ``stopping``
+    are trials that are to end. ``told`` is the epoch up to which the driver has a configuration's
+    results, ``ended`` those of whose end it was told; ``is_searched`` says that it has said all.
+
+    ``ending`` is why the search is over, once it is, ``candidates`` what is confirmed then, and
+    ``noted`` the epoch up to which results of that are stored. ``failure`` is why the study fails.
+    The driver was lost ``losses`` times without a new result, and starts again at ``start_at``
+    (time.monotonic). ``searched_s`` are seconds of the search before this course.
+    """
+
+    study: Study
+    readings: Readings
+    driver: str | None = None
+    has_begun: bool = False
+    outbox: list[str] = field(default_factory=list)
+    wanted: set[int] = field(default_factory=set)
+    paused: set[int] = field(default_factory=set)
+    stopping: set[int] = field(default_factory=set)
+    told: dict[int, int] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    is_searched: bool = False
+    ending: tuple[StudyReason, str] | None = None
+    failure: tuple[StudyReason, str] | None = None
+    losses: int = 0
+    noted: dict[int, int] = field(default_factory=dict)
+    start_at: float = 0.0
+    searched_s: float = 0.0
+    candidates: tuple[int, ...] | None = None
+    trials: dict[int, Trial] = field(default_factory=dict)
+    _since: float = field(default_factory=time.monotonic)
+
+    def forget_driver(self) -> None:
+        """What the next driver knows, it is told anew."""
+        self.driver = None
+        self.outbox.clear()
+        self.wanted.clear()
+        self.paused.clear()
+        self.told.clear()
+        self.ended.clear()
+        self.is_searched = False
+
+    def refresh(self, jobs: JobStore) -> None:
+        """Bring the trials up to date; those that have ended are read no more."""
+        known_open = {n for n, trial in self.trials.items() if trial.state not in FINAL_STATES}
+        found = {trial.number: trial for trial in jobs.ledger.open_trials(self.study.id)}
+        if known_open - found.keys() or not self.trials:
+            found = {trial.number: trial for trial in jobs.ledger.trials(self.study.id)}
+        self.trials.update(found)
+
+    def add(self, trials: Iterable[Trial]) -> None:
+        """Trials that were stored just now, or are given again."""
+        self.trials.update((trial.number, trial) for trial in trials)
+
+    def of(self, configuration: int, phase: Phase = Phase.SEARCH) -> list[Trial]:
+        """The trials of a configuration."""
+        return [
+            trial
+            for trial in self.trials.values()
+            if trial.configuration == configuration and trial.phase is phase
+        ]
+
+    def in_phase(self, phase: Phase) -> list[Trial]:
+        """The trials of a phase, in their order."""
+        return [trial for trial in self.trials.values() if trial.phase is phase]
+
+    def still(self, *states: JobState) -> list[Trial]:
+        """The trials in these states."""
+        return [trial for trial in self.trials.values() if trial.state in states]
+
+    def wall_s(self) -> float:
+        """The seconds for which the study has searched."""
+        return self.searched_s + time.monotonic() - self._since
+
+
+def configurations(trials: Sequence[Trial]) -> dict[int, list[Trial]]:
+    """The trials by configuration."""
+    found: dict[int, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.configuration, []).append(trial)
+    return found
+
+
+def is_whole(trials: Sequence[Trial], seeds: int) -> bool:
+    """Whether all trials of a configuration have come to their own end."""
+    return len(trials) >= seeds and all(
+        trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
+        for trial in trials
+    )
+
+
+def searched_s(jobs: JobStore, trials: Sequence[Trial], now: Callable[[], float]) -> float:
+    """The seconds in which any of these trials had an attempt: those of the study so far."""
+    spans = sorted(
+        (
+            attempt.created_at.timestamp(),
+            now() if attempt.ended_at is None else attempt.ended_at.timestamp(),
+        )
+        for trial in trials
+        for attempt in jobs.attempts(trial.job_id)
+    )
+    total, end = 0.0, float("-inf")
+    for begun, ended in spans:
+        total += max(ended - max(begun, end), 0.0)
+        end = max(end, ended)
+    return total

@@ -1,0 +1,69 @@
+"""What the trials of a study have measured, epoch by epoch, as far as their events are in."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from service.jobs import JobEvent
+from service.jobstore import JobStore
+from service.studies.ledger import Trial
+from service.studies.objective import objectives
+from service.studies.request import StudyRequest
+from workers.spec import IcaSpec
+
+LAST = 20  # events among which the last with a result is looked for
+
+
+class Readings:
+    """Reads each event once. A result is what has all objectives, at the end of an epoch.
+
+    Fits of ``ica`` have one result, the last: they are compared when they have converged, and
+    their iterations are no rungs.
+    """
+
+    def __init__(self, jobs: JobStore, request: StudyRequest) -> None:
+        self._jobs = jobs
+        self._names = [objective.metric for _, objective in objectives(request)]
+        self._is_open_ended = isinstance(request.spec, IcaSpec)
+        self._read: dict[int, int] = {}
+        self._results: dict[int, dict[int, Mapping[str, float]]] = {}
+
+    def read(self, trial: Trial) -> None:
+        """Take in what is new of a trial."""
+        while events := self._jobs.events(
+            trial.job_id, after=self._read.get(trial.number, 0), kinds=["metrics"]
+        ):
+            self._read[trial.number] = events[-1].seq
+            for event in events:
+                self._note(trial.number, event)
+
+    def of(self, trial: Trial) -> Mapping[int, Mapping[str, float]]:
+        """The trial's results by epoch, of what was read."""
+        results = self._results.get(trial.number, {})
+        if not self._is_open_ended or not results:
+            return results
+        last = max(results)
+        return {last: results[last]} if trial.ended_at is not None else {}
+
+    def last_epoch(self, trial: Trial) -> int | None:
+        """The epoch of the trial's last result, from its last events alone; None without one."""
+        for event in self._jobs.last_events(trial.job_id, ["metrics"], LAST):
+            if (found := self._result(event)) is not None:
+                return found[0]
+        return None
+
+    def _note(self, number: int, event: JobEvent) -> None:
+        found = self._result(event)
+        if found is not None:
+            # What an attempt that was lost had said of an epoch, is what was seen of it.
+            self._results.setdefault(number, {}).setdefault(*found)
+
+    def _result(self, event: JobEvent) -> tuple[int, Mapping[str, float]] | None:
+        epoch, values = event.data["epoch"], event.data["values"]
+        if epoch != int(epoch) or not epoch or any(name not in values for name in self._names):
+            return None
+        return int(epoch), {n: math.nan if v is None else v for n, v in values.items()}
+
+
+def common(results: Sequence[Mapping[int, Mapping[str, float]]]) -> list[int]:
+    """The epochs that all trials of a configuration have results of, rising."""
+    return sorted(set.intersection(*(set(one) for one in results))) if results else []

@@ -1,0 +1,196 @@
+"""A study's search: what its driver says is carried out, and what its trials measure is told."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from service.cluster.base import Drivers
+from service.errors import StateConflict
+from service.jobs import FINAL_STATES, JobState
+from service.jobstore import JobStore
+from service.studies.channel import (
+    SAID,
+    Continued,
+    Ended,
+    Over,
+    Paused,
+    Reported,
+    Result,
+    Said,
+    Searched,
+    Setup,
+    Stored,
+    Suggested,
+    Told,
+)
+from service.studies.course import Course, configurations
+from service.studies.ledger import Phase, Trial
+from service.studies.objective import most_epochs
+from service.studies.readings import common
+from service.studies.replaying import Known, as_told, known, mean
+from service.studies.trying import Trying
+
+EXCHANGES = 20  # in one round; a driver that has more to say goes on in the next
+
+
+class Searching:
+    """Carries out what drivers say, and tells them what they wait for."""
+
+    def __init__(self, jobs: JobStore, drivers: Drivers, trying: Trying) -> None:
+        self._jobs = jobs
+        self._drivers = drivers
+        self._trying = trying
+
+    def begin(self, course: Course, name: str, places: int) -> None:
+        """Start the study's driver, told of all that its ledger knows."""
+        request = course.study.request
+        trials = course.in_phase(Phase.SEARCH)
+        results = self._jobs.ledger.results(course.study.id)
+        setup = Setup(
+            request=request,
+            known=self.known(course),
+            told=as_told(trials, results),
+            at_once=max(1, -(-places // len(request.seeds))),
+            most_epochs=most_epochs(request),
+        )
+        course.driver, course.has_begun = name, True
+        for result in setup.told:
+            course.told[result.trial] = max(course.told.get(result.trial, 0), result.epoch)
+        self._drivers.start_driver(name, setup.model_dump_json())
+
+    def known(self, course: Course) -> tuple[Known, ...]:
+        """What the ledger knows of the search. A configuration whose trials came to their end while
+        nobody told a scheduler of it, goes on: with results alone."""
+        trials = course.in_phase(Phase.SEARCH)
+        found, of = [], configurations(trials)
+        results = self._jobs.ledger.results(course.study.id)
+        for one in known(trials, results, len(course.study.request.seeds)):
+            ends = [course.readings.last_epoch(trial) for trial in of[one.number]]
+            told = one.history[-1][0] if one.history else 0
+            if one.standing == "finished" and all(end is not None and end > told for end in ends):
+                one = replace(one, standing="unfinished")
+            found.append(one)
+        return tuple(found)
+
+    def converse(self, course: Course) -> str | None:
+        """Hear and tell until there is nothing more; why the driver is gone, if it is.
+
+        Raises StateConflict where the study has another driver.
+        """
+        assert course.driver is not None
+        for trial in course.in_phase(Phase.SEARCH):
+            if trial.configuration in course.wanted:
+                course.readings.read(trial)
+        self._feed(course)
+        for _ in range(EXCHANGES):
+            outbox, course.outbox = course.outbox, []
+            heard = self._drivers.exchange(course.driver, outbox)
+            for line in heard.lines:
+                self._carry_out(course, SAID.validate_json(line))
+            if heard.is_gone:
+                return heard.detail
+            if not heard.lines and not course.outbox:
+                return None
+        return None
+
+    # --- what the driver says -----------------------------------------------------------------
+
+    def _carry_out(self, course: Course, said: Said) -> None:
+        match said:
+            case Suggested():
+                self._try(course, said)
+            case Reported():
+                self._store(course, said)
+            case Paused(configuration=number):
+                course.paused.add(number)
+                self._wish(course.of(number), self._pause)
+            case Continued(configuration=number):
+                course.paused.discard(number)
+                self._wish(course.of(number), self._resume)
+            case Over(configuration=number):
+                course.wanted.discard(number)
+                course.paused.discard(number)
+                course.stopping |= {
+                    trial.number for trial in course.of(number) if trial.state not in FINAL_STATES
+                }
+            case Searched():
+                course.is_searched = True
+
+    def _try(self, course: Course, said: Suggested) -> None:
+        study = course.study
+        trials = self._trying.store(
+            study, said.configuration, said.values, study.request.seeds, Phase.SEARCH
+        )
+        course.add(trials)
+        course.wanted.add(said.configuration)
+        if said.configuration not in course.paused:
+            self._wish(trials, self._resume)
+        for trial in trials:
+            course.readings.read(trial)
+        self._tell(course, Stored())
+        self._feed_one(course, said.configuration)
+
+    def _store(self, course: Course, said: Reported) -> None:
+        now = datetime.now(UTC)
+        for trial in course.of(said.configuration):
+            metrics = course.readings.of(trial)[said.epoch]
+            self._jobs.ledger.add_result(course.study, trial.number, said.epoch, metrics, now)
+        course.losses = 0
+        self._tell(course, Stored())
+
+    def _wish(self, trials: Sequence[Trial], wish: Callable[[Trial], None]) -> None:
+        for trial in trials:
+            if trial.state not in FINAL_STATES:
+                wish(trial)
+
+    def _pause(self, trial: Trial) -> None:
+        with contextlib.suppress(StateConflict):  # it has ended, or is being cancelled
+            self._jobs.request_pause(trial.job_id)
+
+    def _resume(self, trial: Trial) -> None:
+        with contextlib.suppress(StateConflict):
+            self._jobs.resume(trial.job_id)
+
+    # --- what it is told ----------------------------------------------------------------------
+
+    def _feed(self, course: Course) -> None:
+        for number in sorted(course.wanted):
+            self._feed_one(course, number)
+
+    def _feed_one(self, course: Course, number: int) -> None:
+        """Tell new results of a configuration, and its end."""
+        trials = course.of(number)
+        readings = [course.readings.of(trial) for trial in trials]
+        last = course.told.get(number, 0)
+        for epoch in common(readings):
+            if epoch > last:
+                self._tell(course, _result(number, epoch, readings))
+                last = course.told[number] = epoch
+        if number in course.ended:
+            return
+        states = {trial.state for trial in trials}
+        is_failed = bool(states & {JobState.FAILED, JobState.CANCELLED})
+        if not is_failed and states != {JobState.SUCCEEDED}:
+            return
+        course.ended.add(number)
+        metrics = {} if not last else _result(number, last, readings).metrics
+        self._tell(
+            course,
+            Ended(
+                configuration=number,
+                is_failed=is_failed or not last,
+                epoch=last,
+                metrics=metrics,
+            ),
+        )
+
+    def _tell(self, course: Course, told: Told) -> None:
+        course.outbox.append(told.model_dump_json())
+
+
+def _result(
+    number: int, epoch: int, readings: Sequence[Mapping[int, Mapping[str, float]]]
+) -> Result:
+    metrics = mean([one[epoch] for one in readings])
+    return Result(configuration=number, epoch=epoch, metrics=metrics)

@@ -1,0 +1,149 @@
+"""What a study costs beside the same Tuner alone: a hundred trivial trials, actors reused.
+
+Both train the same toy, from the start of the driver's process to the last trial's end, on a Ray
+that is there already. Beside it: seconds from a free place to the next trial's first step.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from service.cluster.ray_cluster import RayCluster
+from service.jobs import FINAL_STATES
+from service.jobstore import JobStore
+from service.settings import ray_environment
+from service.studies.ledger import Phase, Study
+from tests.harness import make_service
+from tests.studying import METRIC, RATE, Studied, new_study, study_spec
+from workers.artifacts import LocalStore
+
+TRIALS = 100
+CONCURRENCY = 2
+_BARE = """
+import sys, tempfile, time
+import ray
+from ray import tune
+from service.settings import driver_environment
+import os
+os.environ.update(driver_environment())
+trials, concurrency, spec = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+
+class Trivial(tune.Trainable):
+    def setup(self, config):
+        import torch
+        from workers.data import load
+        from workers.spec import JOB_SPEC
+        torch.set_num_threads(1)
+        self._spec = JOB_SPEC.validate_json(config["spec"])
+        self._data = load(self._spec.dataset, None)
+        self._rate = config["rate"]
+
+    def reset_config(self, new_config):
+        self._rate = new_config["rate"]
+        return True
+
+    def step(self):
+        from workers.events import Metrics
+        from workers.kinds import resolve
+        from workers.train import train
+        optimizer = self._spec.trainer.optimizer.model_copy(update={"learning_rate": self._rate})
+        trainer = self._spec.trainer.model_copy(update={"optimizer": optimizer})
+        spec = resolve(self._spec.model_copy(update={"trainer": trainer}), self._data.info)
+        found = [e for e in train(spec, self._data) if isinstance(e, Metrics)][-1]
+        return {"loss": found.values["held_out_loss_nats"], "done": True}
+
+ray.init(address="local", num_cpus=concurrency, include_dashboard=False, log_to_driver=False,
+         configure_logging=False, object_store_memory=80 << 20)
+begun = time.monotonic()
+with tempfile.TemporaryDirectory() as folder:
+    tune.Tuner(
+        tune.with_resources(Trivial, {"cpu": 1}),
+        param_space={"spec": spec, "rate": tune.loguniform(1e-4, 1e-2)},
+        tune_config=tune.TuneConfig(num_samples=trials, reuse_actors=True),
+        run_config=tune.RunConfig(name="bare", storage_path=folder, verbose=0),
+    ).fit()
+print("seconds", time.monotonic() - begun, flush=True)
+os._exit(0)
+"""
+
+
+def bare(trials: int) -> float:
+    """Seconds of Tune's own driver, without the imports that ours begins with."""
+    told = subprocess.run(
+        [*(sys.executable, "-c", _BARE, str(trials), str(CONCURRENCY)), new_spec()],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [line for line in told.stdout.splitlines() if line.startswith("seconds")]
+    return float(line.split()[1])
+
+
+def new_spec() -> str:
+    """The spec that both train."""
+    return new_study().request.spec.model_dump_json()
+
+
+def studied(trials: int) -> tuple[float, list[float]]:
+    """Seconds to the last trial of the search, and seconds between a free place and a first step
+    there."""
+    ray_environment(joining=False)
+    with tempfile.TemporaryDirectory(prefix="spreadtrain-bench-") as name:
+        folder = Path(name)
+        ray = RayCluster("", folder / "ray", CONCURRENCY, "bench")
+        ray.start()
+        jobs = JobStore.open(f"sqlite:///{folder}/jobs.db")
+        store = LocalStore(folder / "artifacts")
+        service = make_service(jobs, store, folder, ray, 120, store_interval_s=1.0)
+        ray.listen(service.watcher.wake)
+        service.watcher.start()
+        try:
+            found = Studied(service, is_watched=True)
+            begun = time.time()
+            study = found.add(
+                space={RATE: {"loguniform": [1e-4, 1e-2]}},
+                spec=study_spec(),
+                objective={"metric": METRIC, "mode": "min"},
+                budget={"trials": trials},
+                concurrency=CONCURRENCY,
+                confirmation={"top": 1, "seeds": [1]},
+            )
+            found.wait(study, lambda now: _has_searched(found, now, trials))
+            ends = [t.ended_at.timestamp() for t in found.trials(study) if t.ended_at is not None]
+            seconds, gaps = max(ends) - begun, _gaps(jobs, found, study)
+            found.wait(study, lambda now: now.state in FINAL_STATES)
+        finally:
+            service.watcher.stop(5)
+            ray.close()
+            jobs.close()
+    return seconds, gaps
+
+
+def _has_searched(found: Studied, study: Study, trials: int) -> bool:
+    searched = found.trials(study, Phase.SEARCH)
+    return len(searched) == trials and all(t.state in FINAL_STATES for t in searched)
+
+
+def _gaps(jobs: JobStore, found: Studied, study: Study) -> list[float]:
+    attempts = [jobs.attempts(trial.job_id)[-1] for trial in found.trials(study)]
+    steps = sorted(a.first_step_at.timestamp() for a in attempts if a.first_step_at is not None)
+    ends = sorted(a.ended_at.timestamp() for a in attempts if a.ended_at is not None)
+    return [step - end for step, end in zip(steps[CONCURRENCY:], ends, strict=False)]
+
+
+def main(trials: int = TRIALS) -> None:
+    """Print the ratio and the start of a trial."""
+    alone = bare(trials)
+    seconds, gaps = studied(trials)
+    print(f"{trials} trials, {CONCURRENCY} at one time")
+    print(f"bare Tuner {alone:.1f} s, study {seconds:.1f} s")
+    print(f"study ÷ bare: {seconds / alone:.2f} (bar 1.3)")
+    print(f"from a free place to a first step: p50 {statistics.median(gaps):.2f} s (bar 0.3)")
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))

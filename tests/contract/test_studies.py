@@ -1,0 +1,114 @@
+"""Studies on a real Ray: the driver is a real Tuner in its own process, trials are real jobs."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.cluster.ray_cluster import RayCluster
+from service.jobs import JobState
+from service.jobstore import JobStore
+from service.settings import ray_environment
+from service.studies.configuring import numbered
+from service.studies.ledger import Phase, Study, StudyReason
+from service.studies.request import Budget, RandomSearch
+from tests.e2e.processes import process_named, wait_until, wait_until_gone
+from tests.harness import make_service
+from tests.studying import Studied, study_spec
+from workers.artifacts import LocalStore
+
+SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
+RESULTS = [1, *range(250, 1501, 250)]  # the first epoch has a checkpoint
+
+
+@pytest.fixture(scope="module")
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    ray_environment(joining=False)
+    made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "studies")
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def studied(one_ray: RayCluster, tmp_path: Path) -> Iterator[Studied]:
+    jobs = JobStore.open(f"sqlite:///{tmp_path}/jobs.db")
+    store = LocalStore(tmp_path / "artifacts")
+    service = make_service(jobs, store, tmp_path, one_ray, start_timeout_s=120)
+    one_ray.listen(service.watcher.wake)
+    service.watcher.start()
+    yield Studied(service, is_watched=True)
+    service.watcher.stop(5)
+    one_ray.tend(frozenset())
+    jobs.close()
+
+
+def driver() -> int:
+    return process_named("tune_driver", os.getpid())
+
+
+def pid_of_running(studied: Studied, study: Study, phase: Phase) -> tuple[int, int] | None:
+    """A running trial's number and the process of its attempt."""
+    for trial in studied.trials(study, phase):
+        attempts = studied.service.jobs.attempts(trial.job_id)
+        if trial.state is JobState.RUNNING and attempts[-1].first_step_at is not None:
+            return trial.number, attempts[-1].pid or 0
+    return None
+
+
+def test_an_extension_equals_one_longer_study(studied: Studied) -> None:
+    study = studied.wait_for_end(studied.add(budget={"trials": 2}))
+    assert (study.state, study.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
+    assert len(studied.of_fresh_seeds(study)) == 4
+    before = studied.attempts(study)
+    studied.service.jobs.ledger.extend(study.id, Budget(trials=3))
+    studied.service.watcher.wake()
+    longer = studied.wait_for_end(study)
+    assert (longer.state, longer.attempt) == (JobState.SUCCEEDED, 2)
+    search = RandomSearch(kind="random")
+    assert [trial.values for trial in studied.trials(study)] == [
+        numbered(study.request.space, search, 0, number) for number in range(3)
+    ]
+    assert before.items() <= studied.attempts(study).items()
+
+
+def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Studied) -> None:
+    study = studied.add(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1, 2]})
+    killed = set()
+    studied.wait(study, lambda now: bool(studied.epochs(now)))
+    os.kill(driver(), signal.SIGKILL)
+    studied.wait(study, lambda now: now.attempt == 2 and now.reason is StudyReason.SEARCHING)
+    os.kill(psutil.Process(driver()).ppid(), signal.SIGKILL)
+    for phase in (Phase.SEARCH, Phase.CONFIRMATION):
+        found = wait_until(
+            lambda at=phase: pid_of_running(studied, study, at),  # type: ignore[misc]
+            240,
+            "a trial at work",
+        )
+        assert found is not None
+        number, pid = found
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda n=number: studied.attempts(study)[n] > 1, 240, "its next attempt")  # type: ignore[misc]
+        killed.add(number)
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
+    assert ended.attempt >= 3
+    assert [trial.configuration for trial in studied.trials(study)] == [0, 1, 2]
+    assert len(studied.of_fresh_seeds(study)) == 2
+    for number, attempts in studied.attempts(study).items():
+        assert (attempts > 1) == (number in killed)
+        assert studied.epochs(study)[number] == RESULTS
+
+
+def test_a_cancelled_study_leaves_no_process_of_its_driver(studied: Studied) -> None:
+    study = studied.add(spec=study_spec(epochs=100_000, every=1000))
+    found = wait_until(lambda: pid_of_running(studied, study, Phase.SEARCH), 240, "a trial")
+    assert found is not None
+    pids = frozenset({driver(), psutil.Process(driver()).ppid(), found[1]})
+    studied.service.jobs.ledger.request_cancel(study.id)
+    studied.service.watcher.wake()
+    assert studied.wait_for_end(study).state is JobState.CANCELLED
+    wait_until_gone(pids)

@@ -1,0 +1,290 @@
+"""The driver of a study: a real Tuner in its own process; the test is the service, and its trials
+are a function with a known least value."""
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service.cluster.ray_cluster import RayCluster
+from service.cluster.ray_study import own_folder
+from service.settings import ray_environment
+from service.studies.channel import (
+    SAID,
+    Continued,
+    Ended,
+    Over,
+    Paused,
+    Reported,
+    Result,
+    Searched,
+    Setup,
+    Stored,
+    Suggested,
+    Told,
+)
+from service.studies.checking import require
+from service.studies.configuring import numbered
+from service.studies.ledger import TrialResult
+from service.studies.replaying import Known
+from service.studies.request import RandomSearch, StudyRequest
+from tests.e2e.processes import process_named, wait_until, wait_until_gone
+from tests.factories import tiny_spec
+
+SCALE, RATE = "/trainer/spread/scale", "/trainer/optimizer/learning_rate"
+EPOCHS = 9
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+RANGES: dict[str, Any] = {SCALE: {"loguniform": [0.05, 1.0]}, RATE: {"uniform": [0.001, 0.101]}}
+GRID: dict[str, Any] = {SCALE: {"grid": [0.05, 0.2, 0.8]}, RATE: {"grid": [0.01, 0.05]}}
+
+NAMES = (f"driver-study{n}-1" for n in count())
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    ray_environment(joining=False)
+    made = RayCluster("", tmp_path_factory.mktemp("ray"), 2, "drivers")
+    made.start()
+    yield made
+    made.close()
+
+
+def study(search: str, scheduler: dict[str, Any], trials: int, space: Any = None) -> StudyRequest:
+    return require(
+        StudyRequest.model_validate(
+            {
+                "name": "which noise",
+                "spec": tiny_spec(epochs=EPOCHS).model_dump(),
+                "space": space or RANGES,
+                "objective": {"metric": "kid", "mode": "min"},
+                "search": {"kind": search},
+                "scheduler": scheduler,
+                "budget": {"trials": trials},
+            }
+        )
+    )
+
+
+def cost(values: dict[str, Any]) -> float:
+    """Least at scale 0.2 and rate 0.05."""
+    scale, rate = float(values[SCALE]), float(values[RATE])
+    return math.log(scale / 0.2) ** 2 + (20 * (rate - 0.05)) ** 2
+
+
+@dataclass
+class Played:
+    """The service's side of a search: it stores in its own lists, and every trial is done at once.
+
+    ``broken`` configurations fail.
+    """
+
+    ray: RayCluster
+    request: StudyRequest
+    broken: frozenset[int] = frozenset()
+    values: dict[int, dict[str, Any]] = field(default_factory=dict)
+    again: list[int] = field(default_factory=list)
+    told: list[TrialResult] = field(default_factory=list)
+    over: list[int] = field(default_factory=list)
+    paused: set[int] = field(default_factory=set)
+    pauses: int = 0
+    is_searched: bool = False
+    detail: str = ""
+    _outbox: list[Told] = field(default_factory=list)
+
+    def begin(self) -> str:
+        self.name = next(NAMES)
+        known = [self._known(number) for number in sorted(self.values)]
+        setup = Setup(
+            request=self.request,
+            known=tuple(known),
+            told=tuple(self.told),
+            at_once=2,
+            most_epochs=EPOCHS,
+        )
+        self.again.clear()
+        self.ray.start_driver(self.name, setup.model_dump_json())
+        return self.name
+
+    def run(self, until: int | None = None) -> "Played":
+        """To the end, or until so many results are stored."""
+
+        def is_there() -> bool:
+            outbox, self._outbox = self._outbox, []
+            lines = [told.model_dump_json() for told in outbox]
+            heard = self.ray.exchange(self.name, lines)
+            for line in heard.lines:
+                self._hear(line)
+            self.detail = heard.detail
+            return heard.is_gone or (until is not None and len(self.told) >= until)
+
+        wait_until(is_there, 240, "the driver")
+        return self
+
+    def epochs(self, number: int) -> list[int]:
+        return [result.epoch for result in self.told if result.trial == number]
+
+    def best(self) -> float:
+        return min(cost(values) for values in self.values.values())
+
+    def _hear(self, line: str) -> None:
+        match SAID.validate_json(line):
+            case Suggested(configuration=number, values=values):
+                assert self.values.setdefault(number, values) == values
+                self.again.append(number)
+                self._outbox += [Stored(), *self._results(number)]
+            case Reported(configuration=number, epoch=epoch):
+                metrics = {"kid_pca": self._at(number, epoch)}
+                self.told.append(TrialResult(len(self.told) + 1, number, epoch, metrics, NOON))
+                self._outbox.append(Stored())
+            case Paused(configuration=number):
+                self.paused.add(number)
+                self.pauses += 1
+            case Continued(configuration=number):
+                self.paused.remove(number)
+            case Over(configuration=number):
+                self.over.append(number)
+            case Searched():
+                self.is_searched = True
+
+    def _at(self, number: int, epoch: int) -> float:
+        return cost(self.values[number]) + 1 / epoch
+
+    def _results(self, number: int) -> list[Told]:
+        told = max(self.epochs(number), default=0)
+        if number in self.broken:
+            return [Ended(configuration=number, is_failed=True, epoch=0, metrics={})]
+        found: list[Told] = [
+            Result(configuration=number, epoch=epoch, metrics={"kid_pca": self._at(number, epoch)})
+            for epoch in range(told + 1, EPOCHS + 1)
+        ]
+        last = {"kid_pca": self._at(number, EPOCHS)}
+        return [*found, Ended(configuration=number, is_failed=False, epoch=EPOCHS, metrics=last)]
+
+    def _known(self, number: int) -> Known:
+        history = tuple((r.epoch, r.metrics) for r in self.told if r.trial == number)
+        standing = "finished" if number in self.over else "unfinished"
+        if number in self.over and number in self.broken:
+            standing = "failed"
+        return Known(number, self.values[number], standing, history)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("search", "scheduler", "space", "trials", "least"),
+    [
+        ("random", {"kind": "none"}, RANGES, 24, 1.0),
+        ("grid", {"kind": "none"}, GRID, 9, 0.01),
+        ("tpe", {"kind": "median", "grace_epochs": 2}, RANGES, 24, 0.5),
+        ("gp", {"kind": "none"}, RANGES, 16, 0.2),
+        ("cma_es", {"kind": "asha", "grace_epochs": 2}, RANGES, 24, 0.6),
+    ],
+    ids=["random", "grid", "tpe", "gp", "cma_es"],
+)
+def test_each_search_comes_near_a_known_optimum(
+    ray: RayCluster, search: str, scheduler: dict[str, Any], space: Any, trials: int, least: float
+) -> None:
+    played = Played(ray, study(search, scheduler, trials, space), frozenset({1}))
+    played.begin()
+    played.run()
+    assert played.is_searched, played.detail
+    wanted = min(trials, 6) if search == "grid" else trials
+    assert played.again == sorted(played.values) == sorted(played.over) == list(range(wanted))
+    assert played.epochs(1) == []  # it failed, and the others went on
+    for number in played.values.keys() - {1}:
+        assert played.epochs(number) == list(range(1, len(played.epochs(number)) + 1))
+    assert played.best() <= least
+    is_cut = any(len(played.epochs(n)) < EPOCHS for n in played.values if n != 1)
+    assert is_cut == (scheduler["kind"] != "none")
+
+
+def test_hyperband_pauses_and_continues(ray: RayCluster) -> None:
+    played = Played(ray, study("random", {"kind": "hyperband"}, 12))
+    played.begin()
+    played.run()
+    assert played.is_searched, played.detail
+    assert played.pauses > 0
+    assert sorted(played.over) == list(range(12))
+    assert sum(len(played.epochs(n)) == EPOCHS for n in range(12)) < 12
+    assert any(len(played.epochs(n)) == EPOCHS for n in range(3, 12))
+
+
+@pytest.mark.parametrize("scheduler", [{"kind": "asha", "grace_epochs": 2}, {"kind": "hyperband"}])
+def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(
+    ray: RayCluster, scheduler: dict[str, Any]
+) -> None:
+    request = study("random", scheduler, 12)
+    played = Played(ray, request)
+    played.begin()
+    played.run(until=20)
+    pids = _pids()
+    os.kill(process_named("tune_driver", os.getpid()), signal.SIGKILL)
+    played.run()
+    assert not played.is_searched
+    assert "signal 9" in played.detail
+    ray.end_driver(played.name)
+    wait_until_gone(pids)
+    over = set(played.over)
+    later = replace(played, paused=set())
+    later.begin()
+    later.run()
+    assert later.is_searched, later.detail
+    assert not over & set(later.again)
+    assert sorted(later.over) == list(range(12))
+    for number in range(12):
+        assert later.epochs(number) == list(range(1, len(later.epochs(number)) + 1))
+        assert later.values[number] == numbered(
+            request.space, RandomSearch(kind="random"), 0, number
+        )
+
+
+def test_the_driver_and_its_folder_are_gone_with_its_actor(ray: RayCluster) -> None:
+    played = Played(ray, study("random", {"kind": "none"}, 12))
+    played.begin()
+    played.run(until=1)
+    pids = _pids()
+    os.kill(_actor(), signal.SIGKILL)
+    wait_until_gone(pids)
+    played.run()
+    assert "actor has died" in played.detail
+    ray.end_driver(played.name)
+
+
+def test_an_end_leaves_no_process_and_a_driver_nobody_started_is_gone(ray: RayCluster) -> None:
+    played = Played(ray, study("random", {"kind": "none"}, 12))
+    played.begin()
+    played.run(until=1)
+    pids = _pids()
+    assert len(pids) >= 3  # the actor, the driver, a proxy
+    ray.end_driver(played.name)
+    wait_until_gone(pids)
+    assert ray.exchange(played.name, []).is_gone
+    assert ray.exchange("driver-study-none-1", []).is_gone
+    ray.end_driver("driver-study-none-1")
+
+
+def _actor() -> int:
+    return psutil.Process(process_named("tune_driver", os.getpid())).ppid()
+
+
+def _pids() -> frozenset[int]:
+    """The actor of the driver, the driver, and the proxies of its trials."""
+    driver = process_named("tune_driver", os.getpid())
+    found = {driver, _actor()}
+    for child in psutil.Process().children(recursive=True):
+        if "Proxy" in child.name() or "Proxy" in " ".join(child.cmdline()):
+            found.add(child.pid)
+    return frozenset(found)
+
+
+def test_a_folder_of_an_earlier_driver_is_removed(tmp_path: Path) -> None:
+    earlier = own_folder("driver-study-1-1", tmp_path)
+    (earlier / "study").mkdir()
+    assert own_folder("driver-study-1-2", tmp_path).stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["driver-study-1-2"]

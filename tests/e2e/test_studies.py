@@ -1,0 +1,51 @@
+"""A study outlives the service that runs it: by kill -9, and by a stop in order."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from service.jobs import JobState
+from service.jobstore import JobStore
+from service.studies.ledger import Study, StudyReason
+from tests.e2e.conftest import Start
+from tests.e2e.processes import wait_until, wait_until_gone
+from tests.studying import new_study, study_spec
+
+SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path, number: int) -> None:
+    service = start(SPREADTRAIN_CPUS="2")
+    jobs = JobStore.open(f"sqlite:///{tmp_path}/data/spreadtrain.db")
+    ledger = jobs.ledger
+    study = ledger.add(
+        new_study(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1]})
+    )
+    wait_until(lambda: len(_finished(jobs, study)) >= 1, 240, "a trial to finish")
+    pids = service.census()
+    service.stop(number)
+    wait_until_gone(pids)
+    done = _finished(jobs, study)
+    start(SPREADTRAIN_CPUS="2")
+    wait_until(lambda: ledger.get(study.id).ended_at is not None, 240, "the study to end")
+    ended = ledger.get(study.id)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
+    trials = ledger.trials(study.id)
+    assert [trial.configuration for trial in trials[:3]] == [0, 1, 2]
+    assert len(trials) == 4
+    assert {trial.state for trial in trials} == {JobState.SUCCEEDED}
+    for trial in trials:
+        if trial.number in done:
+            assert len(jobs.attempts(trial.job_id)) == 1
+        epochs = [
+            result.epoch for result in ledger.results(study.id) if result.trial == trial.number
+        ]
+        assert epochs == [1, *range(250, 1501, 250)]
+    jobs.close()
+
+
+def _finished(jobs: JobStore, study: Study) -> set[int]:
+    trials = jobs.ledger.trials(study.id)
+    return {trial.number for trial in trials if trial.state is JobState.SUCCEEDED}
