@@ -120,7 +120,7 @@ Index("idempotency_keys_by_job", IDEMPOTENCY_KEYS.c.job_id)
 INSTALLATION = Table(
     "installation",
     METADATA,
-    Column("only", Integer, CheckConstraint("only = 1"), primary_key=True),
+    Column("only", Integer, CheckConstraint('"only" = 1'), primary_key=True),
     Column("id", Text, nullable=False),
 )
 

@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 from service.custody import Custody
@@ -64,6 +65,11 @@ class JobStore:
     def ping(self) -> None:
         """Raises NotReady unless the database answers."""
         self._database.ping()
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of that name among all services on this database, for as long as it takes;
+        raises NotReady. Within one service it excludes nobody on SQLite."""
+        return self._database.alone(name)
 
     def installation(self) -> str:
         """The id of this installation, by which it knows its artifact store again."""
