@@ -32,6 +32,8 @@ class Settings(BaseModel):
     # Not in any repr, as a password may be in it.
     database_url: str = Field(default="", repr=False)
     """SQLAlchemy URL of the job store, SQLite or PostgreSQL; empty: SQLite in the data folder."""
+    lease_s: float = Field(default=15.0, ge=1.0, le=600.0)
+    """Seconds after which another service on the same PostgreSQL leads, if the leader is silent."""
     artifacts_uri: str = ""
     """Artifact store, file:///folder or s3://bucket/prefix; empty: a folder in the data folder."""
     s3_endpoint: str = ""
@@ -173,7 +175,8 @@ class Settings(BaseModel):
         if self.database.startswith("sqlite:///"):
             database = Path(self.database.removeprefix("sqlite:///"))
             folders.append((database.parent.resolve(), f"{database.name}.lock"))
-        if self.artifacts.startswith("file://"):
+        is_shared = self.database.startswith("postgresql")  # there the leader's lease says who may
+        if self.artifacts.startswith("file://") and not is_shared:
             folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))
         return folders
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from service.attempts import Attempts
 from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
-from service.errors import NotReady, StateConflict
+from service.errors import NotLeading, NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from workers.errors import StoreAway, StoreError
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 ROUND_INTERVAL_S = 0.1
 QUIET_INTERVAL_S = 1.0  # between rounds while nothing runs; a submission wakes the watcher
+SHARED_QUIET_S = 0.25  # the same where other services take submissions and wishes, too
+FOLLOWING_INTERVAL_S = 0.5  # while another service leads
 REJOIN_INTERVAL_S = 2.0
 AWAY_INTERVAL_S = 2.0  # while the store is away; a wish wakes the watcher
 WIND_DOWN_INTERVAL_S = 0.05
@@ -36,13 +38,21 @@ class Watcher:
 
     ``trouble`` says what was wrong with the last round, ``last_round_at`` when it was
     (time.monotonic), and ``store_trouble`` what was wrong with the artifact store, which holds up
-    nothing but what needs it.
+    nothing but what needs it. ``leads`` says whether this service is the one that watches; ``jobs``
+    refuses what it writes otherwise.
     """
 
-    def __init__(self, jobs: JobStore, cluster: Cluster, attempts: Attempts) -> None:
+    def __init__(
+        self,
+        jobs: JobStore,
+        cluster: Cluster,
+        attempts: Attempts,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._attempts = attempts
+        self._leads = leads
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
@@ -120,21 +130,35 @@ class Watcher:
         while not self._stopping.is_set():
             interval = REJOIN_INTERVAL_S
             try:
-                interval = ROUND_INTERVAL_S if self.round() else QUIET_INTERVAL_S
+                interval = self._turn()
                 self.trouble = None
                 if isinstance(self.store_trouble, StoreAway):
                     interval = AWAY_INTERVAL_S
             except ClusterDown as error:
                 log.warning("%s; starting or joining it again", error)
                 self._rejoin(str(error))
+            except NotLeading as error:
+                log.warning("%s", error)
+                self._attempts.forget()
             except Exception:
                 self.trouble = "the last round failed; the log says why"
                 log.exception("a round of the watcher failed")
             self.last_round_at = time.monotonic()
             self._news.wait(interval)
             self._news.clear()
-        if self._cluster.own:
+        if self._cluster.own and self._leads():
             self._wind_down()
+
+    def _turn(self) -> float:
+        """A round, or a look at the cluster while another service leads; seconds to the next."""
+        if self._leads():
+            # Other services cannot wake this one.
+            quiet_s = SHARED_QUIET_S if self._jobs.is_shared else QUIET_INTERVAL_S
+            return ROUND_INTERVAL_S if self.round() else quiet_s
+        self._attempts.forget()
+        self.store_trouble = None
+        self._cluster.capacity()
+        return FOLLOWING_INTERVAL_S
 
     def _wind_down(self) -> None:
         """The last rounds: every attempt publishes a checkpoint and ends. What cannot end in time,
@@ -142,7 +166,7 @@ class Watcher:
 
         give_up_at = time.monotonic() + self._grace_s + WIND_DOWN_S
         try:
-            while self._stop_running():
+            while self._leads() and self._stop_running():
                 if time.monotonic() > give_up_at:
                     log.warning("some jobs did not end; they go on from their last checkpoints")
                     return

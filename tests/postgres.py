@@ -22,7 +22,7 @@ START_S = 60.0
 # Names another server's folder of binaries, such as Debian's /usr/lib/postgresql/15/bin.
 BINARIES = "POSTGRES_BIN"
 PASSWORD = "hunter2"
-MADE_BY_MIGRATIONS = frozenset({"alembic_version", "installation"})
+MADE_BY_MIGRATIONS = frozenset({"alembic_version", "installation", "leadership"})
 # What is stored need not outlive the server.
 _UNSAFE = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
@@ -115,6 +115,7 @@ class Postgres:
             tables = set(inspect(connection).get_table_names()) - MADE_BY_MIGRATIONS
             names = ", ".join(sorted(tables))
             connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            connection.exec_driver_sql("UPDATE leadership SET expires_us = 0")
         engine.dispose()
 
     @contextlib.contextmanager

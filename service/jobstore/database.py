@@ -1,8 +1,9 @@
 """The connection to the database: transactions, and the vendor's errors as ours."""
 
 import contextlib
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -40,6 +41,7 @@ class Database:
         self.is_shared = engine.dialect.name == "postgresql"
         self._reading = postgres.reading(engine) if self.is_shared else engine
         self._writing = engine.execution_options(writes=True)
+        self._guard: Callable[[Connection], None] | None = None
         self._outside = engine.execution_options(isolation_level="AUTOCOMMIT")
         free: AbstractContextManager[Any] = nullcontext()
         self._write_lock = free if self.is_shared else threading.Lock()
@@ -86,7 +88,15 @@ class Database:
         On PostgreSQL each of its statements sees what others have committed by then.
         """
         with _translated(), self._begin(self._writing, self._write_lock) as connection:
+            if self._guard is not None:
+                self._guard(connection)
             yield connection
+
+    def guarded(self, guard: Callable[[Connection], None]) -> "Database":
+        """The same database, of which each write begins with the guard, in its transaction."""
+        guarded = copy.copy(self)
+        guarded._guard = guard
+        return guarded
 
     @contextmanager
     def _begin(self, engine: Engine, lock: AbstractContextManager[Any]) -> Iterator[Connection]:

@@ -124,6 +124,16 @@ INSTALLATION = Table(
     Column("id", Text, nullable=False),
 )
 
+# The lease of the service that leads, where several share a database.
+LEADERSHIP = Table(
+    "leadership",
+    METADATA,
+    Column("only", Integer, CheckConstraint('"only" = 1'), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
+
 DATASETS = Table(
     "datasets",
     METADATA,
