@@ -130,7 +130,7 @@ class Watcher:
         while not self._stopping.is_set():
             interval = REJOIN_INTERVAL_S
             try:
-                interval = self._turn()
+                interval = self._lead_or_follow()
                 self.trouble = None
                 if isinstance(self.store_trouble, StoreAway):
                     interval = AWAY_INTERVAL_S
@@ -149,7 +149,7 @@ class Watcher:
         if self._cluster.own and self._leads():
             self._wind_down()
 
-    def _turn(self) -> float:
+    def _lead_or_follow(self) -> float:
         """A round, or a look at the cluster while another service leads; seconds to the next."""
         if self._leads():
             # Other services cannot wake this one.
