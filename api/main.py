@@ -72,7 +72,7 @@ def running_services(
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
     )
-    watcher = Watcher(led, cluster, attempts, leading.leads)
+    watcher = Watcher(led, cluster, attempts, leads=leading.leads)
     results = Results(jobs, artifacts)
     datasets = Datasets(
         jobs,

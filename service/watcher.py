@@ -47,12 +47,14 @@ class Watcher:
         jobs: JobStore,
         cluster: Cluster,
         attempts: Attempts,
+        *,
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._attempts = attempts
         self._leads = leads
+        self._has_led = self._led_before = False
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
@@ -89,6 +91,7 @@ class Watcher:
         if not isinstance(trouble, StoreAway):
             trouble = self._serve_queue(running) or trouble
         known = {self._jobs.attempts(job.id)[-1].executor_id for job in running}
+        self._require_lead()  # another leader's executors would be strangers
         self._cluster.tend(frozenset(known))
         self.store_trouble = trouble
         return bool(running)
@@ -113,6 +116,7 @@ class Watcher:
     def _attend(self, job: Job, work: Callable[[Job], None]) -> StoreError | None:
         """Do this for one job; what is wrong with it alone does not hold up the others. Returns
         what was wrong with the store."""
+        self._require_lead()
         try:
             work(job)
         except StateConflict as error:
@@ -139,7 +143,7 @@ class Watcher:
                 self._rejoin(str(error))
             except NotLeading as error:
                 log.warning("%s", error)
-                self._attempts.forget()
+                self._follow()
             except Exception:
                 self.trouble = "the last round failed; the log says why"
                 log.exception("a round of the watcher failed")
@@ -152,13 +156,28 @@ class Watcher:
     def _lead_or_follow(self) -> float:
         """A round, or a look at the cluster while another service leads; seconds to the next."""
         if self._leads():
+            if self._led_before:
+                self._led_before = False
+                if not self._cluster.own:
+                    raise ClusterDown("this service leads again, and its executors may be gone")
+            self._has_led = True
             # Other services cannot wake this one.
             quiet_s = SHARED_QUIET_S if self._jobs.is_shared else QUIET_INTERVAL_S
             return ROUND_INTERVAL_S if self.round() else quiet_s
-        self._attempts.forget()
-        self.store_trouble = None
+        self._follow()
         self._cluster.capacity()
         return FOLLOWING_INTERVAL_S
+
+    def _follow(self) -> None:
+        """Another service leads: what this one knows of attempts and executors grows old."""
+        self._led_before = self._has_led
+        self._attempts.forget()
+        self.store_trouble = None
+
+    def _require_lead(self) -> None:
+        """Before what no write of ours comes before; raises NotLeading."""
+        if not self._leads():
+            raise NotLeading
 
     def _wind_down(self) -> None:
         """The last rounds: every attempt publishes a checkpoint and ends. What cannot end in time,
