@@ -52,7 +52,7 @@ def pair(
     with contextlib.ExitStack() as stack:
         services = []
         for name in ("one", "two"):
-            services.append(ServiceProcess(tmp_path / name / "data", None, **settings))
+            services.append(ServiceProcess(tmp_path / f"data-{name}", None, **settings))
             stack.callback(services[-1].end)
         yield services[0], services[1]
 
