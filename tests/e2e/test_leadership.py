@@ -19,7 +19,7 @@ from tests.e2e.processes import (
 )
 from tests.e2e.test_restarts import begun
 from tests.other_ray import OtherRay
-from tests.postgres import Postgres
+from tests.postgres import PASSWORD, Postgres
 
 LEASE_S = 3
 
@@ -134,6 +134,12 @@ def test_both_go_on_after_the_database_was_away_and_a_stop_hands_over_at_once(
         wait_until(service.is_ready, 240, "the service to find its database again")
     assert job.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
+
+    # What went wrong meanwhile is in the logs, but for the password.
+    for service in pair:
+        said = service.log.read_text()
+        assert "the database does not answer" in said
+        assert PASSWORD not in said
 
     first, second = pair if leads(leader) else (other, leader)
     assert first.stop() == 0
