@@ -78,6 +78,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.OutOfStorage: Kind("out-of-storage", 507, "Not enough room"),
     errors.UploadTooLarge: Kind("body-too-large", 413, "The body is too large"),
     errors.NotReady: Kind("not-ready", 503, "The service is not ready", retryable=True),
+    errors.NotLeading: Kind("not-leading", 503, "Another service leads", retryable=True),
     errors.ConfigurationError: Kind("configuration-error", 500, "The service is misconfigured"),
 }
 

@@ -23,8 +23,10 @@ from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
+from service.leadership import Alone, Leadership, Leading
 from service.logs import Logs
 from service.mixing import Mixing
+from service.relay import Relay
 from service.results import Results
 from service.retention import Deletions, KeepingRules
 from service.sampling import Sampling
@@ -51,12 +53,23 @@ CONNECTION_GRACE_S = 2  # open event streams are cut off after this when the ser
 
 @contextlib.contextmanager
 def running_services(
-    settings: Settings, jobs: JobStore, artifacts: ArtifactStore, cluster: Cluster
+    settings: Settings,
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    cluster: Cluster,
+    name: str = "",
 ) -> Iterator[Services]:
-    """All services over the given stores and cluster, with the watcher at work."""
+    """All services over the given stores and cluster, with the watcher at work.
+
+    ``name`` is this service's for people, where several share a database.
+    """
     feed = Feed()
+    leadership = Leadership(jobs, name, settings.lease_s) if jobs.is_shared else None
+    leading: Leading = leadership or Alone()
+    # What only the leader writes goes through this one.
+    led = jobs if leadership is None else jobs.fenced(leadership.number)
     attempts = Attempts(
-        jobs,
+        led,
         artifacts,
         cluster,
         feed,
@@ -75,19 +88,19 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
-    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
-    watcher = Watcher(jobs, cluster, attempts, studies)
+    studies = Studies(led, cluster, attempts, Trying(led, datasets))
+    watcher = Watcher(led, cluster, attempts, studies, leads=leading.leads)
     cluster.listen(watcher.wake)
     training = Training(
         jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
     )
     sampling = Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes)
     rules = KeepingRules(settings.retention)
-    deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget)
+    deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget, led)
     sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
-    sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s)
+    sweeper = Sweeper(deletions, sweep, settings.sweep_interval_s, leading.leads)
     logs = Logs(jobs, artifacts)
-    health = Health(jobs, artifacts, cluster, watcher, feed, sweeper)
+    health = Health(jobs, artifacts, cluster, watcher, feed, sweeper, leading)
     forks, answers = Forks(jobs, artifacts, training, results), Answers(jobs)
     services = Services(
         training=training,
@@ -108,15 +121,20 @@ def running_services(
         promotions=Promotions(jobs, forks, answers),
         presets=Presets(datasets),
     )
-    watcher.start()
-    sweeper.start()
-    try:
+    with contextlib.ExitStack() as stack:
+        if leadership is not None:
+            relay = Relay(jobs, feed)
+            leadership.start(watcher.wake)
+            stack.callback(leadership.stop)  # last, as what ends before may still have to write
+            relay.start()
+            stack.callback(relay.stop)
+        watcher.start()
+        stack.callback(watcher.stop, settings.stop_grace_s)
+        sweeper.start()
+        stack.callback(sweeper.stop)
+        stack.callback(health.close)
+        stack.callback(datasets.close)
         yield services
-    finally:
-        datasets.close()
-        health.close()
-        sweeper.stop()
-        watcher.stop(settings.stop_grace_s)
 
 
 def serve(settings: Settings) -> None:
@@ -145,13 +163,15 @@ def _serve(
     settings: Settings, jobs: JobStore, artifacts: ArtifactStore, listener: socket.socket
 ) -> None:
     use_one_thread()
-    cluster = _cluster(settings)
+    cluster = _cluster(settings, jobs)
     # uvicorn raises the signal again that ended it; by then the services must be wound down
     # first, so the signal's default must not end this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
-        with running_services(settings, jobs, artifacts, cluster) as services:
+        port = listener.getsockname()[1]
+        name = f"{socket.gethostname()}:{port}"
+        with running_services(settings, jobs, artifacts, cluster, name) as services:
             server = uvicorn.Server(
                 uvicorn.Config(
                     create_app(services, settings),
@@ -160,7 +180,7 @@ def _serve(
                     timeout_graceful_shutdown=CONNECTION_GRACE_S,
                 )
             )
-            host, port = listener.getsockname()[:2]
+            host = listener.getsockname()[0]
             address = f"[{host}]" if ":" in host else host
             log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)
             server.run(sockets=[listener])
@@ -170,10 +190,12 @@ def _serve(
         log.info("stopped")
 
 
-def _cluster(settings: Settings) -> Cluster:
+def _cluster(settings: Settings, jobs: JobStore) -> Cluster:
     """The Ray cluster of the settings, started or joined."""
     ray_environment(joining=bool(settings.ray_address))
-    installation = hashlib.sha256(f"{settings.database} {settings.artifacts}".encode())
+    # Services that share a database find one another's executors, however each writes its URL.
+    database = jobs.installation() if jobs.is_shared else settings.database
+    installation = hashlib.sha256(f"{database} {settings.artifacts}".encode())
     cluster = RayCluster(
         settings.ray_address,
         settings.data_dir,

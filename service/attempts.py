@@ -128,6 +128,10 @@ class Attempts:
             watch = self._watch(job, attempts)
             self._press(job, attempts[-1], watch, "stopped_by_study", self._cancel_grace_s)
 
+    def forget(self) -> None:
+        """Another service follows the attempts now; what this one knows of them grows old."""
+        self._watched.clear()
+
     def store_trouble(self) -> StoreError | None:
         """Why the store could not be asked for one of the running attempts the last time."""
         troubles = (watch.trouble for watch in self._watched.values())

@@ -46,6 +46,7 @@ from workers.spec import AnyDataset, NamedDataset
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVE_BYTES = 256 << 20  # left free on the disk that uploads come to
+CONTENTS = "uploaded contents"  # the lock among services
 LOOK_BYTES = 8 << 20  # written between two looks at what is free
 _NO_ROOM = "There is no room left on disk for the upload; make room."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -141,7 +142,8 @@ class Datasets:
         self._incoming_dir = incoming_dir
         self._limits = limits
         self._max_upload_bytes = max_upload_bytes
-        # Between the look whether a content is used and its removal nobody may point a name at it.
+        # Between the look whether a content is used and its removal nobody may point a name at it,
+        # in this service by the first of two locks, in others by the second.
         self._changing = threading.Lock()
         self._stopping = threading.Event()
 
@@ -237,7 +239,7 @@ class Datasets:
         except NoRoom as error:
             raise OutOfStorage(_NO_ROOM) from error
         facts = found.model_copy(update={"source_digest": incoming.digest})
-        with self._changing:
+        with self._changing, self._jobs.alone(CONTENTS):
             self._store(facts, incoming.normal)
             try:
                 new = Upload(name, facts, datetime.now(UTC))
@@ -256,13 +258,13 @@ class Datasets:
         """
         if name in built_in_names():
             raise DatasetBuiltIn(f"{name} is built in; it cannot be deleted")
-        with self._changing:
+        with self._changing, self._jobs.alone(CONTENTS):
             forgotten = self._jobs.delete_upload(name, condition)
             self._discard(forgotten.facts.digest)
 
     def discard_unused(self, digest: str) -> bool:
         """Remove a content from the store if nobody uses it; whether nobody does."""
-        with self._changing:
+        with self._changing, self._jobs.alone(CONTENTS):
             if self._jobs.is_content_used(digest):
                 return False
             self._discard(digest)

@@ -13,7 +13,7 @@
     ├── ExceedsCapacity       more than this installation will ever have
     ├── OutOfStorage          the run or the upload would not fit into the free space
     ├── UploadTooLarge        more bytes than an upload may have
-    ├── NotReady              a part of the service is down for now
+    ├── NotReady              a part of the service is down for now: NotLeading
     └── ConfigurationError    the service cannot start with these settings
 
 A class docstring is the default message and says what to do next.
@@ -192,6 +192,10 @@ class UploadTooLarge(ServiceError):
 
 class NotReady(ServiceError):
     """A part of the service is down for now; see GET /readyz and try again."""
+
+
+class NotLeading(NotReady):
+    """Another service leads now, so that this one may not write; GET /readyz says which."""
 
 
 class ConfigurationError(ServiceError):

@@ -70,6 +70,11 @@ class Feed:
                 if not followers:
                     del self._followers[job_id]
 
+    def followed(self) -> tuple[str, ...]:
+        """Ids of the jobs that somebody follows."""
+        with self._lock:
+            return tuple(self._followers)
+
     def count(self) -> int:
         """Followers of all jobs."""
         with self._lock:

@@ -12,6 +12,7 @@ from service.errors import NotReady
 from service.feed import Feed
 from service.jobs import JobState
 from service.jobstore import JobStore
+from service.leadership import Alone, Leading
 from service.sweeper import Sweeper
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore
@@ -61,7 +62,9 @@ class Health:
         watcher: Watcher,
         feed: Feed,
         sweeper: Sweeper,
+        leading: Leading | None = None,
     ) -> None:
+        self._leading = leading or Alone()
         self._jobs = jobs
         self._artifacts = artifacts
         self._cluster = cluster
@@ -88,6 +91,7 @@ class Health:
             self._ask_watcher(storage),
             self._queue(),
             self._ask_sweeper(),
+            *self._ask_leader(),
         )
         return Readiness(ready=all(part.ready for part in parts), parts=parts)
 
@@ -146,6 +150,13 @@ class Health:
             return Part("watcher", False, f"no round for {silence_s:.0f} s; restart the service")
         trouble = self._watcher.trouble
         return Part("watcher", trouble is None, trouble or "ok")
+
+    def _ask_leader(self) -> tuple[Part, ...]:
+        try:
+            found = self._leading.leader()
+        except NotReady as error:
+            return (Part("leader", False, str(error)),)
+        return () if found is None else (Part("leader", *found),)
 
     def _ask_sweeper(self) -> Part:
         # What keeps it for now is the store or the database, which say so themselves.

@@ -42,8 +42,9 @@ class KeepingRules:
 class Deletions:
     """Marks jobs as deleted, and removes what they have left.
 
-    ``forget`` is told of each job that is gone, so that nothing of it stays in memory. ``deleted``
-    and ``reclaimed_bytes`` count since the start of the service.
+    ``led`` is the store for what only the leader of several services does: what follows from time,
+    and the removal. ``forget`` is told of each job that is gone, so that nothing of it stays in
+    memory. ``deleted`` and ``reclaimed_bytes`` count since the start of the service.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Deletions:
         feed: Feed,
         rules: KeepingRules,
         forget: Callable[[str], None],
+        led: JobStore | None = None,
     ) -> None:
         self._jobs = jobs
+        self._led = led or jobs
         self._artifacts = artifacts
         self._feed = feed
         self._rules = rules
@@ -82,7 +85,7 @@ class Deletions:
 
     def delete_expired(self) -> None:
         """Delete every job whose time is over."""
-        while expired := self._jobs.delete_expired(self._rules.seconds, EXPIRED_AT_ONCE):
+        while expired := self._led.delete_expired(self._rules.seconds, EXPIRED_AT_ONCE):
             for job_id in expired:
                 log.info("%s has been kept for its time and is deleted", job_id)
                 self._is_gone(job_id)
@@ -109,7 +112,7 @@ class Deletions:
         yield from self._remove_objects(prefix, lambda key: True)
         self._artifacts.prune(prefix)
         yield
-        while not self._jobs.purge(job_id):
+        while not self._led.purge(job_id):
             yield
 
     def _remove_objects(self, prefix: str, chosen: Callable[[str], bool]) -> Iterator[None]:

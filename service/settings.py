@@ -19,7 +19,9 @@ PREFIX = "SPREADTRAIN_"
 class Settings(BaseModel):
     """Everything that differs between installations; variables are named SPREADTRAIN_<FIELD>."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Path("spreadtrain-data")
     """Folder of the database, the artifacts and the caches."""
@@ -27,8 +29,11 @@ class Settings(BaseModel):
     """Address to listen on; loopback only, as there are no API keys yet."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
-    database_url: str = ""
-    """SQLAlchemy URL of the job store; empty: SQLite in the data folder."""
+    # Not in any repr, as a password may be in it.
+    database_url: str = Field(default="", repr=False)
+    """SQLAlchemy URL of the job store, SQLite or PostgreSQL; empty: SQLite in the data folder."""
+    lease_s: float = Field(default=15.0, ge=1.0, le=600.0)
+    """Seconds after which another service on the same PostgreSQL leads, if the leader is silent."""
     artifacts_uri: str = ""
     """Artifact store, file:///folder or s3://bucket/prefix; empty: a folder in the data folder."""
     s3_endpoint: str = ""
@@ -170,7 +175,8 @@ class Settings(BaseModel):
         if self.database.startswith("sqlite:///"):
             database = Path(self.database.removeprefix("sqlite:///"))
             folders.append((database.parent.resolve(), f"{database.name}.lock"))
-        if self.artifacts.startswith("file://"):
+        is_shared = self.database.startswith("postgresql")  # there the leader's lease says who may
+        if self.artifacts.startswith("file://") and not is_shared:
             folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))
         return folders
 

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from service.errors import NotReady, SweepRunning
+from service.errors import NotLeading, NotReady, SweepRunning
 from service.retention import Deletions
 from service.sweep import Report, Sweep
 from workers.errors import StoreError
@@ -14,6 +15,7 @@ from workers.errors import StoreError
 log = logging.getLogger(__name__)
 
 EXPIRY_INTERVAL_S = 10.0
+FOLLOWING_INTERVAL_S = 1.0  # while another service leads
 RETRY_S = 5.0  # after the store or the database did not answer
 PAUSE_S = 0.005  # between two steps, for whoever waits for the database
 STOP_S = 10.0
@@ -23,13 +25,21 @@ FIRST_SWEEP_S = 600.0  # or a service that is restarted often would never sweep 
 class Sweeper:
     """Works in a thread of its own from ``start`` to ``stop``; it may be cut off anywhere.
 
-    ``trouble`` says what kept it from its work the last time.
+    ``trouble`` says what kept it from its work the last time. Where another service leads, that one
+    tidies up: ``leads`` says so.
     """
 
-    def __init__(self, deletions: Deletions, sweep: Sweep, interval_s: float) -> None:
+    def __init__(
+        self,
+        deletions: Deletions,
+        sweep: Sweep,
+        interval_s: float,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._deletions = deletions
         self._sweep = sweep
         self._interval_s = interval_s
+        self._leads = leads
         self._lock = threading.Lock()
         self._wanted: Report | None = None
         self._last: Report | None = None
@@ -67,8 +77,11 @@ class Sweeper:
     def request(self, dry_run: bool) -> Report:
         """Ask for a sweep; the one that is under way, if it is of the same kind.
 
-        Raises SweepRunning when another kind is under way.
+        Raises SweepRunning when another kind is under way, NotLeading where another service
+        sweeps.
         """
+        if not self._leads():
+            raise NotLeading("another service sweeps; GET /readyz says which: ask that one")
         with self._lock:
             last = self._last
             if last is not None and last.state == "running":
@@ -88,6 +101,9 @@ class Sweeper:
         is_claimed = False
         while not self._stopping.is_set():
             self._deletions.news.clear()
+            if not self._leads():
+                self._deletions.news.wait(FOLLOWING_INTERVAL_S)
+                continue
             try:
                 with contextlib.suppress(StoreError):  # a store that is away says so below
                     if not is_claimed:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from service.attempts import Attempts
 from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
-from service.errors import NotReady, StateConflict
+from service.errors import NotLeading, NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from service.studies.ledger import Study
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 ROUND_INTERVAL_S = 0.1
 QUIET_INTERVAL_S = 1.0  # between rounds while nothing runs; a submission wakes the watcher
+SHARED_QUIET_S = 0.25  # the same where other services take submissions and wishes, too
+FOLLOWING_INTERVAL_S = 0.5  # while another service leads
 REJOIN_INTERVAL_S = 2.0
 AWAY_INTERVAL_S = 2.0  # while the store is away; a wish wakes the watcher
 WIND_DOWN_INTERVAL_S = 0.05
@@ -44,16 +46,25 @@ class Watcher:
 
     ``trouble`` says what was wrong with the last round, ``last_round_at`` when it was
     (time.monotonic), and ``store_trouble`` what was wrong with the artifact store, which holds up
-    nothing but what needs it.
+    nothing but what needs it. ``leads`` says whether this service is the one that watches; ``jobs``
+    refuses what it writes otherwise.
     """
 
     def __init__(
-        self, jobs: JobStore, cluster: Cluster, attempts: Attempts, studies: Studies
+        self,
+        jobs: JobStore,
+        cluster: Cluster,
+        attempts: Attempts,
+        studies: Studies,
+        *,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._attempts = attempts
         self._studies = studies
+        self._leads = leads
+        self._has_led = self._led_before = False
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
@@ -93,6 +104,7 @@ class Watcher:
             trouble = self._serve_queue(running) or trouble
         at_work = [*running, *self._jobs.running_trials()]
         known = {self._jobs.attempts(job.id)[-1].executor_id for job in at_work}
+        self._require_lead()  # another leader's executors would be strangers
         self._cluster.tend(frozenset(known) | self._studies.names())
         self.store_trouble = trouble
         return has_studies or bool(at_work)
@@ -117,6 +129,7 @@ class Watcher:
     def _attend(self, job: Job, work: Callable[[Job], None]) -> StoreError | None:
         """Do this for one job; what is wrong with it alone does not hold up the others. Returns
         what was wrong with the store."""
+        self._require_lead()
         try:
             work(job)
         except StateConflict as error:
@@ -134,6 +147,7 @@ class Watcher:
         """Bring every running study up to date, each by itself; returns whether there is any."""
         running = self._studies.running()
         for study in running:
+            self._require_lead()
             try:
                 self._studies.attend(study, may_start=may_start)
             except StateConflict as error:
@@ -150,21 +164,52 @@ class Watcher:
         while not self._stopping.is_set():
             interval = REJOIN_INTERVAL_S
             try:
-                interval = ROUND_INTERVAL_S if self.round() else QUIET_INTERVAL_S
+                interval = self._lead_or_follow()
                 self.trouble = None
                 if isinstance(self.store_trouble, StoreAway):
                     interval = AWAY_INTERVAL_S
             except ClusterDown as error:
                 log.warning("%s; starting or joining it again", error)
                 self._rejoin(str(error))
+            except NotLeading as error:
+                log.warning("%s", error)
+                self._follow()
             except Exception:
                 self.trouble = "the last round failed; the log says why"
                 log.exception("a round of the watcher failed")
             self.last_round_at = time.monotonic()
             self._news.wait(interval)
             self._news.clear()
-        if self._cluster.own:
+        if self._cluster.own and self._leads():
             self._wind_down()
+
+    def _lead_or_follow(self) -> float:
+        """A round, or a look at the cluster while another service leads; seconds to the next."""
+        if self._leads():
+            if self._led_before:
+                self._led_before = False
+                if not self._cluster.own:
+                    raise ClusterDown("this service leads again, and its executors may be gone")
+            self._has_led = True
+            # Other services cannot wake this one.
+            quiet_s = SHARED_QUIET_S if self._jobs.is_shared else QUIET_INTERVAL_S
+            return ROUND_INTERVAL_S if self.round() else quiet_s
+        self._follow()
+        self._cluster.capacity()
+        return FOLLOWING_INTERVAL_S
+
+    def _follow(self) -> None:
+        """Another service leads: what this one knows of attempts, studies and executors grows
+        old."""
+        self._led_before = self._has_led
+        self._attempts.forget()
+        self._studies.forget()
+        self.store_trouble = None
+
+    def _require_lead(self) -> None:
+        """Before what no write of ours comes before; raises NotLeading."""
+        if not self._leads():
+            raise NotLeading
 
     def _wind_down(self) -> None:
         """The last rounds: every attempt publishes a checkpoint and ends. What cannot end in time,
@@ -172,7 +217,7 @@ class Watcher:
 
         give_up_at = time.monotonic() + self._grace_s + WIND_DOWN_S
         try:
-            while self._stop_running():
+            while self._leads() and self._stop_running():
                 if time.monotonic() > give_up_at:
                     log.warning("some jobs did not end; they go on from their last checkpoints")
                     return

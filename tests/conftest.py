@@ -8,6 +8,7 @@ import torch
 
 from service.jobstore import JobStore
 from tests import s3_servers
+from tests.postgres import Postgres
 from workers.artifacts import LocalStore
 
 LONGEST_FIRST = ("e2e", "contract")
@@ -41,6 +42,28 @@ def jobs() -> Iterator[JobStore]:
     store = JobStore.open("sqlite://")
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres: Postgres) -> Iterator[str]:
+    """The URL of a database that has the tables, for whoever empties them first."""
+    with postgres.database() as name:
+        JobStore.open(postgres.url(name)).close()
+        yield postgres.url(name)
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, postgres_tables: str) -> str:
+    """The URL of a job store on PostgreSQL with no jobs in it."""
+    postgres.empty(postgres_tables)
+    return postgres_tables
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ VENDORS = {
     "optuna": ("service/cluster/", "service/studies/importance.py"),
     "sqlalchemy": ("service/jobstore",),
     "alembic": ("service/jobstore",),
+    "psycopg": ("service/jobstore",),
     "boto3": ("workers/artifacts/s3/",),
     "botocore": ("workers/artifacts/s3/",),
     "urllib3": ("workers/artifacts/s3/",),

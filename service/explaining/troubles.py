@@ -26,6 +26,13 @@ def trouble(facts: Facts, waiting: str) -> Finding | None:
             ),
             (_READYZ,),
         )
+    if (said := facts.troubles.get("leader")) is not None:
+        return Finding(
+            f"{waiting}, as {said}.",
+            Rule("no_leader", "Of several services on one database one starts and settles all "
+                 "jobs; when its lease is over, another one takes its place."),
+            (_READYZ,),
+        )  # fmt: skip
     if (said := facts.troubles.get("watcher")) is not None:
         return Finding(
             f"{waiting}, as the service's watcher has trouble: {said}.",

@@ -2,10 +2,11 @@
 
 The database is the truth about jobs. ``schema`` has the tables and ``migrations`` how they came
 about; ``submitting``, ``watching`` and ``ingesting`` write, ``reading`` and ``listing`` read.
-``ledger`` has the studies.
+``ledger`` has the studies, ``lease`` who leads.
 """
 
+from service.jobstore.lease import Lease
 from service.jobstore.store import JobStore
 from service.jobstore.submitting import Idempotency
 
-__all__ = ["Idempotency", "JobStore"]
+__all__ = ["Idempotency", "JobStore", "Lease"]

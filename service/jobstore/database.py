@@ -1,13 +1,13 @@
 """The connection to the database: transactions, and the vendor's errors as ours."""
 
-import sqlite3
+import contextlib
+import copy
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -19,14 +19,11 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     TimeoutError,
 )
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from service.errors import ConfigurationError, NotReady, ServiceError
+from service.jobstore import postgres, sqlite
 from service.jobstore.migrations import migrate
-
-BUSY_TIMEOUT_S = 10  # a writer in another process is waited for so long
-# The web framework runs at most 40 handlers in threads; the watcher and the probes come on top.
-POOL_SIZE, POOL_OVERFLOW = 8, 48
 
 
 class Database:
@@ -34,15 +31,20 @@ class Database:
 
     SQLite has one writer at a time: writers queue at a lock here, where they are woken in turn,
     rather than at SQLite's own, which they would have to poll. A database in memory has a single
-    connection, so there readers queue as well.
+    connection, so there readers queue as well. On PostgreSQL writers wait for the rows that they
+    both want. Who changes what belongs to a job, a study or a data set, locks that row first, and
+    of these three it locks a data set's or a study's before a job's: no two wait for each other.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.is_shared = engine.dialect.name == "postgresql"
+        self._reading = postgres.reading(engine) if self.is_shared else engine
         self._writing = engine.execution_options(writes=True)
-        is_sqlite = engine.dialect.name == "sqlite"
+        self._guard: Callable[[Connection], None] | None = None
+        self._outside = engine.execution_options(isolation_level="AUTOCOMMIT")
         free: AbstractContextManager[Any] = nullcontext()
-        self._write_lock = threading.Lock() if is_sqlite else free
+        self._write_lock = free if self.is_shared else threading.Lock()
         self._read_lock = self._write_lock if isinstance(engine.pool, StaticPool) else free
 
     @classmethod
@@ -53,10 +55,13 @@ class Database:
             database = cls(_engine(parsed))
         except (ArgumentError, ImportError) as error:
             raise ConfigurationError(
-                "the database URL cannot be used; give one like sqlite:////folder/file.db"
+                "the database URL cannot be used; give one like sqlite:////folder/file.db or "
+                f"{postgres.DRIVER}://user:password@host:5432/database"
             ) from error
         try:
             with database._begin(database._writing, database._write_lock) as connection:
+                if database.is_shared:
+                    postgres.begin_migration(connection)
                 migrate(connection)
         except SQLAlchemyError as error:
             database.close()
@@ -73,19 +78,47 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database; raises NotReady."""
-        with _translated(), self._begin(self._engine, self._read_lock) as connection:
+        with _translated(), self._begin(self._reading, self._read_lock) as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end, whole or not at all; raises NotReady."""
+        """A transaction that is committed at the end, whole or not at all; raises NotReady.
+
+        On PostgreSQL each of its statements sees what others have committed by then.
+        """
         with _translated(), self._begin(self._writing, self._write_lock) as connection:
+            if self._guard is not None:
+                self._guard(connection)
             yield connection
+
+    def guarded(self, guard: Callable[[Connection], None]) -> "Database":
+        """The same database, of which each write begins with the guard, in its transaction."""
+        guarded = copy.copy(self)
+        guarded._guard = guard
+        return guarded
 
     @contextmanager
     def _begin(self, engine: Engine, lock: AbstractContextManager[Any]) -> Iterator[Connection]:
         with lock, engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold the lock of that name among all processes on this database; raises NotReady.
+
+        It is no transaction: it may be held for long. A SQLite file has one process, whose own
+        locks will do.
+        """
+        if not self.is_shared:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            with _translated():
+                connection = stack.enter_context(self._outside.connect())
+                postgres.lock(connection, name)
+            stack.callback(postgres.unlock, connection, name)
+            yield
 
     def ping(self) -> None:
         """Raises NotReady unless the database answers."""
@@ -94,52 +127,11 @@ class Database:
 
 
 def _engine(url: URL) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
-    if url.database in (None, "", ":memory:"):
-        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
-        engine = create_engine(
-            url,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_OVERFLOW,
-            connect_args={"timeout": BUSY_TIMEOUT_S},
-        )
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-    # The driver's own transactions begin too late (not before a SELECT): we begin them.
-    connection.isolation_level = None
-    _write_ahead(connection)
-    # In WAL mode NORMAL may lose the last commits when the power fails.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    # Unlike all else, this change does not wait for another connection that makes it as well.
-    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if (
-                error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
-                or time.monotonic() > give_up_at
-            ):
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes the lock before it reads: no read of its transaction is ever outdated.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if postgres.is_postgres(url):
+        return postgres.postgres_engine(url)
+    if url.get_backend_name() == "sqlite":
+        return sqlite.sqlite_engine(url)
+    raise ArgumentError(f"{url.get_backend_name()} is neither SQLite nor PostgreSQL")
 
 
 @contextmanager
@@ -149,15 +141,16 @@ def _translated() -> Iterator[None]:
     except (DataError, IntegrityError, NotSupportedError, ProgrammingError):
         raise  # defects of ours, which must not look like a database that is down
     except (DBAPIError, TimeoutError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+        if sqlite.is_disk_full(cause) or postgres.is_disk_full(cause):
             raise NotReady("the disk of the database is full; make room on it") from error
         raise NotReady("the database does not answer; repeat the request in a moment") from error
 
 
 def _refusal(url: URL, error: SQLAlchemyError) -> str:
-    where = url.render_as_string(hide_password=True)
+    # Without its query, where a password can stand, too.
+    where = url.set(query={}).render_as_string(hide_password=True)
     cause = error.orig if isinstance(error, DBAPIError) else error
     if "not a database" in str(cause):
         return f"{where} is no database but some other file; give another path, or move it away"
-    return f"the database {where} cannot be opened: {cause}"
+    return f"the database {where} cannot be opened: {str(cause).strip()}"

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from service.errors import (
     DatasetChanged,
@@ -13,6 +13,7 @@ from service.errors import (
 )
 from service.jobstore.rows import from_us, to_us
 from service.jobstore.schema import DATASETS, JOBS
+from service.jobstore.writing import insert_if_absent
 from service.uploads import Change, Condition, Upload
 from workers.content import Facts
 
@@ -37,13 +38,16 @@ def put_upload(
     move unasked, DatasetChanged where it is not as the condition asks.
     """
     stored = _locked(connection, new.name)
+    if stored is None and condition.holds(None):
+        if insert_if_absent(connection, DATASETS, _to_row(new)):
+            return new, Change.CREATED, None
+        stored = _locked(connection, new.name)  # another process was sooner
     if stored is not None and stored.facts.digest == new.facts.digest and not condition.is_new:
         return stored, Change.UNCHANGED, stored
     if not condition.holds(stored):
         raise DatasetChanged
-    if stored is None:
-        connection.execute(insert(DATASETS).values(_to_row(new)))
-        return new, Change.CREATED, None
+    if stored is None:  # and it has been deleted again
+        raise DatasetChanged
     if not condition.is_given:
         raise DatasetExists
     moved = Upload(new.name, new.facts, new.created_at, stored.version + 1)
@@ -72,15 +76,28 @@ def delete_upload(connection: Connection, name: str, condition: Condition) -> Up
     return stored
 
 
+def hold_content(connection: Connection, digest: str) -> bool:
+    """Whether a name points at the content, or a job pins it; what does, stays until the
+    transaction ends."""
+    return any(
+        connection.execute(query.with_for_update(read=True)).first() is not None
+        for query in _users(digest)
+    )
+
+
 def is_content_used(connection: Connection, digest: str) -> bool:
     """Whether a name points at the content, or a job pins it."""
+    return any(connection.execute(query).first() is not None for query in _users(digest))
+
+
+def _users(digest: str) -> tuple[Select[tuple[str]], ...]:
     named = select(DATASETS.c.name).where(DATASETS.c.digest == digest).limit(1)
     pinned = (
         select(JOBS.c.id)
         .where(JOBS.c.dataset_digest == digest, JOBS.c.deleted_us.is_(None))
         .limit(1)
     )
-    return any(connection.execute(query).first() is not None for query in (named, pinned))
+    return named, pinned
 
 
 def _locked(connection: Connection, name: str) -> Upload | None:

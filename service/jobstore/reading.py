@@ -220,6 +220,16 @@ def last_seq(connection: Connection, job_id: str) -> int:
     return int(seq)
 
 
+def marks(connection: Connection, job_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The number of the last event and the version of each of these jobs that there is."""
+    rows = connection.execute(
+        select(JOBS.c.id, JOBS.c.last_seq, JOBS.c.version).where(
+            JOBS.c.id.in_(job_ids), JOBS.c.deleted_us.is_(None)
+        )
+    )
+    return {row.id: (row.last_seq, row.version) for row in rows}
+
+
 def metric_names(connection: Connection, job_id: str) -> list[str]:
     """The names of the job's metrics, in the order of the alphabet."""
     return list(

@@ -120,8 +120,18 @@ Index("idempotency_keys_by_job", IDEMPOTENCY_KEYS.c.job_id)
 INSTALLATION = Table(
     "installation",
     METADATA,
-    Column("only", Integer, CheckConstraint("only = 1"), primary_key=True),
+    Column("only", Integer, CheckConstraint('"only" = 1'), primary_key=True),
     Column("id", Text, nullable=False),
+)
+
+# The lease of the service that leads, where several share a database.
+LEADERSHIP = Table(
+    "leadership",
+    METADATA,
+    Column("only", Integer, CheckConstraint('"only" = 1'), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
 )
 
 DATASETS = Table(

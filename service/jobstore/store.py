@@ -1,7 +1,8 @@
 """The one door to the database: each method is one transaction."""
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 from service.custody import Custody
@@ -21,6 +22,7 @@ from service.jobs import (
 from service.jobstore import (
     datasets,
     ingesting,
+    lease,
     listing,
     reading,
     retaining,
@@ -29,6 +31,7 @@ from service.jobstore import (
     wishes,
 )
 from service.jobstore.database import Database
+from service.jobstore.lease import Lease
 from service.jobstore.ledger import Ledger
 from service.jobstore.studies import Studies
 from service.jobstore.submitting import Idempotency
@@ -68,10 +71,54 @@ class JobStore:
         """Raises NotReady unless the database answers."""
         self._database.ping()
 
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of that name among all services on this database, for as long as it takes;
+        raises NotReady. Within one service it excludes nobody on SQLite."""
+        return self._database.alone(name)
+
     def installation(self) -> str:
         """The id of this installation, by which it knows its artifact store again."""
         with self._database.read() as connection:
             return reading.installation(connection)
+
+    # --- several services on one database -----------------------------------------------------
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several services may use this database at once."""
+        return self._database.is_shared
+
+    def fenced(self, number: Callable[[], int | None]) -> "JobStore":
+        """The same store for what only the leader writes: each write raises NotLeading unless the
+        lease with the number is the last one, and not over."""
+        return JobStore(
+            self._database.guarded(lambda connection: lease.require(connection, number()))
+        )
+
+    def lease(self) -> Lease:
+        """The lease that is, or was last."""
+        with self._database.read() as connection:
+            return lease.last(connection)
+
+    def take_lease(self, service: str, lease_s: float) -> int | None:
+        """The number of a new lease for a service, or None where another's is not over."""
+        with self._database.write() as connection:
+            return lease.take(connection, service, lease_s)
+
+    def renew_lease(self, number: int, lease_s: float) -> bool:
+        """Let a lease last for so long from now; False where it is over."""
+        with self._database.write() as connection:
+            return lease.renew(connection, number, lease_s)
+
+    def give_back_lease(self, number: int) -> None:
+        """End a lease, so that nobody waits for its end."""
+        with self._database.write() as connection:
+            lease.give_back(connection, number)
+
+    def marks(self, job_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The number of the last event and the version of each of the jobs that there is."""
+        with self._database.read() as connection:
+            return reading.marks(connection, job_ids)
 
     # --- what users write ---------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from service.errors import (
     VersionConflict,
 )
 from service.jobs import Job
-from service.jobstore.datasets import is_content_used
+from service.jobstore.datasets import hold_content
 from service.jobstore.rows import job_row, to_job, to_json, to_us
 from service.jobstore.schema import IDEMPOTENCY_KEYS, JOBS, LABELS
 from service.jobstore.writing import (
@@ -42,12 +42,12 @@ def add(
             "job_id": job.id,
             "created_us": to_us(job.created_at),
         }
-        if not insert_if_absent(connection, IDEMPOTENCY_KEYS, key):
+        while not insert_if_absent(connection, IDEMPOTENCY_KEYS, key):
             found = replayed(connection, idempotency)
-            assert found is not None  # its key was just refused for being there
-            return found, False
+            if found is not None:  # else its job was deleted since the key was refused
+                return found, False
     digest = job.spec.data_digest
-    if needs_content and digest is not None and not is_content_used(connection, digest):
+    if needs_content and digest is not None and not hold_content(connection, digest):
         # In this transaction: from here on the job itself keeps the content.
         raise InvalidSpec(
             "The data set cannot be used.",

@@ -25,7 +25,8 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any
     """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(table).values(dict(row)).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount == 1
+    # Not by the count of rows, which the driver of PostgreSQL does not always tell.
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
 def locked_job(connection: Connection, job_id: str) -> Row[Any]:

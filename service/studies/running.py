@@ -136,6 +136,10 @@ class Studies:
                 self._jobs.ledger.settle(study, JobState.QUEUED, StudyReason.RECOVERING, message)
         self._courses.clear()
 
+    def forget(self) -> None:
+        """Another service leads the studies now, with drivers of its own."""
+        self._courses.clear()
+
     def attend(self, study: Study, *, may_start: bool) -> None:
         """Bring a running study up to date. ``may_start`` is false while the store is away.
 

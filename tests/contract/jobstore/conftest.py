@@ -6,10 +6,16 @@ import pytest
 from service.jobstore import JobStore
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
     """Each implementation in turn: one test body holds for all of them."""
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'jobs.db'}"
+    match request.param:
+        case "memory":
+            url = "sqlite://"
+        case "file":
+            url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        case _:
+            url = request.getfixturevalue("postgres_url")
     store = JobStore.open(url)
     yield store
     store.close()

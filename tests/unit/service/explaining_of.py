@@ -8,6 +8,7 @@ from service.explaining import Explaining
 from service.feed import Feed
 from service.generators import GeneratorCache
 from service.health import Health
+from service.leadership import Leading
 from service.logs import Logs
 from service.retention import Deletions, KeepingRules
 from service.settings import Settings
@@ -17,7 +18,7 @@ from tests.harness import Service
 from workers.run import Run
 
 
-def explaining_of(service: Service) -> Explaining:
+def explaining_of(service: Service, leading: Leading | None = None) -> Explaining:
     """What explains the service's jobs; its watcher's rounds are the test's."""
     feed = Feed()
     forget = GeneratorCache(1 << 20).forget
@@ -34,6 +35,7 @@ def explaining_of(service: Service) -> Explaining:
         service.watcher,
         feed,
         Sweeper(deletions, sweep, 0),
+        leading,
     )
     service.watcher.last_round_at = time.monotonic()
     logs = Logs(service.jobs, service.artifacts)

@@ -12,6 +12,7 @@ from service.cluster.inline import InlineCluster
 from service.explaining import Explanation
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
+from service.leadership import Leadership
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from tests.unit.service.explaining_of import Fallen, explaining_of
@@ -171,6 +172,17 @@ def test_a_job_says_when_nobody_watches(service: Service) -> None:
     said = explaining.explain(job.id)
     assert said.rule.name == "service_trouble"
     assert re.search(r"no round for 1\d\d s", said.headline)
+
+
+def test_a_job_says_when_none_of_several_services_leads(service: Service) -> None:
+    job = service.submit(request())
+    leadership = Leadership(service.jobs, "one:1", 600)
+    explaining = explaining_of(service, leadership)
+    said = explaining.explain(job.id)
+    assert said.rule.name == "no_leader"
+    assert "no service leads" in said.headline
+    leadership.look()
+    assert explaining.explain(job.id).rule.name == "about_to_start"
 
 
 def test_a_paused_job_says_from_where_it_would_go_on(service: Service, holder: Job) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from service.cluster import inline
+from service.cluster.base import ClusterDown
 from service.cluster.inline import InlineCluster
+from service.errors import NotLeading
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.watcher import Watcher
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
@@ -292,3 +295,57 @@ def test_an_unreadable_outcome_fails_its_job_and_no_other(service: Service) -> N
     other = service.submit(request())
     assert service.run_to_end(other).state is JobState.SUCCEEDED
     assert service.jobs.get(broken.id).reason is Reason.INTERNAL_ERROR
+
+
+class Tended(InlineCluster):
+    """Remembers when it was told which executors are known, and when it was joined again."""
+
+    own = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tended = self.rejoined = 0
+
+    def tend(self, known: frozenset[str]) -> None:
+        self.tended += 1
+
+    def rejoin(self) -> None:
+        self.rejoined += 1
+
+
+def test_who_leads_no_more_when_a_round_ends_does_not_end_the_next_leaders_executors(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    cluster = Tended()
+    service = make_service(jobs, artifacts, tmp_path, cluster)
+    leads = [True]
+    watcher = Watcher(jobs, cluster, service.attempts, leads=lambda: leads[0])
+    watcher.round()
+    assert cluster.tended == 1
+    leads[0] = False
+    with pytest.raises(NotLeading):
+        watcher.round()
+    assert cluster.tended == 1
+
+
+def test_who_follows_starts_nothing_and_joins_anew_before_it_leads_again(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    cluster = Tended()
+    service = make_service(jobs, artifacts, tmp_path, cluster)
+    leads = [False]
+    watcher = Watcher(jobs, cluster, service.attempts, leads=lambda: leads[0])
+    job = service.submit(request())
+    watcher._lead_or_follow()
+    assert jobs.get(job.id).state is JobState.QUEUED
+    leads[0] = True
+    watcher._lead_or_follow()
+    assert jobs.get(job.id).state is JobState.RUNNING
+    assert cluster.rejoined == 0
+    leads[0] = False
+    watcher._lead_or_follow()
+    leads[0] = True
+    with pytest.raises(ClusterDown, match="leads again"):
+        watcher._lead_or_follow()
+    watcher._lead_or_follow()
+    cluster.close()

@@ -13,7 +13,7 @@ def upgrade() -> None:
     """Add the table with its one row."""
     table = op.create_table(
         "installation",
-        sa.Column("only", sa.Integer, sa.CheckConstraint("only = 1"), primary_key=True),
+        sa.Column("only", sa.Integer, sa.CheckConstraint('"only" = 1'), primary_key=True),
         sa.Column("id", sa.Text, nullable=False),
     )
     op.bulk_insert(table, [{"only": 1, "id": secrets.token_hex(16)}])

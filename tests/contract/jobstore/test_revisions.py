@@ -1,0 +1,180 @@
+"""From every earlier schema to this one, on each database: rows stay, and mean what they meant."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, Table, create_engine, inspect, select
+
+from service.jobs import JobState, Reason
+from service.jobstore import Idempotency, JobStore, migrations
+from service.jobstore.schema import ATTEMPTS, INSTALLATION, JOBS, LEADERSHIP, METADATA
+from tests.contract.jobstore import making
+from tests.contract.jobstore.test_datasets import ANY, pinning, upload
+from tests.contract.jobstore.test_ledger import begun, running
+from tests.postgres import Postgres
+from workers.events import Record
+
+SCRIPT = ScriptDirectory(str(Path(migrations.__file__).parent))
+REVISIONS = [script.revision for script in SCRIPT.walk_revisions()][::-1]
+KEY = Idempotency("once", "sha256:body")
+# What a revision says of rows that are older than it, where that is not "nothing".
+MEANT = {
+    JOBS.name: {"pause_requested": False, "counts_from": 0},
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'jobs.db'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as name:
+        yield server.url(name)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    """From nothing to the schema of a revision."""
+    steps = [
+        MigrationStep.upgrade_from_script(SCRIPT.revision_map, SCRIPT.get_revision(name))
+        for name in REVISIONS[: REVISIONS.index(revision) + 1]
+    ]
+    context = MigrationContext.configure(connection, opts={"fn": lambda *_: steps})
+    with Operations.context(context):
+        context.run_migrations()
+
+
+def lived_in() -> JobStore:
+    """A store of this version in which each table has rows."""
+    store = JobStore.open("sqlite://")
+    store.put_upload(upload("ours", "a"), ANY)
+    store.add(pinning("a"), needs_content=True)
+    store.add(making.job(labels={"team": "a", "Ünï": "ß"}), KEY)
+    job = making.running(store)
+    records: list[Record] = [
+        making.started(),
+        making.first_step(1),
+        making.metrics(10, 2, loss_nats=1.5, kl_nats=float("nan")),
+        making.checkpoint(10, is_best=True),
+        making.artifact("grid", step=10),
+    ]
+    store.ingest(job.id, 1, 0, records)
+    again = making.resumed(store, store.get(job.id), resumed_from="00000010")
+    store.settle(again, JobState.FAILED, Reason.DIVERGED, "the loss is NaN at step 12")
+    study = running(store)
+    trial = begun(store, study)
+    store.ledger.add_result(study, trial.number, 1, {"kid_pca": 0.5}, making.NOON)
+    return store
+
+
+def rows(connection: Connection, table: Table) -> list[dict[str, Any]]:
+    """All rows of a table, by their keys."""
+    found = connection.execute(select(table).order_by(*table.primary_key.columns))
+    return [dict(row._mapping) for row in found]
+
+
+def fill(connection: Connection, source: JobStore) -> dict[str, list[dict[str, Any]]]:
+    """Put into a database of an earlier schema what it can hold of a store; what it holds then."""
+    tables = MetaData()
+    tables.reflect(connection)
+    filled = {}
+    with source._database.read() as reading:
+        for table in METADATA.sorted_tables:
+            if table.name not in tables.tables or table in (INSTALLATION, LEADERSHIP):
+                continue
+            old = tables.tables[table.name]
+            for row in rows(reading, table):
+                known = {name: row[name] for name in (column.name for column in old.columns)}
+                connection.execute(old.insert().values(known))
+            filled[table.name] = rows(connection, old)
+    _go_on_counting(connection)
+    return filled
+
+
+def _go_on_counting(connection: Connection) -> None:
+    """Series were copied with their numbers, which a sequence of PostgreSQL has not seen."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            "SELECT setval(pg_get_serial_sequence('metric_series', 'id'), max(id)) "
+            "FROM metric_series"
+        )
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_an_upgrade_keeps_every_row_and_what_it_means(url: str, revision: str) -> None:
+    source = lived_in()
+    with connected(url) as connection:
+        upgrade(connection, revision)
+        before = fill(connection, source)
+    store = JobStore.open(url)
+    with store._database.read() as connection:
+        for table in METADATA.sorted_tables:
+            if table.name not in before:
+                continue
+            after = rows(connection, table)
+            assert len(after) == len(before[table.name]), table.name
+            for row, old in zip(after, before[table.name], strict=True):
+                new = {name: row[name] for name in row.keys() - old.keys()}
+                assert {name: row[name] for name in old} == old
+                assert new == _meant(table, row, new), table.name
+    _assert_lives_on(store)
+    store.close()
+    source.close()
+
+
+def _meant(table: Table, row: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    meant = {**dict.fromkeys(new), **MEANT.get(table.name, {})}
+    if table is JOBS and '"digest":"sha256' in row["spec"]:
+        meant["dataset_digest"] = _pinned(row)
+    return {name: meant[name] for name in new}
+
+
+def _pinned(row: dict[str, Any]) -> str:
+    """The digest that a job's spec pins: of the one upload that there is."""
+    assert upload("ours", "a").facts.digest in row["spec"]
+    return upload("ours", "a").facts.digest
+
+
+def _assert_lives_on(store: JobStore) -> None:
+    """Every job of before is read as one, and new ones are taken."""
+    kept, is_new = store.add(making.job(), KEY)
+    assert not is_new
+    assert kept.labels == {"team": "a", "Ünï": "ß"}
+    with store._database.read() as connection:
+        ids = connection.execute(select(JOBS.c.id)).scalars().all()
+        attempts = connection.execute(select(ATTEMPTS.c.job_id)).scalars().all()
+    for job_id in ids:
+        assert store.get(job_id).id == job_id
+        assert len(store.attempts(job_id)) == list(attempts).count(job_id)
+        assert [event.seq for event in store.events(job_id)] == list(
+            range(1, store.last_seq(job_id) + 1)
+        )
+    job = making.running(store)
+    store.ingest(job.id, 1, 0, [making.started(), making.metrics(1, loss_nats=2.0)])
+    assert [point.value for point in store.metrics(job.id)["loss_nats"]] == [2.0]
+
+
+def test_two_services_that_start_at_once_on_an_old_database_upgrade_it_once(url: str) -> None:
+    with connected(url) as connection:
+        upgrade(connection, REVISIONS[0])
+    stores = making.together([lambda: JobStore.open(url)] * 2)
+    assert stores[0].installation() == stores[1].installation()
+    for store in stores:
+        store.close()
+    with connected(url) as connection:
+        assert set(inspect(connection).get_table_names()) >= METADATA.tables.keys()

@@ -1,0 +1,147 @@
+"""Two services on one PostgreSQL, one Ray and one artifact store: one of them leads."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.client import JobHandle
+from service.jobs import FINAL_STATES
+from service.jobstore import JobStore
+from tests.e2e.processes import (
+    ServiceProcess,
+    pid_of_attempt,
+    spec,
+    wait_for,
+    wait_until,
+)
+from tests.e2e.test_restarts import begun
+from tests.other_ray import OtherRay
+from tests.postgres import PASSWORD, Postgres
+
+LEASE_S = 3
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[OtherRay]:
+    ray = OtherRay()
+    yield ray
+    ray.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Postgres]:
+    server = Postgres(is_durable=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pair(
+    ray_cluster: OtherRay, server: Postgres, tmp_path: Path
+) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
+    """The leader, and who follows."""
+    settings = {
+        **ray_cluster.settings,
+        "SPREADTRAIN_DATABASE_URL": server.url(),
+        "SPREADTRAIN_ARTIFACTS_URI": (tmp_path / "artifacts").as_uri(),
+        "SPREADTRAIN_LEASE_S": str(LEASE_S),
+    }
+    with contextlib.ExitStack() as stack:
+        services = []
+        for name in ("one", "two"):
+            services.append(ServiceProcess(tmp_path / f"data-{name}", None, **settings))
+            stack.callback(services[-1].end)
+        yield services[0], services[1]
+
+
+def leads(service: ServiceProcess) -> bool:
+    (part,) = (part for part in service.client.ready().parts if part.name == "leader")
+    return part.detail.startswith("this service leads")
+
+
+def same(job: JobHandle, service: ServiceProcess) -> JobHandle:
+    return service.client.job(job.id)
+
+
+def changes(job: JobHandle) -> list[str]:
+    """The states that the job, which has ended, went through."""
+    states = [str(event.data["state"]) for event in job.watch() if event.kind == "state"]
+    return [
+        state for state, before in zip(states, [None, *states], strict=False) if state != before
+    ]
+
+
+def test_a_killed_leaders_job_goes_on_under_the_other_service(
+    pair: tuple[ServiceProcess, ServiceProcess],
+) -> None:
+    leader, other = pair
+    assert leads(leader)
+    assert not leads(other)
+    # Sent to who follows, and seen there: the leader starts it.
+    job = other.client.submit(spec(150))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    assert f":{leader.port} leads" in str(other.client.ready().parts)
+
+    leader.kill()
+    wait_until(lambda: leads(other), 240, "the other to lead")
+    assert pid_of_attempt(job) == pid
+    assert job.wait(240).state == "succeeded"
+    assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
+    assert changes(job) == ["queued", "running", "succeeded"]
+
+
+def test_a_leader_that_slept_through_its_lease_writes_nothing_any_more(
+    pair: tuple[ServiceProcess, ServiceProcess], server: Postgres
+) -> None:
+    leader, other = pair
+    job = leader.client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    leader.process.send_signal(signal.SIGSTOP)
+    seen = same(job, other)
+    wait_until(lambda: leads(other), 240, "the other to lead")
+    with contextlib.closing(JobStore.open(server.url())) as store:
+        lease = store.lease().number
+        seen.cancel()
+        wait_until(lambda: seen.refresh().state == "cancelled", 240, "the job to be cancelled")
+        before = store.get(job.id), store.events(job.id)
+        leader.process.send_signal(signal.SIGCONT)
+        wait_until(leader.is_ready, 240, "the old leader to be there again")
+        assert not leads(leader)
+        done = same(seen, leader)
+        assert done.refresh().state in FINAL_STATES
+        # What it has to do now is what anybody sends it, and the leader carries it out.
+        next_job = leader.client.submit(spec(2))
+        assert next_job.wait(240).state == "succeeded"
+        assert (store.get(job.id), store.events(job.id)) == before
+        assert store.lease().number == lease
+    assert changes(next_job) == ["queued", "running", "succeeded"]
+
+
+def test_both_go_on_after_the_database_was_away_and_a_stop_hands_over_at_once(
+    pair: tuple[ServiceProcess, ServiceProcess], server: Postgres
+) -> None:
+    leader, other = pair
+    job = other.client.submit(spec(150))
+    wait_for(job, begun, "two checkpoints")
+    server.stop()
+    wait_until(lambda: not leader.is_ready(), 240, "the service to miss its database")
+    server.start()
+    for service in pair:
+        wait_until(service.is_ready, 240, "the service to find its database again")
+    assert job.wait(240).state == "succeeded"
+    assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
+
+    # What went wrong meanwhile is in the logs, but for the password.
+    for service in pair:
+        said = service.log.read_text()
+        assert "the database does not answer" in said
+        assert PASSWORD not in said
+
+    first, second = pair if leads(leader) else (other, leader)
+    assert first.stop() == 0
+    wait_until(lambda: leads(second), 240, "the other to lead")
+    assert second.client.submit(spec(2)).wait(240).state == "succeeded"
