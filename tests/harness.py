@@ -67,6 +67,7 @@ def make_service(
     store_interval_s: float = 0,
     cancel_grace_s: float = 5,
     fid_weights: str = "",
+    leads: Callable[[], bool] = lambda: True,
 ) -> Service:
     feed = Feed()
     attempts = Attempts(
@@ -82,7 +83,7 @@ def make_service(
     )
     datasets = make_datasets(jobs, artifacts, cache_dir)
     studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
-    watcher = Watcher(jobs, cluster, attempts, studies)
+    watcher = Watcher(jobs, cluster, attempts, studies, leads=leads)
     training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake, fid_weights)
     forks = Forks(jobs, artifacts, training, Results(jobs, artifacts))
     return Service(jobs, artifacts, cluster, datasets, training, forks, watcher, attempts)

@@ -11,7 +11,6 @@ from service.cluster.inline import InlineCluster
 from service.errors import NotLeading
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
-from service.watcher import Watcher
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
@@ -317,9 +316,8 @@ def test_who_leads_no_more_when_a_round_ends_does_not_end_the_next_leaders_execu
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:
     cluster = Tended()
-    service = make_service(jobs, artifacts, tmp_path, cluster)
     leads = [True]
-    watcher = Watcher(jobs, cluster, service.attempts, leads=lambda: leads[0])
+    watcher = make_service(jobs, artifacts, tmp_path, cluster, leads=lambda: leads[0]).watcher
     watcher.round()
     assert cluster.tended == 1
     leads[0] = False
@@ -332,9 +330,9 @@ def test_who_follows_starts_nothing_and_joins_anew_before_it_leads_again(
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:
     cluster = Tended()
-    service = make_service(jobs, artifacts, tmp_path, cluster)
     leads = [False]
-    watcher = Watcher(jobs, cluster, service.attempts, leads=lambda: leads[0])
+    service = make_service(jobs, artifacts, tmp_path, cluster, leads=lambda: leads[0])
+    watcher = service.watcher
     job = service.submit(request())
     watcher._lead_or_follow()
     assert jobs.get(job.id).state is JobState.QUEUED
