@@ -26,9 +26,8 @@ _BARE = """
 import sys, tempfile, time
 import ray
 from ray import tune
-from service.settings import driver_environment
 import os
-os.environ.update(driver_environment())
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 trials, concurrency, spec = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 class Trivial(tune.Trainable):
