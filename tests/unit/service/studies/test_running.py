@@ -214,7 +214,8 @@ def test_a_paused_study_goes_on_where_it_was(studied: Studied, cluster: PlayedCl
     told = studied.epochs(study)
     studied.service.jobs.ledger.resume(study.id)
     studied.wait(study, lambda now: all(len(studied.epochs(now)[n]) > len(told[n]) for n in told))
-    assert set(studied.attempts(study).values()) == {2}
+    attempts = studied.attempts(study)
+    assert {attempts[number] for number in told} == {2}  # one that was in line may have its first
     end(studied, study)
     for epochs in studied.epochs(study).values():
         assert epochs == [1, *range(50, epochs[-1] + 1, 50)]
