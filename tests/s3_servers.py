@@ -83,8 +83,9 @@ class Seaweed:
         }
         (folder / "data").mkdir(parents=True)
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
-        grpc = dict(zip(ports, free_ports(4), strict=True))
+        found = free_ports(8)  # of one call, so that none is found twice
+        ports = dict(zip(("master", "volume", "filer", "s3"), found[:4], strict=True))
+        grpc = dict(zip(ports, found[4:], strict=True))
         self.endpoint = f"http://127.0.0.1:{ports['s3']}"
         self._log = folder / "weed.log"
         self._command: list[str] = [
