@@ -145,13 +145,25 @@ def test_only_the_transitions_of_the_table_are_made(store: JobStore) -> None:
             is_settled = state in FINAL_STATES or state is JobState.PAUSED
             if is_settled:
                 made = store.settle(made, state, Reason.COMPLETED, "ended")
-            # What has ended or is paused, is left by a user's wish alone.
-            if to in TRANSITIONS[state] and to is not JobState.RUNNING and not is_settled:
+            # What has ended or is paused, is left by a user's wish alone, and what waits does not
+            # succeed, but by the word of a study.
+            by_others = to is JobState.RUNNING or (state, to) == (
+                JobState.QUEUED,
+                JobState.SUCCEEDED,
+            )
+            if to in TRANSITIONS[state] and not by_others and not is_settled:
                 assert store.settle(made, to, Reason.COMPLETED, "moved").state == to
                 continue
             with pytest.raises(StateConflict):
                 store.settle(made, to, Reason.COMPLETED, "moved")
             assert store.get(made.id) == made
+
+
+def test_what_waits_succeeds_by_the_word_of_its_study(store: JobStore) -> None:
+    paused = store.settle(running(store), JobState.PAUSED, Reason.PAUSED, "paused")
+    for made in (queued(store), paused):
+        stopped = store.settle(made, JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY, "stopped")
+        assert (stopped.state, stopped.reason) == (JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY)
 
 
 def test_of_threads_that_settle_exactly_one_wins(store: JobStore) -> None:
