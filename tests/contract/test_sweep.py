@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -37,6 +38,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, s3_credentials: None) 
 @pytest.fixture
 def local(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "artifacts")
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep finds what is unfinished in this machine's: also what a neighbour is at."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
 def sweep_of(jobs: JobStore, store: ArtifactStore, folder: Path) -> Sweep:
