@@ -5,6 +5,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+FAILED = "failed"
+"""Key of a configuration's last result: whether it has failed."""
+
 
 class Desk:
     """Lies between a driver, its proxies and the service; for one event loop."""

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-CONFIGURATION, DESK, NAMESPACE, FAILED = "configuration", "desk", "namespace", "failed"
-"""Keys of a trial's config: the configuration's number and where to ask; and of its last result."""
+CONFIGURATION, DESK, NAMESPACE = "configuration", "desk", "namespace"
+"""Keys of a trial's config: the configuration's number, and where to ask."""
 
 
 class Proxy(Trainable):  # type: ignore[misc]  # ray's modules are not followed

@@ -14,7 +14,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from service.cluster.tune_proxy import CONFIGURATION, FAILED
+from service.cluster.desk import FAILED
+from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_scheduling import EPOCH, replay, stand_in
 from service.cluster.tune_search import decoded
 from service.studies.channel import Continued, Over, Paused, Reported, Said, Suggested
