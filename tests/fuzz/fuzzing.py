@@ -112,6 +112,8 @@ def _document(fuzzed: Fuzzed) -> dict[str, Any]:
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     parameter["schema"]["examples"] = fuzzed.values(path, parameter["name"])
+                if (operation["operationId"], parameter["name"]) == ("get_pareto", "second"):
+                    parameter["schema"]["examples"] = ["recall", "recall_pca", "kid", "kid_pca"]
             if operation["operationId"] == "submit_study":
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = {NOISES["name"]: {"value": NOISES}}
