@@ -117,6 +117,9 @@ def _document(fuzzed: Fuzzed) -> dict[str, Any]:
             if operation["operationId"] == "submit_study":
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = {NOISES["name"]: {"value": NOISES}}
+            if operation["operationId"] == "promote_trial":
+                content = operation["requestBody"]["content"]["application/json"]
+                content["examples"] = {"first": {"value": {"configuration": 0}}}
             if operation["operationId"] == "submit_job":
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = {
