@@ -119,7 +119,9 @@ def _document(fuzzed: Fuzzed) -> dict[str, Any]:
                 content["examples"] = {NOISES["name"]: {"value": NOISES}}
             if operation["operationId"] == "promote_trial":
                 content = operation["requestBody"]["content"]["application/json"]
-                content["examples"] = {"first": {"value": {"configuration": 0}}}
+                # Its trial has trained for two epochs.
+                longer = {"configuration": 0, "epochs": 5}
+                content["examples"] = {"longer": {"value": longer}}
             if operation["operationId"] == "submit_job":
                 content = operation["requestBody"]["content"]["application/json"]
                 content["examples"] = {
