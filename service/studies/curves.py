@@ -141,8 +141,9 @@ def curves(
     found_levels, processes, notes = _fitted(axes, points, name)
     if not found_levels and not processes:
         raise NoAnswerYet(
-            f"a curve needs trials at three places at least that ran to their end; there are "
-            f"{len(points)} such trials of {len(standings.outcomes)}"
+            "a curve needs trials that ran to their end at three places at least"
+            f"{_of_each_level(axes)}; there are {len(points)} such trials of "
+            f"{len(standings.outcomes)}, at {_most_places(axes, points)} place(s) at most"
         )
     mode = mode_of(request, name)
     found_rungs = rungs(standings, name, mode, results_at, epochs)
@@ -227,6 +228,24 @@ def _fitted(
             at = " and ".join(f"{pointer} {value!r}" for pointer, value in where[key].items())
             notes.append(f"Too few trials for a curve{' at ' if at else ''}{at}.")
     return (), tuple(processes), notes
+
+
+def _of_each_level(axes: Sequence[Axis]) -> str:
+    fixed = [axis.pointer for axis in axes if axis.has_levels]
+    return f", for one value of {' and '.join(fixed)}" if fixed else ""
+
+
+def _most_places(axes: Sequence[Axis], points: Sequence[Outcome]) -> int:
+    """The places along the parameters with ranges, beside those values of the others that have
+    most of them."""
+    places: dict[str, set[str]] = {}
+    for one in points:
+        key, at = (
+            json.dumps([one.trial.values[axis.pointer] for axis in axes if axis.has_levels is are])
+            for are in (True, False)
+        )
+        places.setdefault(key, set()).add(at)
+    return max(map(len, places.values()), default=0)
 
 
 def _place(fixed: Sequence[Axis], values: Mapping[str, Any]) -> tuple[int, ...]:

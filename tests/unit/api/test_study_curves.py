@@ -201,7 +201,7 @@ def test_a_curve_that_cannot_be_drawn_says_why(quiet: Quiet) -> None:
     study = searched(quiet.jobs, count=2)
     path = f"/v1/studies/{study.id}/curve"
     few = problem(quiet.http.get(f"{path}?parameter={SCALE}"), 404, "no-answer-yet")
-    assert "there are 2 such trials of 2" in few["detail"]
+    assert "there are 2 such trials of 2, at 2 place(s) at most" in few["detail"]
     for query, pointer in (
         ("parameter=/trainer/epochs", "/query/parameter"),
         (f"parameter={SCALE}&parameter={SCALE}", "/query/parameter"),
