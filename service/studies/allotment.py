@@ -23,6 +23,15 @@ def of_one_trial(request: StudyRequest) -> Resources:
     )
 
 
+def allotment(request: StudyRequest) -> Resources:
+    """What all places hold together, as workers.
+
+    Not validated as a spec's own resources, whose bounds are those of one job.
+    """
+    one = of_one_trial(request)
+    return one.model_copy(update={"workers": one.workers * request.concurrency})
+
+
 def places(request: StudyRequest, free: Capacity) -> int:
     """How many trials can run at one time, at most the study's concurrency; 0 if not even one."""
     one = of_one_trial(request)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from service.cluster.base import Capacity
 from service.errors import FieldError
 from service.paces import Paces
+from service.studies.allotment import allotment
 from service.studies.configuring import grid
 from service.studies.guard import metrics_of
 from service.studies.objective import cautions, most_epochs, objections, valid
 from service.studies.request import GridSearch, StudyRequest
 from workers.costs import Estimate
 from workers.kinds import AnySpec, is_open_ended
-from workers.spec import Resources
 
 _GRID_COUNTED = 10_000
 
@@ -55,15 +55,6 @@ def configurations(request: StudyRequest) -> int:
         return request.budget.trials
     most = min(request.budget.trials, _GRID_COUNTED)
     return sum(1 for _, _ in zip(grid(request.space), range(most), strict=False))
-
-
-def allotment(request: StudyRequest) -> Resources:
-    """What all trials that run at one time hold: workers of the base spec's shape.
-
-    Not validated as a spec's own resources, whose bounds are those of one job.
-    """
-    resources = request.spec.resources
-    return resources.model_copy(update={"workers": resources.workers * request.concurrency})
 
 
 def plan(

@@ -20,11 +20,12 @@ from service.jobs import JobRequest, JobState
 from service.jobstore import Idempotency, JobStore
 from service.paces import Paces
 from service.retention import Deletions
+from service.studies.allotment import allotment, of_one_trial
 from service.studies.checking import corners, is_overridden, require
 from service.studies.configuring import spec_of
 from service.studies.ledger import Study, StudyPage, StudyReason
 from service.studies.objective import resolved
-from service.studies.planning import StudyPlan, allotment, plan
+from service.studies.planning import StudyPlan, plan
 from service.studies.pointers import encloses
 from service.studies.request import Budget, StudyRequest
 from service.training import Training
@@ -129,10 +130,11 @@ class Studying:
 
     def _check_allotment(self, request: StudyRequest, worker_memory_bytes: int) -> None:
         """A study holds what all its concurrent trials hold, or it would wait for ever."""
-        places = self._ceiling().places(request.spec.resources, worker_memory_bytes)
-        if places >= allotment(request).workers:
+        held = allotment(request)
+        places = self._ceiling().places(held, worker_memory_bytes)
+        if places >= held.workers:
             return
-        most = places // request.spec.resources.workers
+        most = places // of_one_trial(request).workers
         message = f"asks for {request.concurrency} trials at one time, of which {most} fit"
         raise ExceedsCapacity(
             "The study asks for more than this installation has, so it would wait for ever.",
