@@ -171,13 +171,15 @@ class _Stream:
     async def run(self, timeout_s: float | None) -> AsyncIterator[bytes]:
         """Everything behind ``after`` until the job ends or the time is up.
 
-        Where the database does not answer, it ends without ``end``: a broken stream, which the
-        client takes up again.
+        A job may be deleted between any two reads; that is an end as well. Where the database does
+        not answer, it ends without ``end``: a broken stream, which the client takes up again.
         """
         deadline = time.monotonic() + (timeout_s if timeout_s is not None else float("inf"))
         try:
             async for piece in self._pieces(deadline):
                 yield piece
+        except errors.JobNotFound:
+            yield _DELETED
         except errors.NotReady as error:
             log.info("%s: a stream of its events was broken off: %s", self.job_id, error)
 
@@ -188,9 +190,7 @@ class _Stream:
                 yield lost
             while True:
                 # The job is read before its events: what a final job has, is all that it has.
-                if (job := await self._job()) is None:
-                    yield _DELETED
-                    return
+                job = await self._job()
                 is_silent = True
                 async for piece in self._news(job, deadline):
                     is_silent = False
@@ -200,10 +200,7 @@ class _Stream:
                 if is_silent:
                     yield format_sse_event(comment="alive")
                 if job.state in FINAL_STATES:
-                    # What was sent is all only if the job was still there afterwards.
-                    if await self._job() is None:
-                        yield _DELETED
-                        return
+                    await self._job()  # what was sent is all only if it was still there afterwards
                     yield _plain(
                         "end",
                         bodies.EndBody(
@@ -214,12 +211,8 @@ class _Stream:
                 if not await _pause(follower, deadline):
                     return
 
-    async def _job(self) -> Job | None:
-        """The job; None where it was deleted."""
-        try:
-            return await run_in_threadpool(self.services.training.get, self.job_id)
-        except errors.JobNotFound:
-            return None
+    async def _job(self) -> Job:
+        return await run_in_threadpool(self.services.training.get, self.job_id)
 
     async def _behind_the_end(self) -> bytes | None:
         """A gap for a client that claims to know more than there is; it starts again from 0."""
