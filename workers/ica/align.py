@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -27,6 +26,8 @@ def align(estimate: Tensor, truth: Tensor) -> Tensor:
 
     The order maximises the sum of the columns' absolute cosines (Hungarian method).
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and rarely needed
+
     cosine = _cosines(estimate, truth)
     rows, columns = linear_sum_assignment(-cosine.abs().numpy(force=True))
     return estimate[:, columns] * cosine[rows, columns].sign()

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from sklearn.decomposition import fastica
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from workers.ica.failures import Unfit
@@ -76,6 +74,10 @@ def fastica_baseline(
     shard: Shard, components: Components, seed: int, contrast: Contrast = "logcosh"
 ) -> Baseline:
     """scikit-learn's FastICA on principal components, whitened without the noise's share."""
+    # It takes longer to import than torch, and every service and worker imports this module.
+    from sklearn.decomposition import fastica
+    from sklearn.exceptions import ConvergenceWarning
+
     white = torch.cat(
         [(components.basis.T @ y).T / components.deviations for y in _chunks(shard)]
     ).numpy(force=True)
