@@ -1,6 +1,5 @@
 """The whole service but for HTTP, over a cluster."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from service.studies.running import Studies
 from service.studies.trying import Trying
 from service.training import Training
 from service.watcher import Watcher
+from tests.looking import looks
 from workers.artifacts import ArtifactStore
 from workers.intake import Limits
 
@@ -39,13 +39,12 @@ class Service:
 
     def run_until(self, job: Job, is_there: Callable[[Job], bool], timeout_s: float = 120) -> Job:
         """Rounds until the job is there."""
-        give_up_at = time.monotonic() + timeout_s
-        while time.monotonic() < give_up_at:
+        now = job
+        for _ in looks(timeout_s):
             self.watcher.round()
             now = self.jobs.get(job.id)
             if is_there(now):
                 return now
-            time.sleep(0.01)
         raise AssertionError(f"the job stays {now.state}: {now.message}")
 
     def run_to_end(self, job: Job) -> Job:

@@ -1,7 +1,6 @@
 """Studies to test with, stored as POST /v1/studies stores them."""
 
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from service.studies.ledger import Phase, Study, StudyReason, Trial
 from service.studies.request import StudyRequest
 from tests.factories import tiny_spec
 from tests.harness import Service
+from tests.looking import looks
 
 RATE = "/trainer/optimizer/learning_rate"
 METRIC = "held_out_loss_nats"
@@ -69,13 +69,13 @@ class Studied:
 
     def wait(self, study: Study, is_there: Callable[[Study], bool]) -> Study:
         """Rounds until the study is there."""
-        give_up_at = time.monotonic() + 240
-        while not is_there(now := self.now(study)):
-            assert time.monotonic() < give_up_at, f"the study stays {now.state}: {now.message}"
+        now = study
+        for _ in looks(240):
+            if is_there(now := self.now(study)):
+                return now
             if not self.is_watched:
                 self.service.watcher.round()
-            time.sleep(0.01)
-        return now
+        raise AssertionError(f"the study stays {now.state}: {now.message}")
 
     def wait_for_end(self, study: Study) -> Study:
         return self.wait(study, lambda now: now.state in FINAL_STATES)

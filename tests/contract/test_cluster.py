@@ -19,6 +19,7 @@ from service.cluster.ray_cluster import RayCluster
 from service.settings import ray_environment
 from tests.e2e.processes import process_named, wait_until, wait_until_gone
 from tests.factories import long_spec, tiny_spec
+from tests.looking import looks
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.events import Outcome
 from workers.run import Run
@@ -45,11 +46,11 @@ def make_run(artifacts: LocalStore, tmp_path: Path) -> Callable[[TrainSpec], Run
 
 
 def look_for(cluster: Cluster, executor: str, state: str, timeout_s: float = 240) -> Sighting:
-    give_up_at = time.monotonic() + timeout_s
-    while (sighting := cluster.look(executor)).state != state:
-        assert time.monotonic() < give_up_at, f"still {sighting}"
-        time.sleep(0.02)
-    return sighting
+    sighting = None
+    for _ in looks(timeout_s):
+        if (sighting := cluster.look(executor)).state == state:
+            return sighting
+    raise AssertionError(f"still {sighting}")
 
 
 def outcome_of(artifacts: LocalStore, run: Run, timeout_s: float = 240) -> Outcome:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ import psutil
 from api.client import Client, ClientError, JobHandle
 from service.cluster.processes import is_running
 from service.cluster.reap import holders
+from tests.looking import looks
 from tests.s3_servers import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -26,21 +26,19 @@ Answer = TypeVar("Answer")
 
 def wait_until(look: Callable[[], Answer], timeout_s: float, what: str) -> Answer:
     """The first answer that is true; fails with what was waited for."""
-    give_up_at = time.monotonic() + timeout_s
-    while time.monotonic() < give_up_at:
+    for _ in looks(timeout_s):
         if answer := look():
             return answer
-        time.sleep(0.02)
     raise AssertionError(f"waited {timeout_s:.0f} s in vain: {what}")
 
 
 def wait_until_gone(pids: frozenset[int], timeout_s: float = 240) -> None:
     """Every process has ended; zombies of this test's own have."""
-    give_up_at = time.monotonic() + timeout_s
-    while alive := [pid for pid in pids if is_running(pid)]:
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"live on after {timeout_s:.0f} s: {_described(alive)}")
-        time.sleep(0.02)
+    alive: Iterable[int] = pids
+    for _ in looks(timeout_s):
+        if not (alive := [pid for pid in pids if is_running(pid)]):
+            return
+    raise AssertionError(f"live on after {timeout_s:.0f} s: {_described(alive)}")
 
 
 def _described(pids: Iterable[int]) -> list[str]:

@@ -2,8 +2,7 @@
 
 import os
 import signal
-
-import pytest
+from functools import partial
 
 from api.client import JobHandle
 from service.cluster.processes import is_running
@@ -24,34 +23,41 @@ def begun(job: JobHandle) -> bool:
     return job.refresh().state == "running" and len(job.checkpoints()) >= 2
 
 
+def has_attempts(count: int, job: JobHandle) -> bool:
+    return len(job.refresh().body.attempts) >= count
+
+
+def has_begun(attempt: int, job: JobHandle) -> bool:
+    """The attempt of this number has made a checkpoint of its own, two at least are there."""
+    made = [checkpoint.attempt for checkpoint in job.checkpoints()]
+    return begun(job) and attempt in made
+
+
 def resumed_steps(job: JobHandle) -> list[int | None]:
     return [attempt.resumed_from_step for attempt in job.refresh().body.attempts]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(
-    start: Start, number: int
-) -> None:
+def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(start: Start) -> None:
     service = start()
-    undisturbed = service.client.submit(spec(30)).wait(240)
-    job = service.client.submit(spec(30))
-    wait_for(job, begun, "two checkpoints")
-    pids = service.census()
-    assert len(pids) > 5
-    assert service.stop(number) == 0
-    wait_until_gone(pids, ENDED_WITH_IT_S)
+    undisturbed = service.client.submit(spec(40)).wait(240)
+    job = service.client.submit(spec(40))
+    for known, number in enumerate((signal.SIGTERM, signal.SIGINT)):
+        wait_for(job, partial(has_begun, known + 1), "two checkpoints, and a new one")
+        pids = service.census()
+        assert len(pids) > 5
+        assert service.stop(number) == 0
+        wait_until_gone(pids, ENDED_WITH_IT_S)
+        service = start()
+        job = service.client.job(job.id)
 
-    again = start()
-    resumed = again.client.job(job.id).wait(240)
+    resumed = job.wait(240)
     assert resumed.state == "succeeded"
-    first, second = resumed_steps(resumed)
+    first, *later = resumed_steps(resumed)
     assert first is None
-    assert second is not None
-    assert second > 0
-    assert (
-        resumed.checkpoints()[-1].digest
-        == again.client.job(undisturbed.id).checkpoints()[-1].digest
-    )
+    assert len(later) == 2
+    assert all(later)
+    whole = service.client.job(undisturbed.id).checkpoints()[-1]
+    assert resumed.checkpoints()[-1].digest == whole.digest
 
 
 def test_killing_the_service_leaves_no_process_and_loses_no_job(start: Start) -> None:
@@ -94,22 +100,21 @@ def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Star
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(
-    start: Start, name: str
-) -> None:
+def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(start: Start) -> None:
     service = start()
-    job = service.client.submit(spec(100))
-    wait_for(job, begun, "two checkpoints")
-    pid = pid_of_attempt(job)
-    before = service.census() - {service.process.pid}
-    os.kill(service.child(name), signal.SIGKILL)
-    wait_until_gone(frozenset({pid}))
+    job = service.client.submit(spec(150))
+    for known, name in enumerate(("raylet", "gcs_server")):
+        wait_for(job, partial(has_begun, known + 1), "two checkpoints, and a new one")
+        pid = pid_of_attempt(job)
+        before = service.census() - {service.process.pid}
+        os.kill(service.child(name), signal.SIGKILL)
+        wait_until_gone(frozenset({pid}))
+        wait_until(partial(has_attempts, known + 2, job), 240, "another attempt")
+        wait_until_gone(before)
+        assert service.is_ready()
     assert job.wait(240).state == "succeeded"
-    wait_until_gone(before)
-    assert service.is_ready()
     reasons = [attempt.reason for attempt in job.refresh().body.attempts]
-    assert reasons == ["cluster_lost", "completed"]
+    assert reasons == ["cluster_lost", "cluster_lost", "completed"]
     after = service.census()
     assert service.stop() == 0
     wait_until_gone(after, ENDED_WITH_IT_S)

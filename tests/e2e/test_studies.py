@@ -1,9 +1,8 @@
 """A study outlives the service that runs it: by kill -9, and by a stop in order."""
 
 import signal
+from functools import partial
 from pathlib import Path
-
-import pytest
 
 from service.jobs import JobState
 from service.jobstore import JobStore
@@ -15,20 +14,21 @@ from tests.studying import new_study, study_spec
 SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path, number: int) -> None:
+def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path) -> None:
     service = start(SPREADTRAIN_CPUS="2")
     jobs = JobStore.open(f"sqlite:///{tmp_path}/data/spreadtrain.db")
     ledger = jobs.ledger
     study = ledger.add(
         new_study(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1]})
     )
-    wait_until(lambda: len(_finished(jobs, study)) >= 1, 240, "a trial to finish")
-    pids = service.census()
-    service.stop(number)
-    wait_until_gone(pids)
-    done = _finished(jobs, study)
-    start(SPREADTRAIN_CPUS="2")
+    done: set[int] = set()
+    for count, number in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
+        wait_until(partial(_has_finished, jobs, study, count), 240, "a trial to finish")
+        pids = service.census()
+        service.stop(number)
+        wait_until_gone(pids)
+        done |= _finished(jobs, study)
+        service = start(SPREADTRAIN_CPUS="2")
     wait_until(lambda: ledger.get(study.id).ended_at is not None, 240, "the study to end")
     ended = ledger.get(study.id)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
@@ -44,6 +44,10 @@ def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path, nu
         ]
         assert epochs == [1, *range(250, 1501, 250)]
     jobs.close()
+
+
+def _has_finished(jobs: JobStore, study: Study, count: int) -> bool:
+    return len(_finished(jobs, study)) >= count
 
 
 def _finished(jobs: JobStore, study: Study) -> set[int]:

@@ -2,10 +2,10 @@
 
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import psutil
-import pytest
 
 from api.client import Client, ClientError
 from tests.e2e.conftest import Start
@@ -43,34 +43,33 @@ def checker(service: ServiceProcess) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_check_that_a_signal_cuts_short_leaves_nothing(
-    start: Start, tmp_path: Path, number: int
-) -> None:
+def send(url: str, file: Path, refusals: list[ClientError]) -> None:
+    """Upload a file; what the service or the broken connection says is added."""
+    with Client(url) as client:
+        try:
+            client.upload("large", file)
+        except ClientError as error:
+            refusals.append(error)
+
+
+def test_a_check_that_a_signal_cuts_short_leaves_nothing(start: Start, tmp_path: Path) -> None:
     service = start()
     # A gigabyte and a half of zeros, in as many megabytes: some seconds of work.
     large = bomb(tmp_path / "large.npz", "data.npy", zeros_npy((3 << 19, 32, 32)), 3 << 29)
-    refusals: list[ClientError] = []
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        refusals: list[ClientError] = []
+        thread = threading.Thread(target=send, args=(service.url, large, refusals))
+        thread.start()
+        pid = wait_until(partial(checker, service), 240, "the check to begin")
+        assert pid is not None
+        pids = service.census()
+        assert pid in pids
+        service.stop(number)
+        wait_until_gone(pids)
+        thread.join()
+        assert refusals
 
-    def send() -> None:
-        with Client(service.url) as client:
-            try:
-                client.upload("large", large)
-            except ClientError as error:
-                refusals.append(error)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    pid = wait_until(lambda: checker(service), 240, "the check to begin")
-    assert pid is not None
-    pids = service.census()
-    assert pid in pids
-    service.stop(number)
-    wait_until_gone(pids)
-    thread.join()
-    assert refusals
-
-    again = start()
-    assert "large" not in [info.name for info in again.client.datasets()]
-    for folder in ("incoming", "artifacts/datasets"):
-        assert not [path for path in (service.data_dir / folder).rglob("*") if path.is_file()]
+        service = start()
+        assert "large" not in [info.name for info in service.client.datasets()]
+        for folder in ("incoming", "artifacts/datasets"):
+            assert not [path for path in (service.data_dir / folder).rglob("*") if path.is_file()]
