@@ -6,6 +6,7 @@ from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 
 from workers.errors import SpecMismatch
 from workers.metrics import as_float
@@ -100,8 +101,10 @@ class NetworkFeatures:
     def blocks(self, rows: Tensor) -> Iterator[Tensor]:
         """See :class:`Features`."""
         for block in rows.split(self._at_once):
-            with torch.no_grad():
-                yield self._network(pictures(block, self._shape)).double()
+            # A GPU convolves in TF32 otherwise, and a figure should not depend on the device.
+            with torch.no_grad(), cudnn.flags(enabled=True, allow_tf32=False):
+                found = self._network(pictures(block, self._shape)).double()
+            yield found
 
 
 def _on(device: torch.device, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
