@@ -116,7 +116,7 @@ def running_services(
         explaining=Explaining(jobs, cluster, logs, health.report),
         deletions=deletions,
         sweeper=sweeper,
-        studying=Studying(jobs, training, deletions, cluster, watcher.wake),
+        studying=Studying(jobs, training, deletions, watcher.wake),
         answers=answers,
         promotions=Promotions(jobs, forks, answers),
         presets=Presets(datasets),

@@ -1,10 +1,32 @@
 """What a job may ask for at most: more would let it wait for ever."""
 
+import contextlib
 from typing import Literal
 
-from service.cluster.base import Capacity
-from service.errors import FieldError
+from service.cluster.base import Capacity, Cluster, ClusterDown
+from service.errors import FieldError, NotReady
 from workers.spec import Resources
+
+
+class Ceiling:
+    """What the cluster has; while it does not answer, what it had when it was last asked, so that
+    jobs are taken in meanwhile. It is asked when this is made."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._last: Capacity | None = None
+        with contextlib.suppress(NotReady):
+            self.now()
+
+    def now(self) -> Capacity:
+        """Raises NotReady where the cluster has never answered."""
+        try:
+            self._last = self._cluster.capacity()
+        except ClusterDown as error:
+            if self._last is None:
+                message = "The Ray cluster does not answer; try again in a minute."
+                raise NotReady(message) from error
+        return self._last
 
 
 def beyond(ceiling: Capacity, wanted: Resources, worker_memory_bytes: int) -> list[FieldError]:

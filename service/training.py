@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from service.ceiling import beyond
-from service.cluster.base import Capacity, Cluster, ClusterDown
+from service.ceiling import Ceiling, beyond
+from service.cluster.base import Capacity, Cluster
 from service.datasets import Datasets, is_upload
 from service.errors import (
     ExceedsCapacity,
@@ -79,7 +79,7 @@ class Training:
         self._shelf = Shelf(fid_weights=fid_weights)
         self._jobs = jobs
         self._artifacts = artifacts
-        self._cluster = cluster
+        self.ceiling = Ceiling(cluster)
         self._feed = feed
         self._datasets = datasets
         self._wake = wake
@@ -280,7 +280,7 @@ class Training:
         return spec, info
 
     def _check_capacity(self, spec: AnySpec, costs: Estimate) -> None:
-        if errors := beyond(self._ceiling(), spec.resources, costs.worker_memory_bytes):
+        if errors := beyond(self.ceiling.now(), spec.resources, costs.worker_memory_bytes):
             raise ExceedsCapacity(
                 "The job asks for more than this installation has, so it would wait for ever.",
                 tuple(errors),
@@ -298,15 +298,9 @@ class Training:
                 "stay reserved; keep fewer checkpoints (spec.keep_checkpoints) or make room."
             )
 
-    def _ceiling(self) -> Capacity:
-        try:
-            return self._cluster.capacity()
-        except ClusterDown as error:
-            raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
-
     def _free(self) -> Capacity:
         """What the running jobs leave."""
-        free = self._ceiling()
+        free = self.ceiling.now()
         for job in (*self._jobs.running(), *self._jobs.running_trials()):
             free = free.minus(job.spec.resources)
         return free

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from service.cluster.base import Capacity, Cluster, ClusterDown
 from service.errors import (
     ExceedsCapacity,
     FieldError,
     Invalid,
     InvalidStudy,
-    NotReady,
     StudyChanged,
 )
 from service.jobs import JobRequest, JobState
@@ -44,13 +42,11 @@ class Studying:
         jobs: JobStore,
         training: Training,
         deletions: Deletions,
-        cluster: Cluster,
         wake: Callable[[], None],
     ) -> None:
         self._jobs = jobs
         self._training = training
         self._deletions = deletions
-        self._cluster = cluster
         self._wake = wake
         self._paces = Paces(jobs)
 
@@ -91,7 +87,7 @@ class Studying:
     def dry_run(self, request: StudyRequest) -> StudyPlan:
         """Everything that a submission would check, and what it would cost; stores nothing."""
         request, costs = self._checked(request)
-        free, running = self._ceiling(), self._jobs.running()
+        free, running = self._training.ceiling.now(), self._jobs.running()
         for job in running:
             free = free.minus(job.spec.resources)
         for study in self._jobs.ledger.in_state(JobState.RUNNING):
@@ -131,7 +127,7 @@ class Studying:
     def _check_allotment(self, request: StudyRequest, worker_memory_bytes: int) -> None:
         """A study holds what all its concurrent trials hold, or it would wait for ever."""
         held = allotment(request)
-        places = self._ceiling().places(held, worker_memory_bytes)
+        places = self._training.ceiling.now().places(held, worker_memory_bytes)
         if places >= held.workers:
             return
         most = places // of_one_trial(request).workers
@@ -140,12 +136,6 @@ class Studying:
             "The study asks for more than this installation has, so it would wait for ever.",
             (FieldError("/concurrency", message),),
         )
-
-    def _ceiling(self) -> Capacity:
-        try:
-            return self._cluster.capacity()
-        except ClusterDown as error:
-            raise NotReady("The Ray cluster does not answer; try again in a minute.") from error
 
     # --- those that there are -----------------------------------------------------------------
 

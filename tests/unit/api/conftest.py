@@ -187,7 +187,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             explaining=Explaining(jobs, cluster, logs, health.report),
             deletions=deletions,
             sweeper=sweeper,
-            studying=Studying(jobs, training, deletions, cluster, watcher.wake),
+            studying=Studying(jobs, training, deletions, watcher.wake),
             answers=answers,
             promotions=Promotions(jobs, forks, answers),
             presets=Presets(datasets),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.cluster.inline import InlineCluster
+from service.errors import ExceedsCapacity, NotReady
 from service.explaining import Explanation
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
@@ -18,7 +19,7 @@ from tests.harness import Service, make_service
 from tests.unit.service.explaining_of import Fallen, explaining_of
 from workers.artifacts import LocalStore, attempt_prefix, outcome_key
 from workers.events import Outcome
-from workers.spec import TrainSpec
+from workers.spec import Resources, TrainSpec
 
 
 def explain(service: Service, job: Job) -> Explanation:
@@ -151,6 +152,23 @@ def test_a_job_says_when_ray_does_not_answer(
         assert said.changes[0].action == "readyz"
         cluster.is_down = False
         assert explain(service, job).rule.name == "about_to_start"
+
+
+def test_a_job_is_taken_in_while_ray_does_not_answer_if_it_ever_did(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    with closing(Fallen()) as cluster:
+        cluster.is_down = True
+        unseen = make_service(jobs, artifacts, tmp_path, cluster)
+        with pytest.raises(NotReady, match="does not answer"):
+            unseen.submit(request())
+        cluster.is_down = False
+        service = make_service(jobs, artifacts, tmp_path, cluster)
+        cluster.is_down = True
+        assert service.submit(request()).state is JobState.QUEUED
+        wide = tiny_spec().model_copy(update={"resources": Resources(cpus_per_worker=99)})
+        with pytest.raises(ExceedsCapacity):
+            service.submit(request(wide))
 
 
 def test_a_job_says_when_the_store_does_not_answer(service: Service, artifacts: LocalStore) -> None:
