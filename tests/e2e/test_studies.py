@@ -21,7 +21,7 @@ def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path) ->
     study = ledger.add(
         new_study(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1]})
     )
-    done: set[int] = set()
+    done: dict[int, int] = {}  # finished trials, and the attempts that they took
     for count, number in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
         wait_until(partial(_has_finished, jobs, study, count), 240, "a trial to finish")
         pids = service.census()
@@ -38,7 +38,7 @@ def test_a_study_goes_on_under_the_next_service(start: Start, tmp_path: Path) ->
     assert {trial.state for trial in trials} == {JobState.SUCCEEDED}
     for trial in trials:
         if trial.number in done:
-            assert len(jobs.attempts(trial.job_id)) == 1
+            assert len(jobs.attempts(trial.job_id)) == done[trial.number]
         epochs = [
             result.epoch for result in ledger.results(study.id) if result.trial == trial.number
         ]
@@ -50,6 +50,10 @@ def _has_finished(jobs: JobStore, study: Study, count: int) -> bool:
     return len(_finished(jobs, study)) >= count
 
 
-def _finished(jobs: JobStore, study: Study) -> set[int]:
-    trials = jobs.ledger.trials(study.id)
-    return {trial.number for trial in trials if trial.state is JobState.SUCCEEDED}
+def _finished(jobs: JobStore, study: Study) -> dict[int, int]:
+    """The finished trials by number, and how many attempts each took."""
+    return {
+        trial.number: len(jobs.attempts(trial.job_id))
+        for trial in jobs.ledger.trials(study.id)
+        if trial.state is JobState.SUCCEEDED
+    }
