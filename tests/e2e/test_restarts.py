@@ -111,7 +111,7 @@ def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(start
         wait_until_gone(frozenset({pid}))
         wait_until(partial(has_attempts, known + 2, job), 240, "another attempt")
         wait_until_gone(before)
-        assert service.is_ready()
+        wait_until(service.is_ready, 240, "the service to be ready")
     wait_for(job, partial(has_begun, 3), "a checkpoint of the third attempt")
     assert all(resumed_steps(job)[1:])
     job.cancel()
