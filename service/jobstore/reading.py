@@ -187,6 +187,11 @@ def events(
     return [to_event(row) for row in rows]
 
 
+def tail(connection: Connection, job_id: str, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
+    """The job and its events with a number above ``after``, in order; raises JobNotFound."""
+    return job(connection, job_id), events(connection, job_id, after, limit)
+
+
 def last_events(
     connection: Connection,
     job_id: str,
