@@ -62,9 +62,7 @@ def process_named(name: str, below: int) -> int:
 
 
 class ServiceProcess:
-    """``spreadtrain serve`` on a data folder; a new one is ready, unless nobody ``waits``."""
-
-    waits = True
+    """``spreadtrain serve`` on a data folder."""
 
     def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
@@ -86,8 +84,6 @@ class ServiceProcess:
                 stdin=subprocess.DEVNULL,
             )
         self.client = Client(self.url)
-        if not self.waits:
-            return
         try:
             wait_until(self.is_ready, READY_S, "the service to be ready")
         except AssertionError:

@@ -8,8 +8,10 @@ series to a file; ``--table FILE…`` only tells what files hold.
 import argparse
 import json
 import random
+import signal
 import sys
 import time
+from math import inf
 from pathlib import Path
 
 from tests.chaos.leaders import report
@@ -35,9 +37,11 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=SERIES_COUNT, help="installations, in turn")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first series")
     parser.add_argument("--only", default="", help="strikes like leader/kill")
+    parser.add_argument("--minutes", type=float, default=inf, help="the most of one series")
     parser.add_argument("--out", type=Path, default=None, help="add results to it, as JSON lines")
     parser.add_argument("--table", type=Path, nargs="+", help="only tabulate these files")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays behind
     rows = report.read(chosen.table or [])
     for seed in range(chosen.seed, chosen.seed + (0 if chosen.table else chosen.series)):
         work = [
@@ -49,9 +53,12 @@ def main() -> None:
         random.Random(seed).shuffle(work)
         began = time.monotonic()
         with installed() as site:
-            found = run(site, work, seed)
+            found = run(site, work, seed, 60 * chosen.minutes)
         rows.append(report.row(found))
-        print(f"series {seed}: {len(work)} strikes in {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"series {seed}: {len(found.strikes)} strikes in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         if chosen.out is not None:
             with chosen.out.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")

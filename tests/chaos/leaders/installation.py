@@ -1,4 +1,4 @@
-"""What is struck: three services on one PostgreSQL, one Ray and one artifact store.
+"""What is struck: services on one PostgreSQL, one workshop and one artifact store.
 
 Each service reaches the database through a cable of its own, which can be cut, and by a name of its
 own in each life, which the database writes beside every write.
@@ -6,70 +6,103 @@ own in each life, which the database writes beside every write.
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from api.client import Client, ClientError
+from service.cluster.processes import is_running
 from service.jobstore import JobStore
 from tests.chaos.leaders import audit
-from tests.chaos.stage import RAY_SETTINGS
-from tests.e2e.processes import ServiceProcess, wait_until
-from tests.other_ray import OtherRay
+from tests.e2e.processes import ROOT, wait_until, wait_until_gone
 from tests.postgres import Postgres
 from tests.s3_servers import Relay, free_ports
 from workers.artifacts import ArtifactStore, open_store
 
 SERVICES = 3
-LEASE_S = 3.0
-CORES = 2
+LEASE_S = 2.0
+CORES = 3
 ASK_S = 2.0  # a service that is stopped answers nobody
 PATIENCE_S = 240.0
-STOP_S = 60.0
 
 
-class Unawaited(ServiceProcess):
-    """One that may not come up while the database is away."""
+class Nursery:
+    """The process that services are forked from."""
 
-    waits = False
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.leaders.nursery"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._say(None)
+
+    def bear(self, how: Mapping[str, Any]) -> int:
+        """The process id of a new service."""
+        return int(self._say(json.dumps(how)))
+
+    def _say(self, line: str | None) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line is not None:
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        heard = self._process.stdout.readline()
+        assert heard, "no service can be started any more"
+        return heard
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class Replica:
     """One of the services: started again whenever it has ended, with the next life's name."""
 
-    def __init__(self, name: str, folder: Path, relay: Relay, settings: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, relay: Relay, nursery: Nursery, settings: Mapping[str, Any]
+    ) -> None:
         self.name = name
         self.relay = relay
-        self._folder = folder
-        self._settings = settings
-        self._lives = itertools.count(1)
+        self.log = folder / f"service-{name}.log"
+        self._nursery = nursery
         (self.port,) = free_ports(1)
-        self.process = self._begin()
-        self.url = self.process.url
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._settings = {
+            **settings,
+            "data_dir": str(folder / name),
+            "log": str(self.log),
+            "port": self.port,
+        }
+        self._lives = itertools.count(1)
+        self._pids: list[int] = []
         self._asked = Client(self.url, timeout_s=ASK_S)
-
-    def _begin(self) -> "Unawaited":
-        life = f"{self.name}-{next(self._lives)}"
-        address = self.relay.endpoint.removeprefix("http://")
-        url = f"{audit.service_url(address)}?application_name={life}"
-        settings = {**self._settings, "SPREADTRAIN_DATABASE_URL": url}
-        return Unawaited(self._folder / f"data-{self.name}", self.port, **settings)
+        self.start()
 
     def start(self) -> None:
         """Begin the next life; nobody waits until it is ready."""
-        self.process.client.close()
-        self.process = self._begin()
+        address = self.relay.endpoint.removeprefix("http://")
+        life = f"{self.name}-{next(self._lives)}"
+        url = f"{audit.service_url(address)}?application_name={life}"
+        self._pids.append(self._nursery.bear({**self._settings, "database_url": url}))
 
     def is_running(self) -> bool:
-        return self.process.process.poll() is None
+        return is_running(self._pids[-1])
 
     def is_ready(self) -> bool:
         """Whether it answers, and all its parts work."""
@@ -80,13 +113,13 @@ class Replica:
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.process.pid, number)
+            os.kill(self._pids[-1], number)
 
     def close(self) -> None:
         self._asked.close()
-        if self.is_running():
-            self.process.stop(signal.SIGTERM, STOP_S)
-        self.process.end()
+        self.relay.mend()
+        self.signal(signal.SIGKILL)
+        wait_until_gone(frozenset(self._pids))
         self.relay.close()
 
 
@@ -95,8 +128,16 @@ class Installation:
 
     def __init__(self, folder: Path, parts: contextlib.ExitStack) -> None:
         self.folder = folder
-        self.ray = OtherRay(CORES, environment=RAY_SETTINGS)
-        parts.callback(self.ray.close)
+        nursery = Nursery()
+        parts.callback(nursery.close)
+        (folder / "workshop").mkdir()
+        workshop = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.leaders.workshop", str(folder / "workshop")],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        parts.callback(workshop.wait)
+        parts.callback(workshop.kill)
         self.database = Postgres(is_durable=True)  # what it has acknowledged outlives a kill
         parts.callback(self.database.close)
         self.engine: Engine = create_engine(self.database.url(), poolclass=NullPool)
@@ -104,15 +145,15 @@ class Installation:
         audit.install(self.engine)
         self._store = (folder / "artifacts").as_uri()
         settings = {
-            **RAY_SETTINGS,
-            **self.ray.settings,
-            "SPREADTRAIN_ARTIFACTS_URI": self._store,
-            "SPREADTRAIN_LEASE_S": str(LEASE_S),
+            "workshop": str(folder / "workshop"),
+            "artifacts_uri": self._store,
+            "lease_s": LEASE_S,
+            "cores": CORES,
         }
         self.replicas: list[Replica] = []
         for name in ("one", "two", "three")[:SERVICES]:
             relay = Relay(f"http://127.0.0.1:{self.database.port}")
-            replica = Replica(name, folder, relay, settings)
+            replica = Replica(name, folder, relay, nursery, settings)
             parts.callback(replica.close)
             self.replicas.append(replica)
         wait_until(lambda: all(each.is_ready() for each in self.replicas), PATIENCE_S, "services")

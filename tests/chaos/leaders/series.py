@@ -1,7 +1,9 @@
 """A series of strikes on one installation under load, and what the judge says at its end."""
 
+import math
 import random
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +22,23 @@ class Found:
     verdict: Verdict
 
 
-def run(site: Installation, work: Sequence[tuple[Victim, Action]], seed: int) -> Found:
-    """Strike after strike while users submit jobs; then let all of these end, and judge."""
+def run(
+    site: Installation,
+    work: Sequence[tuple[Victim, Action]],
+    seed: int,
+    lasts_s: float = math.inf,
+) -> Found:
+    """Strike after strike while users submit jobs; then let all of these end, and judge. After
+    ``lasts_s`` no strike begins any more."""
+    began = time.monotonic()
     chance = random.Random(seed)
     customers = Customers([each.url for each in site.replicas], site.engine, seed)
     customers.start()
     strikes = []
     try:
         for victim, action in work:
+            if time.monotonic() - began > lasts_s:
+                break
             strikes.append(strike(site, victim, action, chance))
             print(strikes[-1])
             sys.stdout.flush()
