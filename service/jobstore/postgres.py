@@ -78,12 +78,12 @@ def begin_migration(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("migration")})
 
 
-def end_sleepers(connection: Connection, table: str) -> None:
-    """End the sessions of ours that hold a lock on the table and have said nothing for
-    ``IDLE_TIMEOUT_S`` in their transaction.
+def end_sleepers(connection: Connection, table: str, idle_s: float) -> None:
+    """End the sessions of ours that hold a lock on the table and have said nothing for so long in
+    their transaction.
 
-    The server's own limit does the same, but not where it has a part of a message, or waits for
-    the end of a series of messages.
+    The server's own limit does the same later, and not where it has a part of a message, or waits
+    for the end of a series of messages.
     """
     connection.execute(
         text(
@@ -94,7 +94,7 @@ def end_sleepers(connection: Connection, table: str) -> None:
             "AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid "
             "AND relation = to_regclass(:table))"
         ),
-        {"idle_s": IDLE_TIMEOUT_S, "table": table},
+        {"idle_s": idle_s, "table": table},
     )
 
 
