@@ -9,6 +9,7 @@ what attempts write (``tests/bench/load/played.py``); the queue is drained on a 
 import argparse
 import contextlib
 import os
+import sys
 
 import psutil
 
@@ -22,11 +23,13 @@ PARTS = ("following", "stored", "draining")
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_load", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=PARTS, choices=[*PARTS, []], metavar="PART")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL as well")
     parser.add_argument("--jobs", type=int, default=draining.JOBS, help="to be drained")
     parser.add_argument("--minutes", type=float, default=24 * 60, help="the most of draining")
     chosen = parser.parse_args(arguments or [])
+    if unknown := set(chosen.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
     row("figure", "measured", "floor", "ratio", "bar")
     _tell_load()
     for part in chosen.parts or PARTS:
@@ -48,6 +51,4 @@ def _tell_load() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     main(sys.argv[1:])
