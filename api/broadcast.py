@@ -18,7 +18,8 @@ from service.feed import Feed
 from service.jobs import FINAL_STATES, JobEvent
 from service.results import Results
 
-BATCH = 500
+# What a slow follower has in its socket's buffer at most, beside 64 KiB; a thousand may be slow.
+BATCH = 100
 # A look is shared for no longer, so that what nobody has told of is seen all the same.
 LASTS_S = 1.0
 KEPT = 64  # looks; followers that catch up are each at a place of their own

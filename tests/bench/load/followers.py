@@ -1,5 +1,6 @@
 """Many followers of event streams, in a process of their own:
-``python -m tests.bench.load.followers HOST:PORT COUNT JOB…``.
+``python -m tests.bench.load.followers HOST:PORT COUNT JOB=EVENT…``: each job with the last event
+that is known already.
 
 Each is a real connection of its own. The process says ``ready`` when all have had their first
 bytes, counts from then on, and at the end of its standard input tells what it has seen as JSON.
@@ -22,14 +23,14 @@ CONNECT_S = 60.0
 class Follower:
     """One connection, and what came through it."""
 
-    def __init__(self, address: tuple[str, int], job_id: str) -> None:
+    def __init__(self, address: tuple[str, int], job_id: str, after: int) -> None:
         self.socket = socket.create_connection(address, CONNECT_S)
         self.socket.sendall(
-            f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET /v1/jobs/{job_id}/events?after={after} HTTP/1.1\r\nHost: localhost\r\n"
             "Accept: text/event-stream\r\n\r\n".encode()
         )
         self.rest = b""
-        self.last = 0
+        self.last = after
         self.events = self.gaps = 0
         self.delays_s: list[float] = []
 
@@ -55,9 +56,10 @@ class Follower:
 def main() -> None:
     """Follow until standard input ends."""
     host, _, port = sys.argv[1].partition(":")
-    count, jobs = int(sys.argv[2]), sys.argv[3:]
+    count, jobs = int(sys.argv[2]), [each.split("=") for each in sys.argv[3:]]
     waiting = selectors.DefaultSelector()
-    followers = [Follower((host, int(port)), jobs[n % len(jobs)]) for n in range(count)]
+    asked = [jobs[number % len(jobs)] for number in range(count)]
+    followers = [Follower((host, int(port)), job_id, int(after)) for job_id, after in asked]
     for follower in followers:
         waiting.register(follower.socket, selectors.EVENT_READ, follower)
     waiting.register(sys.stdin, selectors.EVENT_READ, None)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from api.bodies import EventPage
 from api.client import Client, ClientError
 from tests.e2e.processes import ROOT, wait_until
 from tests.s3_servers import free_ports
@@ -107,15 +108,28 @@ def serving(database_url: str | None = None, cores: int = 10) -> Iterator[Server
             server.close()
 
 
+def last_event(server: Server, job_id: str) -> int:
+    """The number of a job's last event."""
+    after = 0
+    while True:
+        query: dict[str, str | int] = {"after": after, "limit": 1000}
+        answer = server.client.connection.request("GET", f"/v1/jobs/{job_id}/events", params=query)
+        page = EventPage.model_validate_json(answer.content)
+        if not page.events:
+            return after
+        after = page.next_after
+
+
 class Crowd:
-    """Followers of jobs in processes of their own."""
+    """Followers of jobs, from what they have told by now, in processes of their own."""
 
     def __init__(self, server: Server, jobs: Sequence[str], count: int, processes: int = 2) -> None:
+        named = [f"{job}={last_event(server, job)}" for job in jobs]
         self._processes = [
             subprocess.Popen(
                 [
                     *(sys.executable, "-m", "tests.bench.load.followers"),
-                    *(f"127.0.0.1:{server.port}", str(count // processes), *jobs),
+                    *(f"127.0.0.1:{server.port}", str(count // processes), *named),
                 ],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
