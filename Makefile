@@ -57,8 +57,9 @@ format: $(STAMP) ## put the code into the project's format
 bench: $(STAMP) ## measure, and print figures beside their bars
 	$(BIN)/python -m tests.bench
 
-chaos: $(STAMP) ## kill everything in every phase, and count what is lost
+chaos: $(STAMP) ## kill everything in every phase, then leaders and databases, and count what is lost
 	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos.leaders
 
 clean: ## remove what the targets above made, but not data
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

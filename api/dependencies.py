@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.broadcast import Broadcast
 from service.catalogue import Catalogue
 from service.datasets import Datasets
 from service.explaining import Explaining
@@ -37,6 +38,7 @@ class Services:
     datasets: Datasets
     catalogue: Catalogue
     feed: Feed
+    broadcast: Broadcast
     health: Health
     explaining: Explaining
     deletions: Deletions

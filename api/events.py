@@ -5,15 +5,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from api import bodies, render
+from api.broadcast import Look, numbered, plain
 from api.dependencies import Given, JobId, Services
 from api.errors import INVALID_HEADER, INVALID_QUERY, NOT_ACCEPTABLE, SERVICE_PROBLEMS, documented
 from api.jobs import json_answer
@@ -21,14 +21,13 @@ from api.negotiation import VARY, choose
 from api.routes import StrictRoute
 from service import errors
 from service.feed import Follower
-from service.jobs import FINAL_STATES, Job, JobEvent
+from service.jobs import JobEvent
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["events"], route_class=StrictRoute)
 
 SSE = "text/event-stream"
 SEQ_MAX = 2**53 - 1
-BATCH = 500
 KEEP_ALIVE_S = 15.0
 FLUSH_S = 1.0  # a follower is told at most so often, and at once of a change of state
 RETRY_MS = 1000
@@ -143,16 +142,7 @@ def _body(
     return render.log_event_body(event, services.logs.lines_of(job_id, event))
 
 
-def _plain(kind: str, data: BaseModel | dict[str, Any]) -> bytes:
-    text = json.dumps(data) if isinstance(data, dict) else data.model_dump_json()
-    return format_sse_event(event=kind, data_str=text)
-
-
-def _numbered(body: bodies.EventBody) -> bytes:
-    return format_sse_event(event=body.kind, data_str=body.model_dump_json(), id=str(body.seq))
-
-
-_DELETED = _plain(
+_DELETED = plain(
     "end", bodies.EndBody(state="deleted", reason="deleted", message="The job was deleted.")
 )
 
@@ -165,7 +155,8 @@ class _Stream:
     job_id: str
     after: int
     kinds: Sequence[str] | None = None
-    sent_progress: bodies.ProgressBody | None = None
+    sent_progress: bytes | None = None
+    end: bytes | None = None
     is_cut_short: bool = False
 
     async def run(self, timeout_s: float | None) -> AsyncIterator[bytes]:
@@ -189,76 +180,85 @@ class _Stream:
             if (lost := await self._behind_the_end()) is not None:
                 yield lost
             while True:
-                # The job is read before its events: what a final job has, is all that it has.
-                job = await self._job()
                 is_silent = True
-                async for piece in self._news(job, deadline):
+                async for piece in self._news(deadline):
                     is_silent = False
                     yield piece
                 if self.is_cut_short:
                     return
+                if self.end is not None:
+                    yield self.end
+                    return
                 if is_silent:
                     yield format_sse_event(comment="alive")
-                if job.state in FINAL_STATES:
-                    await self._job()  # what was sent is all only if it was still there afterwards
-                    yield _plain(
-                        "end",
-                        bodies.EndBody(
-                            state=job.state.value, reason=job.reason.value, message=job.message
-                        ),
-                    )
-                    return
                 if not await _pause(follower, deadline):
                     return
 
-    async def _job(self) -> Job:
-        return await run_in_threadpool(self.services.training.get, self.job_id)
-
     async def _behind_the_end(self) -> bytes | None:
         """A gap for a client that claims to know more than there is; it starts again from 0."""
-        if self.after == 0 or await self._events(self.after - 1, 1):
+        if self.after == 0:
+            return None
+        known = await run_in_threadpool(
+            self.services.results.events, self.job_id, self.after - 1, 1
+        )
+        if known:
             return None
         lost, self.after = self.after, 0
-        return _plain("gap", {"after": lost, "resumed_after": 0})
+        return _gap(lost, 0)
 
-    async def _events(self, after: int, limit: int) -> list[JobEvent]:
-        return await run_in_threadpool(self.services.results.events, self.job_id, after, limit)
-
-    async def _news(self, job: Job, deadline: float) -> AsyncIterator[bytes]:
-        while events := await self._events(self.after, BATCH):
-            if events[0].seq > self.after + 1:
-                yield _plain("gap", {"after": self.after, "resumed_after": events[0].seq - 1})
-            async for piece in self._rendered(events):
-                yield piece
-            self.after = events[-1].seq
+    async def _news(self, deadline: float) -> AsyncIterator[bytes]:
+        """What is new, in few pieces, as each of them is a write to the socket."""
+        while True:
+            look = await self.services.broadcast.look(self.job_id, self.after)
+            if look.events and look.events[0].seq > self.after + 1:
+                yield _gap(self.after, look.events[0].seq - 1)
+            progress = self._progress(look) if look.is_last else b""
+            if self.kinds is None:
+                told = look.whole + progress
+            else:
+                async for piece in self._wanted(look, self.kinds):
+                    yield piece
+                told = progress
+            if told:
+                yield told
+            if look.events:
+                self.after = look.events[-1].seq
+            if look.is_last:
+                self.end = look.end
+                return
             # A batch at least is sent, so that a client gets on however short its time is.
-            if len(events) == BATCH and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 self.is_cut_short = True
                 return
-        progress = render.progress_body(job.progress)
-        if self.kinds is not None and "progress" not in self.kinds:
-            return
-        if progress is not None and progress != self.sent_progress:
-            self.sent_progress = progress
-            yield _plain("progress", progress)
 
-    async def _rendered(self, events: list[JobEvent]) -> AsyncIterator[bytes]:
-        """The events that are asked for; those with lines one by one, as they may be large."""
+    def _progress(self, look: Look) -> bytes:
+        if self.kinds is not None and "progress" not in self.kinds:
+            return b""
+        if look.progress is None or look.progress == self.sent_progress:
+            return b""
+        self.sent_progress = look.progress
+        return look.progress
+
+    async def _wanted(self, look: Look, kinds: Sequence[str]) -> AsyncIterator[bytes]:
+        """The events of these kinds; those with lines one by one, as they may be large."""
         plain: list[bytes] = []
-        for event in events:
-            if self.kinds is not None and event.kind not in self.kinds:
+        for event, piece in zip(look.events, look.pieces, strict=True):
+            if event.kind not in kinds:
                 continue
-            if self.kinds is None or event.kind != "log":
-                plain.append(_numbered(render.event_body(event)))
+            if event.kind != "log":
+                plain.append(piece)
                 continue
             if plain:
                 yield b"".join(plain)
                 plain = []
-            yield _numbered(
-                await run_in_threadpool(_body, self.services, self.job_id, event, self.kinds)
-            )
+            yield numbered(await run_in_threadpool(_body, self.services, self.job_id, event, kinds))
         if plain:
             yield b"".join(plain)
+
+
+def _gap(after: int, resumed_after: int) -> bytes:
+    data = json.dumps({"after": after, "resumed_after": resumed_after})
+    return format_sse_event(event="gap", data_str=data)
 
 
 async def _pause(follower: Follower, deadline: float) -> bool:

@@ -12,6 +12,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from api.app import Services, create_app
+from api.broadcast import Broadcast
 from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.base import Cluster, ClusterUnavailable
@@ -112,6 +113,7 @@ def running_services(
         datasets=datasets,
         catalogue=Catalogue(),
         feed=feed,
+        broadcast=Broadcast(results, feed),
         health=health,
         explaining=Explaining(jobs, cluster, logs, health.report),
         deletions=deletions,
@@ -172,22 +174,27 @@ def _serve(
         port = listener.getsockname()[1]
         name = f"{socket.gethostname()}:{port}"
         with running_services(settings, jobs, artifacts, cluster, name) as services:
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    create_app(services, settings),
-                    log_config=None,
-                    access_log=False,
-                    timeout_graceful_shutdown=CONNECTION_GRACE_S,
-                )
-            )
             host = listener.getsockname()[0]
             address = f"[{host}]" if ":" in host else host
             log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)
-            server.run(sockets=[listener])
+            answer(services, settings, listener)
             log.info("stopping: running jobs publish a checkpoint")
     finally:
         cluster.close()
         log.info("stopped")
+
+
+def answer(services: Services, settings: Settings, listener: socket.socket) -> None:
+    """Answer requests until SIGINT or SIGTERM."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(services, settings),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=CONNECTION_GRACE_S,
+        )
+    )
+    server.run(sockets=[listener])
 
 
 def _cluster(settings: Settings, jobs: JobStore) -> Cluster:

@@ -6,6 +6,8 @@ from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
+from pydantic_core import to_json
+
 from api import bodies
 from service.jobs import (
     ArtifactInfo,
@@ -238,14 +240,16 @@ def log_text(page: LogPage) -> str:
     )
 
 
-def metric_bodies(points: Sequence[MetricPoint]) -> list[bodies.MetricPointBody]:
-    """The points of one metric."""
-    return [
-        bodies.MetricPointBody(
-            step=point.step, epoch=point.epoch, value=finite(point.value), at=point.at
-        )
-        for point in points
-    ]
+def metrics_json(metrics: Mapping[str, Sequence[MetricPoint]]) -> bytes:
+    """A :class:`bodies.MetricsBody` as JSON, without a model for each of thousands of points."""
+    curves = {
+        name: [
+            {"step": step, "epoch": epoch, "value": finite(value), "at": at}
+            for step, epoch, value, at in points
+        ]
+        for name, points in metrics.items()
+    }
+    return to_json({"metrics": curves})
 
 
 def checkpoint_body(job_id: str, trainer: str, checkpoint: CheckpointInfo) -> bodies.CheckpointBody:

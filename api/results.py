@@ -76,10 +76,7 @@ def get_metrics(
     found = services.results.metrics(job_id, name, max_points)
     if chosen == "csv":
         return Response(_as_csv(found), headers=VARY, media_type=CSV)
-    body = bodies.MetricsBody(
-        metrics={metric: render.metric_bodies(points) for metric, points in found.items()}
-    )
-    return json_answer(body, headers=VARY)
+    return Response(render.metrics_json(found), headers=VARY, media_type="application/json")
 
 
 def _as_csv(metrics: Mapping[str, Sequence[MetricPoint]]) -> str:

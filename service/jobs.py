@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -303,9 +303,8 @@ class ArtifactInfo:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class MetricPoint:
-    """One value of one metric."""
+class MetricPoint(NamedTuple):
+    """One value of one metric: a tuple, as a curve has thousands of them."""
 
     step: int
     epoch: float

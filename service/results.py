@@ -67,6 +67,11 @@ class Results:
             self._jobs.last_seq(job_id)  # raises for an unknown job; a known one has no more
         return events
 
+    def tail(self, job_id: str, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
+        """The job and its events with a number above ``after``, in order, as they were at one
+        moment: those of a job that has ended are all that it has."""
+        return self._jobs.tail(job_id, after, limit)
+
     def metrics(
         self, job_id: str, names: Sequence[str] | None, max_points: int
     ) -> dict[str, list[MetricPoint]]:

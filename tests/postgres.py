@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import OperationalError
 
@@ -95,6 +96,21 @@ class Postgres:
         """End it and its connections at once, as when its machine fails: nothing is finished."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
+
+    def pids(self) -> frozenset[int]:
+        """Its processes: the first one, and all that it has started."""
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        return frozenset({self._process.pid, *(child.pid for child in children)})
+
+    def kill(self) -> None:
+        """kill -9 of all its processes at once; the stopped first one starts no other meanwhile."""
+        self._process.send_signal(signal.SIGSTOP)
+        pids = self.pids()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], START_S)
 
     def close(self) -> None:
         if self._process.poll() is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.errors import JobNotFound
@@ -214,13 +214,36 @@ def _store_points(
         for record in metrics
         for name, value in record.values.items()
     }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(POINTS)
-    statement = statement.on_conflict_do_update(
-        index_elements=[POINTS.c.series_id, POINTS.c.attempt, POINTS.c.step],
-        set_={name: statement.excluded[name] for name in ("epoch", "value", "at_us")},
+    connection.execute(*_replacing(connection, list(points.values())))
+
+
+def _replacing(
+    connection: Connection, points: list[dict[str, Any]]
+) -> tuple[Insert, list[dict[str, Any]] | dict[str, list[Any]]]:
+    """The statement that stores points in the place of those of the same step, and its values: on
+    PostgreSQL a column as one array, so that all of them are one message."""
+    replaced = ("epoch", "value", "at_us")
+    if connection.dialect.name != "postgresql":
+        on_file = sqlite.insert(POINTS)
+        return (
+            on_file.on_conflict_do_update(
+                index_elements=list(POINTS.primary_key),
+                set_={name: on_file.excluded[name] for name in replaced},
+            ),
+            points,
+        )
+    columns = [
+        func.unnest(bindparam(column.name, type_=postgresql.ARRAY(column.type)))
+        for column in POINTS.columns
+    ]
+    on_server = postgresql.insert(POINTS).from_select(POINTS.columns.keys(), select(*columns))
+    return (
+        on_server.on_conflict_do_update(
+            index_elements=list(POINTS.primary_key),
+            set_={name: on_server.excluded[name] for name in replaced},
+        ),
+        {column.name: [point[column.name] for point in points] for column in POINTS.columns},
     )
-    connection.execute(statement, list(points.values()))
 
 
 def _series(connection: Connection, job_id: str, names: set[str]) -> dict[str, int]:

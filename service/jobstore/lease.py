@@ -10,11 +10,15 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ColumnElement, Connection, cast, func, literal, select, update
 
 from service.errors import NotLeading
+from service.jobstore import postgres
 from service.jobstore.rows import from_us
 from service.jobstore.schema import LEADERSHIP
 from service.jobstore.writing import now_us
 
 SECOND_US = 1_000_000
+# For a write under way, and for the next word of who holds the row when its lease is over. Whoever
+# wants to lead asks again every second.
+WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,15 @@ class Lease:
 def take(connection: Connection, service: str, lease_s: float) -> int | None:
     """The number of a new lease, if the last one is over or was given back; else None.
 
-    A leader's writes hold the row until they are committed: they are waited for.
+    A leader's writes hold the row until they are committed: they are waited for, but those of a
+    process that says no more are ended.
     """
     now = _now(connection)
+    if connection.dialect.name == "postgresql":
+        postgres.wait_at_most(connection, WAIT_S)
+        over_since_us = connection.execute(select(now - LEADERSHIP.c.expires_us)).scalar_one()
+        if over_since_us > _us(WAIT_S):
+            postgres.end_sleepers(connection, LEADERSHIP.name, WAIT_S)
     return connection.execute(
         update(LEADERSHIP)
         .where(LEADERSHIP.c.expires_us <= now)

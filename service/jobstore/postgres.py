@@ -1,8 +1,11 @@
 """PostgreSQL: its engine, what a connection may wait for, and locks by name."""
 
 import hashlib
+from collections.abc import Iterable
+from typing import Any
 
 import psycopg
+from psycopg.abc import Params
 from psycopg.types.string import StrDumper
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
@@ -58,6 +61,8 @@ def postgres_engine(url: URL) -> Engine:
         connect_args={**own, "options": f"{limits} {given}".strip()},
     )
     event.listen(engine, "connect", _prepare, insert=True)  # before anybody reads a text
+    # Rows of one INSERT in one message, as far as SQLAlchemy can; the rest see _OneByOne.
+    engine.dialect.use_insertmanyvalues_wo_returning = True
     return engine
 
 
@@ -71,6 +76,31 @@ def begin_migration(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("migration")})
+
+
+def end_sleepers(connection: Connection, table: str, idle_s: float) -> None:
+    """End the sessions of ours that hold a lock on the table and have said nothing for so long in
+    their transaction.
+
+    The server's own limit does the same later, and not where it has a part of a message, or waits
+    for the end of a series of messages.
+    """
+    connection.execute(
+        text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS session "
+            "WHERE datname = current_database() AND usename = current_user "
+            "AND pid <> pg_backend_pid() AND wait_event = 'ClientRead' AND xact_start IS NOT NULL "
+            "AND state_change < clock_timestamp() - make_interval(secs => :idle_s) "
+            "AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid "
+            "AND relation = to_regclass(:table))"
+        ),
+        {"idle_s": idle_s, "table": table},
+    )
+
+
+def wait_at_most(connection: Connection, seconds: float) -> None:
+    """Let no statement of this transaction wait for a row for longer."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
 
 
 def lock(connection: Connection, name: str) -> None:
@@ -97,6 +127,18 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == _DISK_FULL
 
 
+class _OneByOne(psycopg.Cursor[Any]):
+    """The driver sends many rows as a series of messages with one end. While the server waits for
+    the next of them, it ends no sleeping transaction: a process that is stopped there would keep
+    its locks for ever."""
+
+    def executemany(
+        self, query: Any, params_seq: Iterable[Params], *, returning: bool = False
+    ) -> None:
+        for params in params_seq:
+            self.execute(query, params)
+
+
 class _WithoutNul(StrDumper):
     """PostgreSQL's text has no NUL. In what people and libraries say it becomes U+FFFD, and a name
     with one is that of nothing."""
@@ -113,3 +155,4 @@ def _prepare(connection: psycopg.Connection, _: ConnectionPoolEntry) -> None:
             "with ENCODING 'UTF8' TEMPLATE template0"
         )
     connection.adapters.register_dumper(str, _WithoutNul)
+    connection.cursor_factory = _OneByOne

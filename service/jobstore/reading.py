@@ -187,6 +187,11 @@ def events(
     return [to_event(row) for row in rows]
 
 
+def tail(connection: Connection, job_id: str, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
+    """The job and its events with a number above ``after``, in order; raises JobNotFound."""
+    return job(connection, job_id), events(connection, job_id, after, limit)
+
+
 def last_events(
     connection: Connection,
     job_id: str,
@@ -253,9 +258,19 @@ def metrics(
     curves: dict[str, list[MetricPoint]] = {}
     for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
         rows = connection.execute(_points(connection, series.id, at_most))
-        by_step = {row.step: row for row in rows if row.step <= replaced.get(row.attempt, SEQ_MAX)}
-        curves[series.name] = [to_point(by_step[step]) for step in sorted(by_step)]
+        if len(replaced) <= 1:  # nothing can be replaced, and the order is that of the steps
+            curves[series.name] = [to_point(*point) for _, *point in rows]
+            continue
+        by_step = {
+            point[0]: point
+            for attempt, *point in rows
+            if point[0] <= replaced.get(attempt, SEQ_MAX)
+        }
+        curves[series.name] = [to_point(*by_step[step]) for step in sorted(by_step)]
     return curves
+
+
+_POINT = (POINTS.c.attempt, POINTS.c.step, POINTS.c.epoch, POINTS.c.value, POINTS.c.at_us)
 
 
 def _points(connection: Connection, series_id: int, at_most: int | None) -> Select[Any]:
@@ -266,12 +281,12 @@ def _points(connection: Connection, series_id: int, at_most: int | None) -> Sele
     if at_most is not None:
         count = connection.execute(select(func.count()).where(of_series)).scalar() or 0
     if at_most is None or count <= at_most:
-        return select(POINTS).where(of_series).order_by(*order)
+        return select(*_POINT).where(of_series).order_by(*order)
     stride = -(-count // at_most)
     number = func.row_number().over(order_by=order).label("number")
-    numbered = select(POINTS, number).where(of_series).subquery()
+    numbered = select(*_POINT, number).where(of_series).subquery()
     return (
-        select(numbered)
+        select(*(numbered.c[column.name] for column in _POINT))
         .where((numbered.c.number % stride == 1) | (numbered.c.number == count))
         .order_by(numbered.c.attempt, numbered.c.step)
     )

@@ -210,10 +210,9 @@ def to_event(row: Row[Any]) -> JobEvent:
     return JobEvent(row.seq, from_us(row.at_us), row.attempt, row.kind, _from_json(row.data))
 
 
-def to_point(row: Row[Any]) -> MetricPoint:
+def to_point(step: int, epoch: float, value: float | None, at_us: int) -> MetricPoint:
     """The point of a row of ``metric_points``."""
-    value = math.nan if row.value is None else row.value
-    return MetricPoint(row.step, row.epoch, value, from_us(row.at_us))
+    return MetricPoint(step, epoch, math.nan if value is None else value, from_us(at_us))
 
 
 def to_checkpoint(row: Row[Any]) -> CheckpointInfo:

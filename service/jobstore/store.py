@@ -374,6 +374,12 @@ class JobStore:
         with self._database.read() as connection:
             return reading.events(connection, job_id, after, limit, kinds, attempt)
 
+    def tail(self, job_id: str, after: int, limit: int) -> tuple[Job, builtins.list[JobEvent]]:
+        """The job and its events with a number above ``after``, in one state of the database;
+        raises JobNotFound."""
+        with self._database.read() as connection:
+            return reading.tail(connection, job_id, after, limit)
+
     def last_events(
         self,
         job_id: str,

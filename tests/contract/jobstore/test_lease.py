@@ -2,13 +2,17 @@
 
 import contextlib
 from functools import partial
+from typing import NoReturn
 from urllib.parse import quote
 
+import psycopg
 import pytest
+from sqlalchemy import bindparam, update
 
 from service.errors import NotLeading, NotReady
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.jobstore.schema import JOBS
 from service.leadership import Alone, Leadership
 from tests.contract.jobstore import making
 from tests.contract.jobstore.making import metrics, queued, running, together
@@ -106,6 +110,54 @@ def test_a_lease_ends_only_between_two_writes_of_its_leader(postgres_url: str) -
                 pass  # those of its leader do not wait for one another
         other.give_back_lease(number)
         assert other.take_lease("two", LONG_S) == number + 1
+
+
+def test_a_leader_that_is_stopped_between_two_messages_holds_up_its_successor_for_no_longer(
+    postgres_url: str,
+) -> None:
+    plain = postgres_url.replace("+psycopg", "")
+    with (
+        contextlib.closing(JobStore.open(postgres_url)) as store,
+        contextlib.closing(psycopg.connect(plain)) as stopped,
+    ):
+        first = store.take_lease("one", OVER_S)
+        assert first is not None
+        with contextlib.suppress(psycopg.OperationalError), stopped.pipeline() as series:
+            stopped.execute("SELECT number FROM leadership FOR SHARE").fetchall()
+            series.sync()
+            # The server does this, and waits for the next message without any limit of time.
+            stopped.execute("SELECT 1")
+            stopped.pgconn.send_flush_request()
+            stopped.pgconn.flush()
+            second = None
+            for _ in range(60):
+                with contextlib.suppress(NotReady):  # it waits for a second each time
+                    second = second or store.take_lease("two", LONG_S)
+            assert second == first + 1
+        assert stopped.broken
+
+
+def test_no_write_is_a_series_of_messages(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(_: psycopg.Pipeline) -> NoReturn:
+        raise AssertionError("a series of messages, in the middle of which nobody may be stopped")
+
+    monkeypatch.setattr(psycopg.Pipeline, "__enter__", begin)
+    with contextlib.closing(JobStore.open(postgres_url)) as store:
+        job = running(store, labels={"team": "a", "kind": "b"})
+        records = [metrics(step, a=1.0, b=float("nan")) for step in range(5)]
+        store.ingest(job.id, 1, 0, records)
+        store.ingest(job.id, 1, 1, [metrics(4, a=2.0), metrics(5, a=3.0)])
+        curve = store.metrics(job.id, ["a"])["a"]
+        assert [(point.step, point.value) for point in curve[-2:]] == [(4, 2.0), (5, 3.0)]
+        assert len(store.events(job.id)) == 9
+        with store._database.write() as connection:
+            connection.execute(
+                update(JOBS).where(JOBS.c.id == bindparam("job")).values(name=bindparam("name")),
+                [{"job": job.id, "name": "first"}, {"job": job.id, "name": "second"}],
+            )
+        assert store.get(job.id).name == "second"
 
 
 # --- the service's part ---------------------------------------------------------------------------

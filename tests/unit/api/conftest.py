@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import Services, create_app
+from api.broadcast import Broadcast
 from api.main import running_services
 from service.attempts import Attempts
 from service.catalogue import Catalogue
@@ -183,6 +184,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             datasets=datasets,
             catalogue=Catalogue(),
             feed=feed,
+            broadcast=Broadcast(results, feed),
             health=health,
             explaining=Explaining(jobs, cluster, logs, health.report),
             deletions=deletions,

@@ -9,9 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from api import events
+from api import broadcast, events
 from service.errors import NotReady
-from service.jobs import Attempt, Job, JobState, Reason
+from service.jobs import Attempt, Job, JobEvent, JobState, Reason
 from tests.unit.api.conftest import Quiet, Running
 from tests.unit.api.test_problems import problem
 from workers.events import NoticeRecord
@@ -223,17 +223,17 @@ def test_a_database_that_does_not_answer_breaks_a_stream_off_and_is_no_defect(
     quiet: Quiet, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     job_id = started(quiet)
-    training, asked = quiet.app.state.services.training, []
-    get = training.get
+    results, asked = quiet.app.state.services.results, []
+    tail = results.tail
 
-    def hiccup(job_id: str) -> Job:
+    def hiccup(job_id: str, after_event: int, limit: int) -> tuple[Job, list[JobEvent]]:
         asked.append(job_id)
         if len(asked) > after:
             raise NotReady("the database is locked")
-        found: Job = get(job_id)
+        found: tuple[Job, list[JobEvent]] = tail(job_id, after_event, limit)
         return found
 
-    monkeypatch.setattr(training, "get", hiccup)
+    monkeypatch.setattr(results, "tail", hiccup)
     pieces = b"".join(read_stream(quiet, job_id, 0.05))
     assert b"event: end" not in pieces
     assert (b"event: state" in pieces) is (after == 1)
@@ -242,7 +242,7 @@ def test_a_database_that_does_not_answer_breaks_a_stream_off_and_is_no_defect(
 def test_a_backlog_is_sent_no_longer_than_the_stream_may_last(
     quiet: Quiet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "BATCH", 2)
+    monkeypatch.setattr(broadcast, "BATCH", 2)
     job_id = started(quiet)
     for chunk in range(10):
         notice(quiet, job_id, chunk, urgent=False)

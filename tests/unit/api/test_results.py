@@ -1,11 +1,15 @@
 import csv
 import hashlib
 import io
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from safetensors.torch import load
 
+from api import bodies, render
+from service.jobs import MetricPoint
 from tests.unit.api.conftest import Running
 from tests.unit.api.test_problems import problem
 
@@ -171,3 +175,15 @@ def test_a_file_that_is_no_artifact_cannot_be_fetched(running: Running, name: st
     answer = running.http.get(path(running, f"artifacts/{name}"))
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_many_points_are_written_as_the_model_of_the_answer_would_write_them() -> None:
+    at = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    points = [
+        MetricPoint(step, epoch, value, at)
+        for step, epoch, value in ((1, 0.1, 1e-9), (2, 1.0, math.nan), (3, 1e22, -math.inf))
+    ]
+    written = render.metrics_json({"loss_nats": points, "none": []})
+    body = bodies.MetricsBody.model_validate_json(written)
+    assert body.model_dump_json().encode() == written
+    assert [point.value for point in body.metrics["loss_nats"]] == [1e-9, None, None]
