@@ -93,11 +93,13 @@ class Guard:
         if needed is None:
             return ANYBODY
         arrived = time.monotonic()
-        keyring = await self._keys(access, arrived - KEYS_KEPT_S)
-        if keyring.is_open:
-            return ANYBODY
         scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
         secret = secret.strip()
+        keyring = await self._keys(access, arrived - KEYS_KEPT_S)
+        if keyring.is_open and secret:  # the first key may have just been made
+            keyring = await self._keys(access, arrived)
+        if keyring.is_open:
+            return ANYBODY
         if scheme.lower() != "bearer" or not secret:
             raise _Refused(
                 KEY_NEEDED,
@@ -176,8 +178,8 @@ class Guard:
             async def watched_send(message: Message) -> None:
                 nonlocal is_started
                 if is_started and not await self._lives(access, key_id):
-                    served.cancel()
-                    await anyio.lowlevel.checkpoint()  # where the cancellation is met
+                    served.cancel()  # met where the stream waits next, so that it is closed there
+                    return
                 await send(message)
                 is_started = True
 
