@@ -6,6 +6,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api import (
+    audit,
     bodies,
     datasets,
     events,
@@ -29,19 +30,27 @@ from api import (
     study_verbs,
     trainers,
 )
+from api.crowd import Crowd
 from api.dependencies import Services
 from api.errors import (
     CROSS_ORIGIN,
     FOREIGN_HOST,
+    INSUFFICIENT_SCOPE,
     INTERNAL_ERROR,
+    KEY_NEEDED,
+    OVERLOADED,
     SERVICE_PROBLEMS,
+    TOO_MANY_REQUESTS,
+    UNKNOWN_KEY,
     add_error_handlers,
     documented,
 )
 from api.examples import add_examples
 from api.figures import HttpFigures, ServiceFigures
+from api.guard import Guard
 from api.links import add_links
-from api.middleware import Entrance, host_names
+from api.middleware import Entrance, hosts_of
+from api.security import add_security
 from service import __version__, errors
 from service.settings import Settings
 
@@ -52,6 +61,10 @@ Training implicit generative models by spread divergence: submit a job, follow i
 
 Every error is `application/problem+json` (RFC 9457). Its `type` is stable, its `detail` says what
 to do, and `errors` points at the fields. Query parameters that are not known are errors.
+
+Once an API key was made, requests need one: `Authorization: Bearer KEY`. Its scope is `read`,
+`write` (which includes `read`) or `admin` (everything); each operation names the one that it needs.
+With `write` one changes what belongs to one's own key's owner.
 """
 
 
@@ -69,6 +82,7 @@ class _App(FastAPI):
             _sharpen_parameters(schema)
             add_examples(schema)
             add_links(schema)
+            add_security(schema)
         assert self.openapi_schema is not None
         return self.openapi_schema
 
@@ -98,15 +112,24 @@ def _application(settings: Settings) -> _App:
         redirect_slashes=False,
         separate_input_output_schemas=False,
         responses=documented(
-            CROSS_ORIGIN, FOREIGN_HOST, INTERNAL_ERROR, SERVICE_PROBLEMS[errors.NotReady]
+            KEY_NEEDED,
+            UNKNOWN_KEY,
+            CROSS_ORIGIN,
+            INSUFFICIENT_SCOPE,
+            FOREIGN_HOST,
+            TOO_MANY_REQUESTS,
+            INTERNAL_ERROR,
+            OVERLOADED,
+            SERVICE_PROBLEMS[errors.NotReady],
         ),
     )
     add_error_handlers(app)
     figures = HttpFigures()
     app.state.registry = figures.registry
+    app.add_middleware(Guard, crowd=Crowd(settings.max_requests, settings.max_followers))
     app.add_middleware(
         Entrance,
-        hosts=host_names(settings.host),
+        hosts=hosts_of(settings),
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         figures=figures,
@@ -132,6 +155,7 @@ def _application(settings: Settings) -> _App:
         study_curves,
         study_plots,
         study_samples,
+        audit,
         health,
     ):
         # Inside the entrance, which answers to a declared length; this counts undeclared ones.

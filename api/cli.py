@@ -11,6 +11,7 @@ from api import (
     dataset_commands,
     explain_command,
     ica_commands,
+    key_commands,
     lifecycle_commands,
     paper_commands,
     picture_commands,
@@ -46,6 +47,7 @@ app.add_typer(picture_commands.app)
 app.add_typer(ica_commands.app)
 app.add_typer(paper_commands.app)
 app.add_typer(retention_commands.app)
+app.add_typer(key_commands.app, name="keys")
 study_commands.app.add_typer(study_answer_commands.app)
 app.add_typer(study_commands.app, name="study")
 ID_WIDTH = len("job-0123456789abcdef")
@@ -54,7 +56,9 @@ ID_WIDTH = len("job-0123456789abcdef")
 @app.command()
 def serve(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.")] = None,
-    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; loopback unless there are keys.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of everything it keeps.")] = None,
 ) -> None:
     """Run the service in the foreground until Ctrl-C or SIGTERM."""

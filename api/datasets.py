@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from api import bodies
 from api.conditions import dataset_condition, is_unchanged, quoted
-from api.dependencies import Given
+from api.dependencies import Asking, Given
 from api.errors import (
     BODY_TOO_LARGE,
     INVALID_QUERY,
@@ -46,6 +46,7 @@ MEDIA_TYPES = (
 _ALIASES = ("application/x-gzip", "application/x-zip-compressed", "application/csv")
 _MISSING = SERVICE_PROBLEMS[errors.DatasetNotFound]
 _BUILT_IN = SERVICE_PROBLEMS[errors.DatasetBuiltIn]
+_NOT_YOURS = SERVICE_PROBLEMS[errors.NotYours]
 _CHANGED = SERVICE_PROBLEMS[errors.DatasetChanged]
 _ETAG = {"schema": {"type": "string"}, "description": "Version and content of the data set."}
 
@@ -71,6 +72,7 @@ def _body(entry: Entry) -> bodies.DatasetBody:
         uploaded=upload is not None,
         created_at=None if upload is None else upload.created_at,
         version=None if upload is None else upload.version,
+        owner=None if upload is None else upload.owner,
     )
 
 
@@ -134,8 +136,10 @@ def get_dataset(name: Name, request: Request, services: Given) -> Response:
         **documented(
             MALFORMED_BODY,
             NO_SUCH_ROUTE,
+            _NOT_YOURS,
             _BUILT_IN,
             _CHANGED,
+            SERVICE_PROBLEMS[errors.StorageLimit],
             BODY_TOO_LARGE,
             NOT_AN_UPLOAD,
             SERVICE_PROBLEMS[errors.InvalidDataset],
@@ -161,6 +165,7 @@ async def put_dataset(
     name: Name,
     request: Request,
     services: Given,
+    caller: Asking,
     if_match: IfMatch = None,
     if_none_match: Annotated[
         str | None, Header(description="With *, only where the name is new.", examples=["*"])
@@ -174,14 +179,14 @@ async def put_dataset(
     _check_media_type(request)
     length = request.headers.get("content-length")
     incoming = await run_in_threadpool(
-        services.datasets.receive, name, None if length is None else int(length)
+        services.datasets.receive, name, None if length is None else int(length), caller
     )
     try:
         async for piece in _pieces(request):
             await run_in_threadpool(incoming.write, piece)
         condition = dataset_condition(request)
         entry, change = await anyio.to_thread.run_sync(
-            partial(services.datasets.take_in, name, incoming, condition),
+            partial(services.datasets.take_in, name, incoming, condition, caller),
             limiter=request.app.state.checks,
             abandon_on_cancel=True,  # a service that stops does not wait for a check
         )
@@ -205,6 +210,7 @@ async def put_dataset(
         204: {"description": "The name is forgotten."},
         **documented(
             _MISSING,
+            _NOT_YOURS,
             _BUILT_IN,
             SERVICE_PROBLEMS[errors.DatasetInUse],
             _CHANGED,
@@ -213,10 +219,10 @@ async def put_dataset(
     },
 )
 def delete_dataset(
-    name: Name, request: Request, services: Given, if_match: IfMatch = None
+    name: Name, request: Request, services: Given, caller: Asking, if_match: IfMatch = None
 ) -> Response:
     """Forget a name and its content, unless jobs use it."""
-    services.datasets.delete(name, dataset_condition(request))
+    services.datasets.delete(name, dataset_condition(request), caller)
     return Response(status_code=204)
 
 

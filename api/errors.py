@@ -51,6 +51,11 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.UnknownTrainer: Kind("unknown-trainer", 404, "No such trainer"),
     errors.DatasetNotFound: Kind("dataset-not-found", 404, "No such data set"),
     errors.StudyNotFound: Kind("study-not-found", 404, "No such study"),
+    errors.KeyNotFound: Kind("key-not-found", 404, "No such API key"),
+    errors.NotYours: Kind("not-yours", 403, "It belongs to somebody else"),
+    errors.LimitReached: Kind("limit-reached", 429, "A limit of the key", retryable=True),
+    errors.TooManyJobs: Kind("too-many-jobs", 429, "Too many jobs of the key", retryable=True),
+    errors.StorageLimit: Kind("storage-limit", 429, "Too much storage of the key", retryable=True),
     errors.NoAnswerYet: Kind("no-answer-yet", 404, "Too few results for this answer"),
     errors.Conflict: Kind("conflict", 409, "Conflict"),
     errors.StateConflict: Kind("state-conflict", 409, "The job's state forbids it"),
@@ -90,6 +95,11 @@ INVALID_BODY = Kind("invalid-body", 422, "The body is not valid")
 INVALID_HEADER = Kind("invalid-header", 422, "A header is not valid")
 MALFORMED_BODY = Kind("malformed-body", 400, "The body is not JSON")
 CROSS_ORIGIN = Kind("cross-origin", 403, "Asked from a foreign web page")
+KEY_NEEDED = Kind("key-needed", 401, "An API key is needed")
+UNKNOWN_KEY = Kind("unknown-key", 401, "The API key opens nothing")
+INSUFFICIENT_SCOPE = Kind("insufficient-scope", 403, "The key is not for this")
+TOO_MANY_REQUESTS = Kind("too-many-requests", 429, "Too many requests with the key", retryable=True)
+OVERLOADED = Kind("overloaded", 503, "Too many requests at one time", retryable=True)
 NO_SUCH_ROUTE = Kind("no-such-route", 404, "No such address")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "Method not allowed")
 NOT_ACCEPTABLE = Kind("not-acceptable", 406, "No such representation")
@@ -166,7 +176,7 @@ def problem_response(
         body.model_dump_json(exclude=absent), kind.status, dict(headers or {}), MEDIA_TYPE
     )
     if kind.retryable:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+        answer.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     return answer
 
 

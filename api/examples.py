@@ -50,6 +50,7 @@ _SUMMARY: dict[str, Any] = {
     "progress": {"step": 540, "total_steps": 5400, "fraction": 0.1, "epoch": 6.0, "eta_s": 41.0},
     "parent": None,
     "study": None,
+    "owner": "ana",
     "spec_digest": _DIGEST,
     "version": 3,
     "created_at": _AT,
@@ -196,6 +197,7 @@ _DATASET = {
     "uploaded": False,
     "created_at": None,
     "version": None,
+    "owner": None,
 }
 _UPLOAD = {
     "name": "our-faces",
@@ -210,6 +212,7 @@ _UPLOAD = {
     "uploaded": True,
     "created_at": _AT,
     "version": 1,
+    "owner": "ana",
 }
 _EVENT = {
     "seq": 7,
@@ -309,6 +312,23 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     **STUDY_EXAMPLES,
     "SweepBody": _SWEEP,
     "DatasetList": {"datasets": [_DATASET, _UPLOAD]},
+    "AuditPageBody": {
+        "entries": [
+            {
+                "seq": 7,
+                "at": "2026-01-01T12:00:00Z",
+                "owner": "ana",
+                "key": "9f86d081884c7d65",
+                "action": "POST",
+                "target": "/v1/jobs",
+                "made": "/v1/jobs/job-5f0c2b9e6f5a4d7c",
+                "status": 201,
+                "request_id": "4f0c2b9e6f5a4d7c",
+                "client": "10.0.0.7",
+            }
+        ],
+        "next_before": None,
+    },
     "DatasetBody": _UPLOAD,
     "TrainerList": {
         "trainers": [

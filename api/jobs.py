@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api import bodies, render
 from api.conditions import IfVersion, expected_version, is_unchanged, quoted
-from api.dependencies import Given, JobId, Services
+from api.dependencies import Asking, Given, JobId, OwnJobId, Services
 from api.errors import (
     BODY_TOO_LARGE,
     INVALID_BODY,
@@ -31,6 +31,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 LIMIT_MAX = 100
 BODY_PROBLEMS = (MALFORMED_BODY, INVALID_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
 MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
+NOT_YOURS = SERVICE_PROBLEMS[errors.NotYours]
+TOO_MANY_JOBS = SERVICE_PROBLEMS[errors.TooManyJobs]
 SUBMISSION_PROBLEMS = (
     *BODY_PROBLEMS,
     SERVICE_PROBLEMS[errors.InvalidSpec],
@@ -40,6 +42,8 @@ SUBMISSION_PROBLEMS = (
     INVALID_QUERY,
     SERVICE_PROBLEMS[errors.OutOfStorage],
     SERVICE_PROBLEMS[errors.NotReady],
+    TOO_MANY_JOBS,
+    SERVICE_PROBLEMS[errors.StorageLimit],
 )
 ETAG = {"schema": {"type": "string"}, "description": "The job's version."}
 
@@ -123,13 +127,14 @@ def etag_of(job: Job) -> dict[str, str]:
 def submit_job(
     body: JobRequest,
     services: Given,
+    caller: Asking,
     dry_run: Annotated[bool, Query(description="Check and estimate only; store nothing.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store a job; it starts when resources are free. The spec is kept with every default."""
     if dry_run:
         return json_answer(render.plan_body(services.training.dry_run(body)))
-    job, created = services.training.submit(body, idempotency_key)
+    job, created = services.training.submit(body, idempotency_key, caller)
     headers = {"Location": render.job_path(job.id)} | etag_of(job)
     if not created:
         headers["Idempotency-Replayed"] = "true"
@@ -205,6 +210,7 @@ def get_job(job_id: JobId, request: Request, services: Given) -> Response:
         200: {"description": "The job with its new labels.", "headers": {"ETag": ETAG}},
         **documented(
             MISSING_JOB,
+            NOT_YOURS,
             SERVICE_PROBLEMS[errors.VersionConflict],
             *BODY_PROBLEMS,
             INVALID_HEADER,
@@ -213,7 +219,7 @@ def get_job(job_id: JobId, request: Request, services: Given) -> Response:
     },
 )
 def set_labels(
-    job_id: JobId,
+    job_id: OwnJobId,
     body: LabelsPatch,
     request: Request,
     services: Given,

@@ -7,14 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from api import bodies, render
-from api.dependencies import Given, JobId, Services
+from api.dependencies import Asking, Given, JobId, OwnJobId, Services
 from api.errors import INVALID_BODY, INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.errors import RefusedError as Refused
 from api.jobs import (
     BODY_PROBLEMS,
     ETAG,
     MISSING_JOB,
+    NOT_YOURS,
     SUBMISSION_PROBLEMS,
+    TOO_MANY_JOBS,
     IdempotencyKey,
     etag_of,
     json_answer,
@@ -34,7 +36,11 @@ _FORBIDDEN = SERVICE_PROBLEMS[errors.StateConflict]
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"description": "The wish is stored.", "headers": {"ETag": ETAG}}
 }
-_VERB = {**_ACCEPTED, **documented(MISSING_JOB, _FORBIDDEN, INVALID_QUERY)}
+_VERB = {**_ACCEPTED, **documented(MISSING_JOB, NOT_YOURS, _FORBIDDEN, INVALID_QUERY)}
+_RESUMED = {
+    **_ACCEPTED,
+    **documented(MISSING_JOB, NOT_YOURS, _FORBIDDEN, TOO_MANY_JOBS, INVALID_QUERY),
+}
 # What says which data are meant; the rest says how they are split.
 _NO_CONTENT = frozenset({"digest", "held_out_fraction", "split_seed"})
 
@@ -91,7 +97,7 @@ def _answer(
     response_model=bodies.IntentBody,
     responses=_VERB,
 )
-def cancel_job(job_id: JobId, services: Given) -> Response:
+def cancel_job(job_id: OwnJobId, services: Given) -> Response:
     """Ask for a job to end; asking twice is safe, and it beats a pause.
 
     A running job gets a grace period for a last checkpoint. It says ``cancelled`` only when
@@ -108,7 +114,7 @@ def cancel_job(job_id: JobId, services: Given) -> Response:
     response_model=bodies.IntentBody,
     responses=_VERB,
 )
-def pause_job(job_id: JobId, services: Given) -> Response:
+def pause_job(job_id: OwnJobId, services: Given) -> Response:
     """Ask for a job to give its resources back; asking twice is safe.
 
     A running job publishes a checkpoint first. It says ``paused`` only when nothing of it runs any
@@ -123,15 +129,15 @@ def pause_job(job_id: JobId, services: Given) -> Response:
     summary="Let a paused job go on",
     status_code=202,
     response_model=bodies.IntentBody,
-    responses=_VERB,
+    responses=_RESUMED,
 )
-def resume_job(job_id: JobId, services: Given) -> Response:
+def resume_job(job_id: OwnJobId, services: Given, caller: Asking) -> Response:
     """Queue a paused job again; it goes on from its last checkpoint. Asking twice is safe.
 
     While the job is still pausing, the wish is taken back: its attempt ends with its checkpoint,
     and the job is queued again at once.
     """
-    return _answer(services, services.training.resume(job_id), "running")
+    return _answer(services, services.training.resume(job_id, caller), "running")
 
 
 @router.post(
@@ -142,17 +148,21 @@ def resume_job(job_id: JobId, services: Given) -> Response:
     response_model=bodies.IntentBody,
     responses={
         **_ACCEPTED,
-        **documented(MISSING_JOB, _FORBIDDEN, *BODY_PROBLEMS, INVALID_QUERY),
+        **documented(
+            MISSING_JOB, NOT_YOURS, _FORBIDDEN, TOO_MANY_JOBS, *BODY_PROBLEMS, INVALID_QUERY
+        ),
     },
 )
-def retry_job(job_id: JobId, services: Given, body: RetryBody | None = None) -> Response:
+def retry_job(
+    job_id: OwnJobId, services: Given, caller: Asking, body: RetryBody | None = None
+) -> Response:
     """Queue a failed or cancelled job again, as a new attempt from its last checkpoint.
 
     Attempts and time count anew against the limits, which the body may change. Asking twice is
     safe. What failed for its spec fails again: fork the job, and change the spec.
     """
     limits = body.limits if body is not None else None
-    return _answer(services, services.training.retry(job_id, limits), "running")
+    return _answer(services, services.training.retry(job_id, limits, caller), "running")
 
 
 @router.post(
@@ -172,15 +182,22 @@ def retry_job(job_id: JobId, services: Given, body: RetryBody | None = None) -> 
     },
 )
 def fork_job(
-    job_id: JobId, body: ForkBody, services: Given, idempotency_key: IdempotencyKey = None
+    job_id: JobId,
+    body: ForkBody,
+    services: Given,
+    caller: Asking,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Make a job that begins from a checkpoint of this one, in whatever state this one is.
 
-    The fork has its own copy of the checkpoint. Its schedules count from the first epoch of its
-    parent when it goes on from the train state. Its best checkpoint and early stopping begin anew.
+    The fork belongs to who asks, and has its own copy of the checkpoint. Its schedules count from
+    the first epoch of its parent when it goes on from the train state. Its best checkpoint and
+    early stopping begin anew.
     """
     request = _request(services.training.get(job_id), body)
-    job, is_new = services.forks.fork(job_id, body.checkpoint, body.start, request, idempotency_key)
+    job, is_new = services.forks.fork(
+        job_id, body.checkpoint, body.start, request, idempotency_key, caller
+    )
     headers = {"Location": render.job_path(job.id)}
     if not is_new:
         headers["Idempotency-Replayed"] = "true"

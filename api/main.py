@@ -5,6 +5,7 @@ import hashlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from api.app import Services, create_app
 from api.broadcast import Broadcast
+from service.access.access import Access
+from service.access.first import prepare
 from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.base import Cluster, ClusterUnavailable
@@ -122,6 +125,7 @@ def running_services(
         answers=answers,
         promotions=Promotions(jobs, forks, answers),
         presets=Presets(datasets),
+        access=Access(jobs, settings.audit_keep_s),
     )
     with contextlib.ExitStack() as stack:
         if leadership is not None:
@@ -156,9 +160,16 @@ def serve(settings: Settings) -> None:
             raise ConfigurationError(f"artifact store: {error}") from error
         jobs = JobStore.open(settings.database)
         try:
+            prepare(settings, jobs, _say)
             _serve(settings, jobs, artifacts, listener)
         finally:
             jobs.close()
+
+
+def _say(text: str) -> None:
+    """Tell who started the service what no log may hold."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _serve(

@@ -3,6 +3,8 @@
 import re
 import secrets
 import time
+from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BODY_TOO_LARGE, CROSS_ORIGIN, FOREIGN_HOST, Kind, problem_response
 from api.figures import HttpFigures
+from service.settings import Settings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -17,19 +20,43 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _UPLOADS = "/v1/datasets/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# Nobody's page may frame, embed or reinterpret an answer; none allows to read it across origins.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The names by which the service may be asked.
+
+    Where it listens on every address, an address as such is a name too: a page that was made to
+    reach the service by its name server has that name in the header, and no address.
+    """
+
+    names: frozenset[str]
+    any_address: bool = False
+
+    def allow(self, name: str) -> bool:
+        """Whether the service may be asked by a name as :func:`host_name` gives it."""
+        return name in self.names or (self.any_address and _is_address(name))
 
 
 class Entrance:
     """Names each request, refuses foreign ones and those that are too large, counts all.
 
     A web page can reach loopback by DNS rebinding; the Host header then holds the page's name. It
-    can also send forms across origins; the Origin header then does.
+    can also send forms across origins, or load what is here as a picture or a stream of its own;
+    the headers Origin and Sec-Fetch-Site then say so. A page from another port of this machine is
+    foreign, too.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        hosts: frozenset[str],
+        hosts: Hosts,
         max_body_bytes: int,
         max_upload_bytes: int,
         figures: HttpFigures,
@@ -57,7 +84,9 @@ class Entrance:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status, seconds = message["status"], time.perf_counter() - began
-                MutableHeaders(scope=message)["X-Request-ID"] = name
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = name
+                headers.update(_HEADERS)
             await send(message)
 
         try:
@@ -71,12 +100,15 @@ class Entrance:
             self._figures.count(method, route, status, seconds)
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[Kind, str] | None:
-        if _host_name(headers.get("host", "")) not in self._hosts:
-            allowed = ", ".join(sorted(self._hosts))
-            return FOREIGN_HOST, f"This service answers to these names only: {allowed}."
-        origin = headers.get("origin")
-        if method not in _SAFE_METHODS and origin is not None and not self._is_ours(origin):
-            return CROSS_ORIGIN, "Pages of other sites may not change anything here."
+        host = headers.get("host", "")
+        if not self._hosts.allow(host_name(host)):
+            allowed = ", ".join(sorted(self._hosts.names))
+            return FOREIGN_HOST, (
+                f"This service answers to these names only: {allowed}; "
+                "SPREADTRAIN_ALLOWED_HOSTS adds others."
+            )
+        if _is_foreign(method, host, headers):
+            return CROSS_ORIGIN, "Pages of other sites may not ask for anything here."
         length = headers.get("content-length", "0")
         is_upload = method == "PUT" and path.startswith(_UPLOADS)
         allowed_bytes = self._max_upload_bytes if is_upload else self._max_body_bytes
@@ -84,18 +116,44 @@ class Entrance:
             return BODY_TOO_LARGE, f"A body may have {allowed_bytes} bytes at most."
         return None
 
-    def _is_ours(self, origin: str) -> bool:
-        try:
-            return _host_name(urlsplit(origin).netloc) in self._hosts
-        except ValueError:
-            return False
+
+def _is_foreign(method: str, host: str, headers: Headers) -> bool:
+    """Whether a page of another origin asks, but for somebody who follows a link from there."""
+    origin = headers.get("origin")
+    if origin is not None and not _is_same(origin, host):
+        return True
+    site = headers.get("sec-fetch-site", "none")
+    if site in ("none", "same-origin"):
+        return False
+    return method not in _SAFE_METHODS or headers.get("sec-fetch-mode") != "navigate"
 
 
-def _host_name(host: str) -> str:
+def _is_same(origin: str, host: str) -> bool:
+    """Whether an origin is the host that is asked, port and all; a proxy may have added TLS."""
+    try:
+        split = urlsplit(origin)
+        default = {"http": 80, "https": 443}[split.scheme]
+        asked = urlsplit(f"//{host}")
+        ours, theirs = (asked.hostname, asked.port), (split.hostname, split.port)
+    except (ValueError, KeyError):
+        return False
+    return (ours[0], ours[1] or default) == (theirs[0], theirs[1] or default)
+
+
+def host_name(host: str) -> str:
+    """The name in a header Host, without its port; empty where there is none."""
     match = _HOST.fullmatch(host)
     return match[1].lower() if match else ""
 
 
-def host_names(host: str) -> frozenset[str]:
-    """The names under which a service that listens on a loopback address may be asked."""
-    return LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host}
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """The names under which a service with these settings may be asked."""
+    return Hosts(LOOPBACK_NAMES | settings.host_names, settings.is_wildcard)

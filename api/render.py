@@ -102,6 +102,7 @@ def _summary_fields(job: Job) -> dict[str, Any]:
         "progress": progress_body(job.progress),
         "parent": parent_body(job.parent),
         "study": job.study_id,
+        "owner": job.owner,
         "spec_digest": job.spec_digest,
         "version": job.version,
         "created_at": job.created_at,

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api import bodies
 from api.conditions import IfVersion, expected_version
-from api.dependencies import Given, JobId
+from api.dependencies import Given, OwnJobId
 from api.errors import INVALID_HEADER, INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.jobs import json_answer
 from api.routes import StrictRoute
@@ -29,6 +29,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
         204: {"description": "The job is gone; its artifacts follow soon."},
         **documented(
             SERVICE_PROBLEMS[errors.JobNotFound],
+            SERVICE_PROBLEMS[errors.NotYours],
             SERVICE_PROBLEMS[errors.StateConflict],
             SERVICE_PROBLEMS[errors.VersionConflict],
             INVALID_HEADER,
@@ -37,7 +38,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
     },
 )
 def delete_job(
-    job_id: JobId,
+    job_id: OwnJobId,
     request: Request,
     services: Given,
     if_match: IfVersion = None,

@@ -8,10 +8,18 @@ from starlette.responses import Response
 
 from api import bodies, study_render
 from api.conditions import IfVersion, expected_version, is_unchanged, quoted
-from api.dependencies import Given, Services, StudyId
+from api.dependencies import Asking, Given, OwnStudyId, Services, StudyId
 from api.errors import INVALID_BODY, INVALID_HEADER, INVALID_QUERY, SERVICE_PROBLEMS, documented
 from api.errors import RefusedError as Refused
-from api.jobs import BODY_PROBLEMS, LIMIT_MAX, SUBMISSION_PROBLEMS, IdempotencyKey, json_answer
+from api.jobs import (
+    BODY_PROBLEMS,
+    LIMIT_MAX,
+    NOT_YOURS,
+    SUBMISSION_PROBLEMS,
+    TOO_MANY_JOBS,
+    IdempotencyKey,
+    json_answer,
+)
 from api.render import study_path
 from api.routes import StrictRoute
 from api.study_examples import STUDY_REQUEST
@@ -96,6 +104,7 @@ def whole(services: Services, study: Study) -> bodies.StudyBody:
 def submit_study(
     body: StudyRequest,
     services: Given,
+    caller: Asking,
     dry_run: Annotated[bool, Query(description="Check and estimate only; store nothing.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -106,7 +115,7 @@ def submit_study(
     """
     if dry_run:
         return json_answer(study_render.plan_body(services.studying.dry_run(body)))
-    study, created = services.studying.submit(body, idempotency_key)
+    study, created = services.studying.submit(body, idempotency_key, caller)
     headers = {"Location": study_path(study.id)} | etag_of(study)
     if not created:
         headers["Idempotency-Replayed"] = "true"
@@ -161,8 +170,11 @@ def get_study(study_id: StudyId, request: Request, services: Given) -> Response:
         200: {"description": "The study with its new budget.", "headers": {"ETag": ETAG}},
         **documented(
             MISSING_STUDY,
+            NOT_YOURS,
             SERVICE_PROBLEMS[errors.StudyStateConflict],
             SERVICE_PROBLEMS[errors.StudyChanged],
+            TOO_MANY_JOBS,
+            SERVICE_PROBLEMS[errors.StorageLimit],
             *BODY_PROBLEMS,
             SERVICE_PROBLEMS[errors.InvalidStudy],
             INVALID_HEADER,
@@ -171,10 +183,11 @@ def get_study(study_id: StudyId, request: Request, services: Given) -> Response:
     },
 )
 def extend_study(
-    study_id: StudyId,
+    study_id: OwnStudyId,
     body: StudyPatch,
     request: Request,
     services: Given,
+    caller: Asking,
     if_match: IfVersion = None,
 ) -> Response:
     """Raise the limits that are named. A study that has succeeded is queued again, and goes on
@@ -186,7 +199,8 @@ def extend_study(
     if not changes:
         found = [FieldError("/budget", "must name a limit: trials, max_wall_s or max_epochs")]
         raise Refused(INVALID_BODY, "/budget names no limit to raise.", errors=found)
-    study = services.studying.extend(study_id, changes, expected_version(request, "study"))
+    version = expected_version(request, "study")
+    study = services.studying.extend(study_id, changes, version, caller)
     return json_answer(whole(services, study), headers=etag_of(study))
 
 
@@ -199,6 +213,7 @@ def extend_study(
         204: {"description": "The study and its trials are gone; their artifacts follow soon."},
         **documented(
             MISSING_STUDY,
+            NOT_YOURS,
             SERVICE_PROBLEMS[errors.StudyStateConflict],
             SERVICE_PROBLEMS[errors.StudyChanged],
             INVALID_HEADER,
@@ -207,7 +222,7 @@ def extend_study(
     },
 )
 def delete_study(
-    study_id: StudyId,
+    study_id: OwnStudyId,
     request: Request,
     services: Given,
     if_match: IfVersion = None,

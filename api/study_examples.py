@@ -37,6 +37,7 @@ _SUMMARY: dict[str, Any] = {
     "message": "The search goes on.",
     "cancel_requested": False,
     "pause_requested": False,
+    "owner": "ana",
     "is_overridden": False,
     "objective": {"metric": _METRIC, "mode": "min"},
     "second_objective": None,

@@ -46,6 +46,7 @@ def _summary_fields(study: Study, trials: int) -> dict[str, Any]:
         "message": study.message,
         "cancel_requested": study.cancel_requested,
         "pause_requested": study.pause_requested,
+        "owner": study.owner,
         "is_overridden": study.is_overridden,
         "objective": objective_body(request.objective),
         "second_objective": None if second is None else objective_body(second),

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api import bodies, render
 from api.conditions import is_unchanged, quoted
-from api.dependencies import Given, StudyId
+from api.dependencies import Asking, Given, StudyId
 from api.drawings import BINARY, JSON, NPZ, PNG, VALUES_MAX, AskedForm, Seed, chosen_form, in_form
 from api.errors import INVALID_QUERY, NOT_ACCEPTABLE, SERVICE_PROBLEMS, documented
 from api.jobs import SUBMISSION_PROBLEMS, IdempotencyKey, etag_of, json_answer, whole
@@ -129,6 +129,7 @@ class PromoteBody(BaseModel):
 def promote_trial(
     study_id: StudyId,
     services: Given,
+    caller: Asking,
     body: PromoteBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -138,7 +139,7 @@ def promote_trial(
     """
     wanted = PromoteBody() if body is None else body
     promotion = Promotion(wanted.configuration, wanted.epochs, wanted.name, wanted.start)
-    job, is_new = services.promotions.promote(study_id, promotion, idempotency_key)
+    job, is_new = services.promotions.promote(study_id, promotion, idempotency_key, caller)
     headers = {"Location": render.job_path(job.id)} | etag_of(job)
     if not is_new:
         headers["Idempotency-Replayed"] = "true"

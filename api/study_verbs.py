@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api import bodies
-from api.dependencies import Given, Services, StudyId
+from api.dependencies import Asking, Given, OwnStudyId, Services
 from api.errors import INVALID_QUERY, SERVICE_PROBLEMS, documented
-from api.jobs import json_answer
+from api.jobs import NOT_YOURS, TOO_MANY_JOBS, json_answer
 from api.routes import StrictRoute
 from api.studies import ETAG, MISSING_STUDY, etag_of, whole
 from service import errors
@@ -18,7 +18,13 @@ router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRou
 
 _VERB: dict[int | str, dict[str, Any]] = {
     202: {"description": "The wish is stored.", "headers": {"ETag": ETAG}},
-    **documented(MISSING_STUDY, SERVICE_PROBLEMS[errors.StudyStateConflict], INVALID_QUERY),
+    **documented(
+        MISSING_STUDY, NOT_YOURS, SERVICE_PROBLEMS[errors.StudyStateConflict], INVALID_QUERY
+    ),
+}
+_RESUMED = {
+    **_VERB,
+    **documented(TOO_MANY_JOBS),
 }
 
 
@@ -35,7 +41,7 @@ def _answer(services: Services, study: Study, intent: bodies.Intent) -> Response
     response_model=bodies.StudyIntentBody,
     responses=_VERB,
 )
-def cancel_study(study_id: StudyId, services: Given) -> Response:
+def cancel_study(study_id: OwnStudyId, services: Given) -> Response:
     """Ask for a study to end with its trials; asking twice is safe, and it beats a pause.
 
     It says ``cancelled`` only when nothing of it runs any more. What was found stays.
@@ -51,7 +57,7 @@ def cancel_study(study_id: StudyId, services: Given) -> Response:
     response_model=bodies.StudyIntentBody,
     responses=_VERB,
 )
-def pause_study(study_id: StudyId, services: Given) -> Response:
+def pause_study(study_id: OwnStudyId, services: Given) -> Response:
     """Ask for a study to give its resources back; asking twice is safe.
 
     Running trials publish a checkpoint first. A queued study is paused at once.
@@ -65,12 +71,12 @@ def pause_study(study_id: StudyId, services: Given) -> Response:
     summary="Let a paused study go on",
     status_code=202,
     response_model=bodies.StudyIntentBody,
-    responses=_VERB,
+    responses=_RESUMED,
 )
-def resume_study(study_id: StudyId, services: Given) -> Response:
+def resume_study(study_id: OwnStudyId, services: Given, caller: Asking) -> Response:
     """Queue a paused study again; its trials go on from their last checkpoints. Asking twice is
     safe, and a pause that is still wished for is taken back."""
-    return _answer(services, services.studying.resume(study_id), "running")
+    return _answer(services, services.studying.resume(study_id, caller), "running")
 
 
 @router.post(
@@ -79,9 +85,9 @@ def resume_study(study_id: StudyId, services: Given) -> Response:
     summary="Retry a failed or cancelled study",
     status_code=202,
     response_model=bodies.StudyIntentBody,
-    responses=_VERB,
+    responses=_RESUMED,
 )
-def retry_study(study_id: StudyId, services: Given) -> Response:
+def retry_study(study_id: OwnStudyId, services: Given, caller: Asking) -> Response:
     """Queue a failed or cancelled study again; it goes on from all that it knows, and repeats no
     finished trial. Asking twice is safe."""
-    return _answer(services, services.studying.retry(study_id), "running")
+    return _answer(services, services.studying.retry(study_id, caller), "running")

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from service.access.caller import ANYBODY, Caller
 from service.errors import (
     DatasetBuiltIn,
     DatasetNotFound,
     FieldError,
     InvalidDataset,
     NotReady,
+    NotYours,
     OutOfStorage,
     UploadTooLarge,
 )
@@ -193,11 +195,11 @@ class Datasets:
 
     # --- uploading ----------------------------------------------------------------------------
 
-    def receive(self, name: str, declared_bytes: int | None) -> Incoming:
+    def receive(self, name: str, declared_bytes: int | None, caller: Caller = ANYBODY) -> Incoming:
         """Where to write an upload's body; discard it in the end, whatever happens.
 
-        Raises DatasetBuiltIn, InvalidDataset for a name that cannot be one, UploadTooLarge and
-        OutOfStorage where that is known before the first byte.
+        Raises DatasetBuiltIn, InvalidDataset for a name that cannot be one, NotYours,
+        UploadTooLarge and OutOfStorage where that is known before the first byte.
         """
         if name in built_in_names():
             raise DatasetBuiltIn(f"{name} is built in; choose another name for the upload")
@@ -206,6 +208,9 @@ class Datasets:
             raise InvalidDataset(
                 "That cannot be the name of a data set.", (FieldError("/path/name", problem),)
             )
+        stored = self._jobs.upload(name) if caller.owner is not None else None
+        if stored is not None and not caller.may_change(stored.owner):
+            raise NotYours(f"the data set {name} belongs to somebody else; choose another name")
         declared = declared_bytes or 0
         if declared > self._max_upload_bytes:
             raise UploadTooLarge(f"An upload may have {self._max_upload_bytes:,} bytes at most.")
@@ -218,10 +223,13 @@ class Datasets:
             )
         return Incoming(self._incoming_dir, self._max_upload_bytes)
 
-    def take_in(self, name: str, incoming: Incoming, condition: Condition) -> tuple[Entry, Change]:
+    def take_in(
+        self, name: str, incoming: Incoming, condition: Condition, caller: Caller = ANYBODY
+    ) -> tuple[Entry, Change]:
         """Check what was received, store it, and point the name at it.
 
-        Raises InvalidDataset, OutOfStorage, NotReady, DatasetExists, DatasetChanged.
+        Raises InvalidDataset, OutOfStorage, NotReady, DatasetExists, DatasetChanged, NotYours,
+        StorageLimit.
         """
         incoming.finish()
         try:
@@ -242,8 +250,8 @@ class Datasets:
         with self._changing, self._jobs.alone(CONTENTS):
             self._store(facts, incoming.normal)
             try:
-                new = Upload(name, facts, datetime.now(UTC))
-                upload, change, before = self._jobs.put_upload(new, condition)
+                new = Upload(name, facts, datetime.now(UTC), owner=caller.owner)
+                upload, change, before = self._jobs.put_upload(new, condition, caller)
             finally:
                 # Where the name did not take it, nobody uses what was stored.
                 self._discard(facts.digest)
@@ -251,15 +259,15 @@ class Datasets:
                 self._discard(before.facts.digest)
         return _entry(upload), change
 
-    def delete(self, name: str, condition: Condition) -> None:
+    def delete(self, name: str, condition: Condition, caller: Caller = ANYBODY) -> None:
         """Forget a name, and its content unless another name has it.
 
-        Raises DatasetBuiltIn, DatasetNotFound, DatasetChanged, DatasetInUse.
+        Raises DatasetBuiltIn, DatasetNotFound, DatasetChanged, DatasetInUse, NotYours.
         """
         if name in built_in_names():
             raise DatasetBuiltIn(f"{name} is built in; it cannot be deleted")
         with self._changing, self._jobs.alone(CONTENTS):
-            forgotten = self._jobs.delete_upload(name, condition)
+            forgotten = self._jobs.delete_upload(name, condition, caller)
             self._discard(forgotten.facts.digest)
 
     def discard_unused(self, digest: str) -> bool:

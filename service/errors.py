@@ -4,7 +4,10 @@
 
     ServiceError
     ├── NotFound              JobNotFound, CheckpointNotFound, ResultNotFound, OtherTrainer,
-    │                         UnknownTrainer, DatasetNotFound, StudyNotFound, NoAnswerYet
+    │                         UnknownTrainer, DatasetNotFound, StudyNotFound, KeyNotFound,
+    │                         NoAnswerYet
+    ├── NotYours              it belongs to another key's owner
+    ├── LimitReached          more than the key may use: TooManyJobs, StorageLimit
     ├── Conflict              StateConflict, StudyStateConflict, VersionConflict, StudyChanged,
     │                         IdempotencyConflict, DatasetBuiltIn, DatasetExists, DatasetChanged,
     │                         DatasetInUse, SweepRunning
@@ -61,8 +64,28 @@ class StudyNotFound(NotFound):
     """There is no study with that id; GET /v1/studies lists them."""
 
 
+class KeyNotFound(NotFound):
+    """There is no API key with that id; spreadtrain keys list shows them."""
+
+
 class NoAnswerYet(NotFound):
     """The study has too few results for this answer; GET its trials to see what there is."""
+
+
+class NotYours(ServiceError):
+    """It belongs to somebody else: a key with the scope write changes its owner's things only."""
+
+
+class LimitReached(ServiceError):
+    """The key may not use more than it does; end or delete something of yours first."""
+
+
+class TooManyJobs(LimitReached):
+    """The key's owner has as many jobs that run or wait to run as he may; try again later."""
+
+
+class StorageLimit(LimitReached):
+    """The key's owner uses as much storage as he may; delete jobs or data sets of yours first."""
 
 
 class Conflict(ServiceError):

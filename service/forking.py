@@ -13,11 +13,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.access.caller import ANYBODY, Caller
 from service.errors import (
     CheckpointNotFound,
     FieldError,
     IdempotencyConflict,
     InvalidSpec,
+    LimitReached,
     NotReady,
     ServiceError,
 )
@@ -28,7 +30,7 @@ from service.training import Training, request_digest
 from workers.artifacts import ArtifactStore, parent_prefix
 from workers.checkpoint import Manifest, parse_manifest
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
-from workers.kinds import AnySpec, carried_over, not_forkable, obstacles
+from workers.kinds import AnySpec, carried_over, estimate, not_forkable, obstacles
 from workers.spec import Start
 
 __all__ = ["Forks", "carried_over", "fork_digest"]
@@ -52,6 +54,7 @@ class Forks:
         start: Start,
         request: JobRequest,
         idempotency_key: str | None = None,
+        caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
         """Store a job that begins from ``latest``, ``best`` or the checkpoint with that id;
         returns it and whether it is new.
@@ -62,10 +65,10 @@ class Forks:
         idempotency = None
         if idempotency_key is not None:
             digest = request_digest(request, "fork", parent_id, checkpoint, start)
-            idempotency = Idempotency(key=idempotency_key, body_digest=digest)
+            idempotency = Idempotency(key=caller.named(idempotency_key), body_digest=digest)
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
-        return self.begin(parent_id, checkpoint, start, request, idempotency)
+        return self.begin(parent_id, checkpoint, start, request, idempotency, caller)
 
     def begin(
         self,
@@ -74,8 +77,10 @@ class Forks:
         start: Start,
         request: JobRequest,
         idempotency: Idempotency | None,
+        caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
-        """As :meth:`fork`, under a key whose body is the caller's, who has looked for a replay."""
+        """As :meth:`fork`, under a key whose body is another method's, which has looked for a
+        replay."""
         closed = not_forkable(self._results.spec(parent_id), request.spec)
         if closed is not None:
             error = FieldError(f"/spec{closed.pointer}", str(closed))
@@ -94,7 +99,7 @@ class Forks:
             )
         with _explained(chosen):
             manifest = parse_manifest(self._artifacts.get(f"{chosen.prefix}/manifest.json"))
-        spec = self._checked(start, manifest, request)
+        spec, storage_bytes = self._checked(start, manifest, request)
         job_id = f"job-{secrets.token_hex(8)}"
         parent = Parent(
             job_id=parent_id,
@@ -109,17 +114,30 @@ class Forks:
             self._copy(chosen.prefix, parent)
         try:
             job, is_new = self._training.store(
-                request.model_copy(update={"spec": spec}), job_id, digest, parent, idempotency
+                request.model_copy(update={"spec": spec}),
+                job_id,
+                digest,
+                parent,
+                idempotency,
+                storage_bytes,
+                caller,
             )
-        except (InvalidSpec, IdempotencyConflict):  # of other errors it may be stored all the same
+        except (
+            InvalidSpec,
+            IdempotencyConflict,
+            LimitReached,
+        ):  # of other errors it may be stored all the same
             self._forget(parent)
             raise
         if not is_new:
             self._forget(parent)
         return job, is_new
 
-    def _checked(self, start: Start, manifest: Manifest, request: JobRequest) -> AnySpec:
-        """The resolved spec, or InvalidSpec with everything that keeps it from beginning so."""
+    def _checked(
+        self, start: Start, manifest: Manifest, request: JobRequest
+    ) -> tuple[AnySpec, int]:
+        """The resolved spec and the bytes that it may need, or InvalidSpec with everything that
+        keeps it from beginning so."""
         spec, info = self._training.checked(request)
         found = tuple(
             FieldError(f"/spec{obstacle.pointer}", str(obstacle))
@@ -127,7 +145,7 @@ class Forks:
         )
         if found:
             raise InvalidSpec(f"{found[0].pointer} {found[0].message}.", found)
-        return spec
+        return spec, estimate(spec, info).storage_bytes
 
     def _copy(self, source: str, parent: Parent) -> None:
         """The one file that the fork begins from, then the manifest that names it."""

@@ -228,7 +228,8 @@ class Job:
     ``cancel_requested`` and ``pause_requested`` are wishes; the state follows when nothing of the
     attempt is left. A queued job does not start before ``not_before``. Attempts below
     ``counts_from`` were before the last retry and do not count against the limits. A job with a
-    ``study_id`` is a trial of that study, whose driver starts it.
+    ``study_id`` is a trial of that study, whose driver starts it. ``owner`` may change it, None
+    where no key was needed; ``reserved_bytes`` is the room that it may need, by its estimate.
     """
 
     id: str
@@ -254,6 +255,8 @@ class Job:
     parent: Parent | None = None
     retention: Retention = AS_INSTALLED
     study_id: str | None = None
+    owner: str | None = None
+    reserved_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from service.errors import ConfigurationError
 from service.jobs import KeepS, Retention
 
 PREFIX = "SPREADTRAIN_"
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\]")
 
 
 class Settings(BaseModel):
@@ -26,9 +28,22 @@ class Settings(BaseModel):
     data_dir: Path = Path("spreadtrain-data")
     """Folder of the database, the artifacts and the caches."""
     host: str = "127.0.0.1"
-    """Address to listen on; loopback only, as there are no API keys yet."""
+    """Address to listen on; loopback only, as long as there is no API key."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
+    allowed_hosts: str = ""
+    """Names by which the service is asked, with commas between them, besides loopback's and the
+    address it listens on: what proxies and clients say in the header Host."""
+    admin_key_file: Path = Path()
+    """File of the first admin key: read at the first start, or made there where it is missing;
+    empty: none."""
+    audit_keep_s: float = Field(default=31_536_000.0, ge=86_400.0, le=315_360_000.0)
+    """Seconds that the record of who did what is kept; of the last million entries, the oldest go
+    whatever their age."""
+    max_requests: int = Field(default=512, ge=1, le=100_000)
+    """Requests that are answered at one time, event streams aside; half of them for one key."""
+    max_followers: int = Field(default=4096, ge=1, le=1_000_000)
+    """Event streams that are open at one time; half of them for one key."""
     # Not in any repr, as a password may be in it.
     database_url: str = Field(default="", repr=False)
     """SQLAlchemy URL of the job store, SQLite or PostgreSQL; empty: SQLite in the data folder."""
@@ -78,19 +93,23 @@ class Settings(BaseModel):
     """Seconds for which a sweep leaves alone what has changed; longer than any write takes."""
 
     @model_validator(mode="after")
-    def _loopback_only(self) -> Self:
+    def _address(self) -> Self:
         if self.host != "localhost":
             try:
-                loopback = ipaddress.ip_address(self.host).is_loopback
+                ipaddress.ip_address(self.host)
             except ValueError:
-                loopback = False
-            if not loopback:
                 raise ValueError(
-                    f"host {self.host!r} is not a loopback address; without API keys the service "
-                    "listens on 127.0.0.1, ::1 or localhost only: put an authenticating proxy "
-                    "in front of it"
-                )
+                    f"host {self.host!r} is no IP address; give one of this machine's, or localhost"
+                ) from None
         return self
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_of_hosts(cls, names: str) -> str:
+        for name in _listed(names):
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a host; give it without scheme and port")
+        return names
 
     @field_validator("fid_weights")
     @classmethod
@@ -142,6 +161,22 @@ class Settings(BaseModel):
         except ValidationError as error:
             lines = [_explain(problem["loc"], problem["msg"]) for problem in error.errors()]
             raise ConfigurationError("; ".join(lines)) from error
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the service."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that the settings allow in the header Host, as they are compared."""
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return frozenset({own.lower(), *(name.lower() for name in _listed(self.allowed_hosts))})
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it listens on every address of this machine, whichever these are."""
+        return self.host != "localhost" and ipaddress.ip_address(self.host).is_unspecified
 
     @property
     def database(self) -> str:
@@ -196,7 +231,29 @@ class Settings(BaseModel):
 
 
 # Read by the command line's own options, not by the service.
-CLIENT_VARIABLES = frozenset({f"{PREFIX}URL"})
+CLIENT_VARIABLES = frozenset({f"{PREFIX}{name}" for name in ("URL", "API_KEY", "API_KEY_FILE")})
+
+
+def client_key(environment: Mapping[str, str] | None = None) -> str | None:
+    """The API key of a client: SPREADTRAIN_API_KEY, or the content of the file that
+    SPREADTRAIN_API_KEY_FILE names; None where neither is set.
+
+    Raises ConfigurationError for a file that cannot be read; what is in it is in no message.
+    """
+    source = os.environ if environment is None else environment
+    if key := source.get(f"{PREFIX}API_KEY", "").strip():
+        return key
+    if not (path := source.get(f"{PREFIX}API_KEY_FILE", "")):
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(f"{PREFIX}API_KEY_FILE: {path} cannot be read: {why}") from None
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:

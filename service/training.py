@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from service.access.caller import ANYBODY, Caller
 from service.ceiling import Ceiling, beyond
 from service.cluster.base import Capacity, Cluster
 from service.datasets import Datasets, is_upload
@@ -85,25 +86,34 @@ class Training:
         self._wake = wake
         self._queueing = Queueing(jobs, cluster)
 
-    def submit(self, request: JobRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    def submit(
+        self,
+        request: JobRequest,
+        idempotency_key: str | None = None,
+        caller: Caller = ANYBODY,
+    ) -> tuple[Job, bool]:
         """Store a job, queued; returns it and whether it is new.
 
         The same key with the same body answers with the job that it made before. Raises
-        InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady, IdempotencyConflict.
+        InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady, IdempotencyConflict, TooManyJobs,
+        StorageLimit.
         """
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(key=idempotency_key, body_digest=request_digest(request))
+            key, digest = caller.named(idempotency_key), request_digest(request)
+            idempotency = Idempotency(key=key, body_digest=digest)
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
-        spec, _ = self._checked_anew(request)
+        spec, info = self._checked_anew(request)
         return self.store(
             request.model_copy(update={"spec": spec}),
             f"job-{secrets.token_hex(8)}",
             spec.digest(),
             None,
             idempotency,
+            estimate(spec, info).storage_bytes,
+            caller,
         )
 
     def store(
@@ -113,8 +123,11 @@ class Training:
         spec_digest: str,
         parent: Parent | None,
         idempotency: Idempotency | None,
+        storage_bytes: int,
+        caller: Caller,
     ) -> tuple[Job, bool]:
-        """Store a checked request as a queued job; returns it, or the job that has the key."""
+        """Store a checked request as a queued job of the caller's; returns it, or the job that has
+        the key. Raises TooManyJobs, StorageLimit beyond what he may use."""
         spec, now = request.spec, datetime.now(UTC)
         job = Job(
             id=job_id,
@@ -132,8 +145,12 @@ class Training:
             created_at=now,
             updated_at=now,
             parent=parent,
+            owner=caller.owner,
+            reserved_bytes=storage_bytes,
         )
-        stored, created = self._jobs.add(job, idempotency, needs_content=is_upload(spec.dataset))
+        stored, created = self._jobs.add(
+            job, idempotency, needs_content=is_upload(spec.dataset), quota=caller.quota
+        )
         self._wake()
         return stored, created
 
@@ -199,22 +216,23 @@ class Training:
         self._refuse_trial(job_id, "pause")
         return self._told(self._jobs.request_pause(job_id))
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, caller: Caller = ANYBODY) -> Job:
         """Queue a paused job again, or take the wish to pause back.
 
-        Raises StateConflict for a job that has ended or is being cancelled, and for a trial.
+        Raises StateConflict for a job that has ended or is being cancelled, and for a trial, and
+        TooManyJobs.
         """
         self._refuse_trial(job_id, "resume")
-        return self._told(self._jobs.resume(job_id))
+        return self._told(self._jobs.resume(job_id, caller.quota))
 
-    def retry(self, job_id: str, limits: Limits | None = None) -> Job:
+    def retry(self, job_id: str, limits: Limits | None = None, caller: Caller = ANYBODY) -> Job:
         """Queue a failed or cancelled job again, as a new attempt from its last checkpoint.
 
         ``limits`` replace the job's; losses and time count anew. Raises StateConflict for a job
-        that has not ended, or has succeeded, and for a trial.
+        that has not ended, or has succeeded, and for a trial, and TooManyJobs.
         """
         self._refuse_trial(job_id, "retry")
-        return self._told(self._jobs.retry(job_id, limits))
+        return self._told(self._jobs.retry(job_id, limits, caller.quota))
 
     def _refuse_trial(self, job_id: str, verb: str) -> None:
         job = self._jobs.get(job_id)

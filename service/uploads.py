@@ -9,12 +9,14 @@ from workers.content import Facts
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A name and the content that it points at. ``version`` rises when the name moves."""
+    """A name and the content that it points at. ``version`` rises when the name moves, and
+    ``owner`` may move it; None where no key was needed."""
 
     name: str
     facts: Facts
     created_at: datetime
     version: int = 1
+    owner: str | None = None
 
     @property
     def revision(self) -> str:

@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC; numbers that are not finite are null.
 """
 
+from api.bodies.audit import AuditEntryBody, AuditPageBody
 from api.bodies.discovery import (
     DatasetBody,
     DatasetList,
@@ -125,6 +126,8 @@ __all__ = [
     "ArtifactList",
     "AskedBody",
     "AttemptBody",
+    "AuditEntryBody",
+    "AuditPageBody",
     "AxisBody",
     "BestBody",
     "BestSoFarBody",

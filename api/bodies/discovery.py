@@ -29,6 +29,8 @@ class DatasetBody(Body):
     """When the name got this content; null where it is not an upload."""
     version: int | None
     """Rises when the name moves to other content; null where it is not an upload."""
+    owner: str | None
+    """Whose key uploaded it; null where no key was needed, and where it is not an upload."""
 
 
 class DatasetList(Body):

@@ -119,6 +119,9 @@ class JobSummary(Body):
     """Where a fork comes from; null for a job of its own."""
     study: str | None
     """Id of the study of which it is a trial; null for a job of its own."""
+    owner: str | None
+    """Whose key made it: only that owner and an admin may change it; null where no key was
+    needed."""
     spec_digest: str
     """Identity of the computation: equal digests compute the same."""
     version: int

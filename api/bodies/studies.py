@@ -78,6 +78,9 @@ class StudySummary(Body):
     """Whether somebody asked to cancel it; the state follows when nothing of it runs any more."""
     pause_requested: bool
     """Whether somebody asked to pause it; the state follows when nothing of it runs any more."""
+    owner: str | None
+    """Whose key made it: only that owner and an admin may change it; null where no key was
+    needed."""
     is_overridden: bool
     """Whether it ranks by what the guard refuses, as it depends on what the study tunes."""
     objective: ObjectiveBody

@@ -18,18 +18,31 @@ from api.client.connection import (
     job_path,
     problem_of,
 )
-from api.client.errors import ApiError
+from api.client.errors import ApiError, ClientError
 from api.client.job import JobHandle
 from api.client.study import Studies, StudyHandle
+from service.errors import ConfigurationError
+from service.settings import client_key
 
 SWEEP_POLL_S = 0.2
 
 
 class Client:
-    """A service at an address; close it, or use it in a ``with`` block."""
+    """A service at an address; close it, or use it in a ``with`` block.
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = TIMEOUT_S) -> None:
-        self.connection = Connection(url, timeout_s)
+    Without an ``api_key`` that of the environment is used, where there is one:
+    SPREADTRAIN_API_KEY, or the content of the file that SPREADTRAIN_API_KEY_FILE names. Raises
+    ClientError for a key that cannot be one.
+    """
+
+    def __init__(
+        self, url: str = DEFAULT_URL, *, timeout_s: float = TIMEOUT_S, api_key: str | None = None
+    ) -> None:
+        try:
+            key = client_key() if api_key is None else api_key
+        except ConfigurationError as error:
+            raise ClientError(str(error)) from None
+        self.connection = Connection(url, timeout_s, key)
         self.studies = Studies(self.connection)
 
     def __enter__(self) -> Self:

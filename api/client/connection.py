@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from api import bodies
 from api.client.errors import ApiError, ClientError, Unreachable
+from service.access.keys import is_usable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 60.0
@@ -37,12 +38,19 @@ class Event:
 
 
 class Connection:
-    """A service at an address."""
+    """A service at an address, asked with an API key where one is given.
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    The key goes to that address alone: no redirect is followed with it.
+    """
+
+    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
+        if api_key is not None and not is_usable(api_key):
+            # Without the key in the message, which may end in a log.
+            raise ClientError("the API key is none: it has spaces, other letters, or is too short")
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout_s)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,11 +5,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
+from service.access.caller import Caller
 from service.errors import (
     DatasetChanged,
     DatasetExists,
     DatasetInUse,
     DatasetNotFound,
+    NotYours,
 )
 from service.jobstore.rows import from_us, to_us
 from service.jobstore.schema import DATASETS, JOBS
@@ -30,12 +32,12 @@ def upload(connection: Connection, name: str) -> Upload | None:
 
 
 def put_upload(
-    connection: Connection, new: Upload, condition: Condition
+    connection: Connection, new: Upload, condition: Condition, caller: Caller
 ) -> tuple[Upload, Change, Upload | None]:
     """Point a name at a content; the name now, what was done, and the name before.
 
     A name that points there already stays as it is. Raises DatasetExists where the name would
-    move unasked, DatasetChanged where it is not as the condition asks.
+    move unasked, DatasetChanged where it is not as the condition asks, NotYours.
     """
     stored = _locked(connection, new.name)
     if stored is None and condition.holds(None):
@@ -50,19 +52,23 @@ def put_upload(
         raise DatasetChanged
     if not condition.is_given:
         raise DatasetExists
-    moved = Upload(new.name, new.facts, new.created_at, stored.version + 1)
+    _require_own(stored, caller)
+    moved = Upload(new.name, new.facts, new.created_at, stored.version + 1, stored.owner)
     connection.execute(update(DATASETS).where(DATASETS.c.name == new.name).values(_to_row(moved)))
     return moved, Change.MOVED, stored
 
 
-def delete_upload(connection: Connection, name: str, condition: Condition) -> Upload:
+def delete_upload(
+    connection: Connection, name: str, condition: Condition, caller: Caller
+) -> Upload:
     """Forget a name; what it pointed at.
 
-    Raises DatasetNotFound, DatasetChanged, and DatasetInUse where jobs pin its content.
+    Raises DatasetNotFound, NotYours, DatasetChanged, and DatasetInUse where jobs pin its content.
     """
     stored = _locked(connection, name)
     if stored is None:
         raise DatasetNotFound(f"there is no uploaded data set {name!r}; GET /v1/datasets lists all")
+    _require_own(stored, caller)
     if not condition.holds(stored):
         raise DatasetChanged
     users = connection.execute(
@@ -74,6 +80,13 @@ def delete_upload(connection: Connection, name: str, condition: Condition) -> Up
         raise DatasetInUse(name, jobs)
     connection.execute(delete(DATASETS).where(DATASETS.c.name == name))
     return stored
+
+
+def _require_own(stored: Upload, caller: Caller) -> None:
+    if not caller.may_change(stored.owner):
+        raise NotYours(
+            f"the data set {stored.name} belongs to {stored.owner or 'nobody'}; choose another name"
+        )
 
 
 def hold_content(connection: Connection, digest: str) -> bool:
@@ -121,6 +134,7 @@ def _to_row(of: Upload) -> dict[str, Any]:
         "source_digest": facts.source_digest,
         "created_us": to_us(of.created_at),
         "version": of.version,
+        "owner": of.owner,
     }
 
 
@@ -135,4 +149,4 @@ def _to_upload(row: Row[Any]) -> Upload:
         source_format=row.source_format,
         source_digest=row.source_digest,
     )
-    return Upload(row.name, facts, from_us(row.created_us), row.version)
+    return Upload(row.name, facts, from_us(row.created_us), row.version, row.owner)

@@ -10,10 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from service.access.caller import Quota
 from service.errors import StateConflict
 from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore import study_states
 from service.jobstore.database import Database
+from service.jobstore.quotas import within
 from service.jobstore.rows import to_json, to_us
 from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
 from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
@@ -90,14 +92,24 @@ class Ledger:
 
     # --- what users wish ----------------------------------------------------------------------
 
-    def extend(self, study_id: str, budget: Budget, expected_version: int | None = None) -> Study:
+    def extend(
+        self,
+        study_id: str,
+        budget: Budget,
+        expected_version: int | None = None,
+        quota: Quota | None = None,
+        reserved_bytes: int | None = None,
+    ) -> Study:
         """Raise the budget; a study that has succeeded goes on, queued.
 
-        Raises VersionConflict, InvalidStudy for a budget that is smaller, StateConflict for one
-        that has failed or was cancelled.
+        ``reserved_bytes`` is what it may need from then on. Raises VersionConflict, InvalidStudy
+        for a budget that is smaller, StateConflict for one that has failed or was cancelled,
+        TooManyJobs, StorageLimit.
         """
-        with self._database.write() as connection:
-            return study_states.extend(connection, study_id, budget, expected_version)
+        with within(self._database, quota) as connection:
+            return study_states.extend(
+                connection, study_id, budget, expected_version, reserved_bytes
+            )
 
     def request_cancel(self, study_id: str) -> Study:
         """Wish for the end; what does not run ends at once. Raises StateConflict."""
@@ -109,14 +121,14 @@ class Ledger:
         with self._database.write() as connection:
             return study_states.request_pause(connection, study_id)
 
-    def resume(self, study_id: str) -> Study:
-        """Paused -> queued, or the wish to pause taken back; raises StateConflict."""
-        with self._database.write() as connection:
+    def resume(self, study_id: str, quota: Quota | None = None) -> Study:
+        """Paused -> queued, or the wish to pause taken back; raises StateConflict, TooManyJobs."""
+        with within(self._database, quota) as connection:
             return study_states.resume(connection, study_id)
 
-    def retry(self, study_id: str) -> Study:
-        """Failed or cancelled -> queued; raises StateConflict."""
-        with self._database.write() as connection:
+    def retry(self, study_id: str, quota: Quota | None = None) -> Study:
+        """Failed or cancelled -> queued; raises StateConflict, TooManyJobs."""
+        with within(self._database, quota) as connection:
             return study_states.retry(connection, study_id)
 
     # --- what a driver writes -----------------------------------------------------------------

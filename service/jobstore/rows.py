@@ -99,6 +99,8 @@ def job_row(job: Job) -> dict[str, Any]:
         "keep_failed_s": job.retention.failed_s,
         "keep_cancelled_s": job.retention.cancelled_s,
         "study_id": job.study_id,
+        "owner": job.owner,
+        "reserved_bytes": job.reserved_bytes,
     }
 
 
@@ -152,6 +154,8 @@ def to_job(row: Row[Any]) -> Job:
             cancelled_s=row.keep_cancelled_s,
         ),
         study_id=row.study_id,
+        owner=row.owner,
+        reserved_bytes=row.reserved_bytes,
     )
 
 

@@ -68,6 +68,9 @@ JOBS = Table(
     Column("study_id", Text),
     # Set when the job is deleted. From then on it is nobody's; its artifacts go, then its rows.
     Column("deleted_us", BigInteger),
+    # Whose it is, NULL where no key was needed, and the room that it may need, by its estimate.
+    Column("owner", Text),
+    Column("reserved_bytes", BigInteger),
 )
 # Each filter of the list alone is answered in the list's own order, newest first.
 Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
@@ -87,7 +90,15 @@ Index(
     JOBS.c.keep_cancelled_s,
 )
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
-
+# Answers by itself what an owner's limits are about.
+Index(
+    "jobs_by_owner",
+    JOBS.c.owner,
+    JOBS.c.deleted_us,
+    JOBS.c.state,
+    JOBS.c.study_id,
+    JOBS.c.reserved_bytes,
+)
 Index("jobs_by_study", JOBS.c.study_id, JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(
@@ -134,6 +145,40 @@ LEADERSHIP = Table(
     Column("expires_us", BigInteger, nullable=False),
 )
 
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("max_running", Integer),
+    Column("max_storage_bytes", BigInteger),
+    Column("requests_per_s", Float),
+    Column("created_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+)
+Index("api_keys_by_owner", API_KEYS.c.owner)
+
+# Who did what. A row is stored before the deed, and its answer once, after it; nothing else ever
+# changes, and only the oldest go.
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("key_id", Text),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("status", Integer),
+    Column("made", Text),
+)
+Index("audit_by_time", AUDIT.c.at_us)
+Index("audit_by_owner", AUDIT.c.owner, AUDIT.c.seq)
+
 DATASETS = Table(
     "datasets",
     METADATA,
@@ -148,8 +193,10 @@ DATASETS = Table(
     Column("source_digest", Text, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("owner", Text),
 )
 Index("datasets_by_digest", DATASETS.c.digest)
+Index("datasets_by_owner", DATASETS.c.owner)
 
 ATTEMPTS = Table(
     "attempts",
@@ -283,7 +330,11 @@ STUDIES = Table(
     Column("last_result", BigInteger, nullable=False),
     # Set when the study is deleted; its row goes with the last of its trials' jobs.
     Column("deleted_us", BigInteger),
+    # Whose it is, and the room that all its trials may need.
+    Column("owner", Text),
+    Column("reserved_bytes", BigInteger),
 )
+Index("studies_by_owner", STUDIES.c.owner, STUDIES.c.state)
 Index("studies_by_time", STUDIES.c.created_us, STUDIES.c.id)
 Index("studies_by_state", STUDIES.c.state, STUDIES.c.created_us, STUDIES.c.id)
 

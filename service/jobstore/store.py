@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
+from service.access.caller import ANYBODY, Caller, Quota
 from service.custody import Custody
 from service.jobs import (
     ArtifactInfo,
@@ -30,9 +31,12 @@ from service.jobstore import (
     watching,
     wishes,
 )
+from service.jobstore.audit import Audit
 from service.jobstore.database import Database
+from service.jobstore.keys import Keys
 from service.jobstore.lease import Lease
 from service.jobstore.ledger import Ledger
+from service.jobstore.quotas import within
 from service.jobstore.studies import Studies
 from service.jobstore.submitting import Idempotency
 from service.jobstore.turns import Turns
@@ -45,8 +49,8 @@ class JobStore:
     """Jobs, attempts, events and results, for many threads at once.
 
     Every method raises NotReady when the database does not answer. ``turns`` answers questions
-    about the queue and what explains a job, ``ledger`` has the studies and their trials, and
-    ``studies`` what is asked about them.
+    about the queue and what explains a job, ``ledger`` has the studies and their trials,
+    ``studies`` what is asked about them, ``keys`` the API keys, and ``audit`` who did what.
     """
 
     def __init__(self, database: Database) -> None:
@@ -54,6 +58,8 @@ class JobStore:
         self.turns = Turns(database)
         self.ledger = Ledger(database)
         self.studies = Studies(database)
+        self.keys = Keys(database)
+        self.audit = Audit(database)
 
     @classmethod
     def open(cls, url: str) -> "JobStore":
@@ -123,15 +129,20 @@ class JobStore:
     # --- what users write ---------------------------------------------------------------------
 
     def add(
-        self, job: Job, idempotency: Idempotency | None = None, *, needs_content: bool = False
+        self,
+        job: Job,
+        idempotency: Idempotency | None = None,
+        *,
+        needs_content: bool = False,
+        quota: Quota | None = None,
     ) -> tuple[Job, bool]:
         """Store a new job, or give the one that was stored under the same key; (job, is new).
 
         ``needs_content`` says that its data set is an upload, which must still be kept. Raises
         IdempotencyConflict when the key was used with another body, InvalidSpec when the content
-        is no longer kept.
+        is no longer kept, TooManyJobs and StorageLimit beyond the quota.
         """
-        with self._database.write() as connection:
+        with within(self._database, quota) as connection:
             return submitting.add(connection, job, idempotency, needs_content)
 
     def replayed(self, idempotency: Idempotency) -> Job | None:
@@ -155,15 +166,16 @@ class JobStore:
         with self._database.write() as connection:
             return wishes.request_pause(connection, job_id)
 
-    def resume(self, job_id: str) -> Job:
-        """Paused -> queued, or the wish to pause taken back; raises JobNotFound, StateConflict."""
-        with self._database.write() as connection:
+    def resume(self, job_id: str, quota: Quota | None = None) -> Job:
+        """Paused -> queued, or the wish to pause taken back; raises JobNotFound, StateConflict,
+        TooManyJobs."""
+        with within(self._database, quota) as connection:
             return wishes.resume(connection, job_id)
 
-    def retry(self, job_id: str, limits: Limits | None = None) -> Job:
+    def retry(self, job_id: str, limits: Limits | None = None, quota: Quota | None = None) -> Job:
         """Failed or cancelled -> queued, with the next attempt's number; raises JobNotFound,
-        StateConflict. ``limits`` replace the job's."""
-        with self._database.write() as connection:
+        StateConflict, TooManyJobs. ``limits`` replace the job's."""
+        with within(self._database, quota) as connection:
             return wishes.retry(connection, job_id, limits)
 
     def set_labels(
@@ -173,18 +185,21 @@ class JobStore:
         with self._database.write() as connection:
             return submitting.set_labels(connection, job_id, labels, expected_version)
 
-    def put_upload(self, new: Upload, condition: Condition) -> tuple[Upload, Change, Upload | None]:
+    def put_upload(
+        self, new: Upload, condition: Condition, caller: Caller = ANYBODY
+    ) -> tuple[Upload, Change, Upload | None]:
         """Point a name at a content; the name now, what was done, and the name before.
 
-        Raises DatasetExists where it would move unasked, DatasetChanged.
+        Raises DatasetExists where it would move unasked, DatasetChanged, NotYours where the name
+        is another owner's, StorageLimit.
         """
-        with self._database.write() as connection:
-            return datasets.put_upload(connection, new, condition)
+        with within(self._database, caller.quota) as connection:
+            return datasets.put_upload(connection, new, condition, caller)
 
-    def delete_upload(self, name: str, condition: Condition) -> Upload:
-        """Forget a name; raises DatasetNotFound, DatasetChanged, DatasetInUse."""
+    def delete_upload(self, name: str, condition: Condition, caller: Caller = ANYBODY) -> Upload:
+        """Forget a name; raises DatasetNotFound, DatasetChanged, DatasetInUse, NotYours."""
         with self._database.write() as connection:
-            return datasets.delete_upload(connection, name, condition)
+            return datasets.delete_upload(connection, name, condition, caller)
 
     # --- deleting -----------------------------------------------------------------------------
 

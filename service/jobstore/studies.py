@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, literal, select, tuple_
 
+from service.access.caller import Quota
 from service.errors import IdempotencyConflict
 from service.jobs import JobState
 from service.jobstore import retaining
 from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.database import Database
+from service.jobstore.quotas import within
 from service.jobstore.rows import to_us
 from service.jobstore.schema import (
     JOBS,
@@ -46,12 +48,15 @@ class Studies:
 
     # --- studies ------------------------------------------------------------------------------
 
-    def submit(self, study: Study, idempotency: Idempotency | None) -> tuple[Study, bool]:
+    def submit(
+        self, study: Study, idempotency: Idempotency | None, quota: Quota | None = None
+    ) -> tuple[Study, bool]:
         """Store a new study, or give the one that was stored under the same key; (study, is new).
 
-        Raises IdempotencyConflict when the key was used with another body.
+        Raises IdempotencyConflict when the key was used with another body, TooManyJobs and
+        StorageLimit beyond the quota.
         """
-        with self._database.write() as connection:
+        with within(self._database, quota) as connection:
             if idempotency is not None:
                 key = {
                     "key": idempotency.key,

@@ -32,6 +32,8 @@ def study_row(study: Study) -> dict[str, Any]:
         "ended_us": None if study.ended_at is None else to_us(study.ended_at),
         "last_trial": 0,
         "last_result": 0,
+        "owner": study.owner,
+        "reserved_bytes": study.reserved_bytes,
     }
 
 
@@ -57,6 +59,8 @@ def to_study(row: Row[Any]) -> Study:
         cancel_requested=row.cancel_requested,
         pause_requested=row.pause_requested,
         ended_at=None if row.ended_us is None else from_us(row.ended_us),
+        owner=row.owner,
+        reserved_bytes=row.reserved_bytes,
     )
 
 

@@ -47,7 +47,11 @@ def move(
 
 
 def extend(
-    connection: Connection, study_id: str, budget: Budget, expected_version: int | None
+    connection: Connection,
+    study_id: str,
+    budget: Budget,
+    expected_version: int | None,
+    reserved_bytes: int | None,
 ) -> Study:
     """Raise the budget; a study that has succeeded goes on, queued.
 
@@ -67,6 +71,8 @@ def extend(
         return study
     request = study.request.model_copy(update={"budget": budget})
     values: dict[str, Any] = {"request": request.model_dump_json()}
+    if reserved_bytes is not None:
+        values["reserved_bytes"] = reserved_bytes
     if study.state is JobState.SUCCEEDED:
         values |= {
             "state": JobState.QUEUED.value,

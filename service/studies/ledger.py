@@ -73,7 +73,8 @@ class Study:
 
     ``request`` is the resolved one, with the budget as it was last extended. ``attempt`` is the
     number of its driver: what an earlier driver still writes is refused. ``version`` rises with
-    every change of state, wish or budget.
+    every change of state, wish or budget. ``owner`` may change it, None where no key was needed;
+    ``reserved_bytes`` is the room that all its trials may need, by their estimates.
     """
 
     id: str
@@ -89,6 +90,8 @@ class Study:
     cancel_requested: bool = False
     pause_requested: bool = False
     ended_at: datetime | None = None
+    owner: str | None = None
+    reserved_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,13 +57,24 @@ def configurations(request: StudyRequest) -> int:
     return sum(1 for _, _ in zip(grid(request.space), range(most), strict=False))
 
 
+def trials(request: StudyRequest) -> tuple[int, int]:
+    """How many trials the search and the confirmation have at most."""
+    found = configurations(request)
+    confirmed = min(request.confirmation.top, found)
+    return found * len(request.seeds), confirmed * len(request.confirmation.seeds)
+
+
+def storage_bytes(request: StudyRequest, costs: Sequence[Estimate]) -> int:
+    """The room that all trials may need, if each costs as much as the dearest of these."""
+    return max(each.storage_bytes for each in costs) * sum(trials(request))
+
+
 def plan(
     request: StudyRequest, costs: Sequence[Estimate], paces: Paces, free: Capacity, holders: int
 ) -> StudyPlan:
     """The plan of a resolved request whose specs cost so, beside what is free now."""
     found = configurations(request)
-    search = found * len(request.seeds)
-    confirmation = min(request.confirmation.top, found) * len(request.confirmation.seeds)
+    search, confirmation = trials(request)
     epochs = _epochs(request, search, confirmation)
     duration_s, core_s, basis = _time(request, search, confirmation, paces)
     held = allotment(request)
@@ -78,7 +89,7 @@ def plan(
         cpus=held.workers * held.cpus_per_worker,
         gpus=held.workers * held.gpus_per_worker,
         memory_bytes=max(c.worker_memory_bytes for c in costs) * resources.workers * running,
-        storage_bytes=max(c.storage_bytes for c in costs) * (search + confirmation),
+        storage_bytes=storage_bytes(request, costs),
         duration_s=duration_s,
         core_s=core_s,
         basis=basis,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pydantic import ValidationError
 
+from service.access.caller import ANYBODY, Caller
 from service.errors import FieldError, Invalid, InvalidSpec, NoAnswerYet
 from service.forking import Forks
 from service.jobs import Job, JobRequest, JobState
@@ -44,7 +45,11 @@ class Promotions:
         self._answers = answers
 
     def promote(
-        self, study_id: str, wanted: Promotion, idempotency_key: str | None
+        self,
+        study_id: str,
+        wanted: Promotion,
+        idempotency_key: str | None,
+        caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
         """Fork a trial's last checkpoint; the job and whether it is new.
 
@@ -55,7 +60,7 @@ class Promotions:
         idempotency = None
         if idempotency_key is not None:
             digest = _digest(study_id, wanted)
-            idempotency = Idempotency(key=idempotency_key, body_digest=digest)
+            idempotency = Idempotency(key=caller.named(idempotency_key), body_digest=digest)
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
         standings = self._answers.standings(study_id)
@@ -67,7 +72,9 @@ class Promotions:
             spec=_spec(parent.spec, wanted.epochs),
         )
         try:
-            return self._forks.begin(parent.id, "latest", wanted.start, request, idempotency)
+            return self._forks.begin(
+                parent.id, "latest", wanted.start, request, idempotency, caller
+            )
         except InvalidSpec as error:
             if not any(one.pointer == "/spec/trainer/epochs" for one in error.errors):
                 raise

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from service.access.caller import ANYBODY, Caller
 from service.errors import (
     ExceedsCapacity,
     FieldError,
@@ -23,7 +24,7 @@ from service.studies.checking import corners, is_overridden, require
 from service.studies.configuring import spec_of
 from service.studies.ledger import Study, StudyPage, StudyReason
 from service.studies.objective import resolved
-from service.studies.planning import StudyPlan, plan
+from service.studies.planning import StudyPlan, plan, storage_bytes, trials
 from service.studies.pointers import encloses
 from service.studies.request import Budget, StudyRequest
 from service.training import Training
@@ -53,21 +54,25 @@ class Studying:
     # --- new ones -----------------------------------------------------------------------------
 
     def submit(
-        self, request: StudyRequest, idempotency_key: str | None = None
+        self,
+        request: StudyRequest,
+        idempotency_key: str | None = None,
+        caller: Caller = ANYBODY,
     ) -> tuple[Study, bool]:
         """Store a study, queued; returns it and whether it is new.
 
         The same key with the same body answers with the study that it made before. Raises
         InvalidStudy, DependentObjective, InvalidSpec, ExceedsCapacity, OutOfStorage, NotReady,
-        IdempotencyConflict.
+        IdempotencyConflict, TooManyJobs, StorageLimit.
         """
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(key=idempotency_key, body_digest=_digest(request))
+            key = caller.named(idempotency_key)
+            idempotency = Idempotency(key=key, body_digest=_digest(request))
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.studies.replayed(idempotency)) is not None:
                 return stored, False
-        request, _ = self._checked(request)
+        request, costs = self._checked(request)
         now = datetime.now(UTC)
         study = Study(
             id=f"study-{secrets.token_hex(8)}",
@@ -79,8 +84,10 @@ class Studying:
             version=1,
             created_at=now,
             updated_at=now,
+            owner=caller.owner,
+            reserved_bytes=storage_bytes(request, costs),
         )
-        stored, is_new = self._jobs.studies.submit(study, idempotency)
+        stored, is_new = self._jobs.studies.submit(study, idempotency, caller.quota)
         self._wake()
         return stored, is_new
 
@@ -148,12 +155,16 @@ class Studying:
         return self._jobs.studies.page(state, cursor, limit)
 
     def extend(
-        self, study_id: str, changes: Mapping[str, Any], expected_version: int | None
+        self,
+        study_id: str,
+        changes: Mapping[str, Any],
+        expected_version: int | None,
+        caller: Caller = ANYBODY,
     ) -> Study:
         """Raise the limits of the budget that are named; what has succeeded goes on.
 
-        Raises StudyNotFound, InvalidStudy for a limit that would be lower, StudyChanged, and
-        StudyStateConflict for a study that has failed or was cancelled.
+        Raises StudyNotFound, InvalidStudy for a limit that would be lower, StudyChanged,
+        StudyStateConflict for a study that has failed or was cancelled, and TooManyJobs.
         """
         for left in range(_TRIES, 0, -1):
             study = self._jobs.ledger.get(study_id)
@@ -161,7 +172,10 @@ class Studying:
                 raise StudyChanged
             budget = Budget.model_validate(study.request.budget.model_dump() | dict(changes))
             try:
-                return self._told(self._jobs.ledger.extend(study_id, budget, study.version))
+                extended = self._jobs.ledger.extend(
+                    study_id, budget, study.version, caller.quota, _reserved_bytes(study, budget)
+                )
+                return self._told(extended)
             except StudyChanged:
                 # Another change came between; unless one version was asked for, that is no harm.
                 if expected_version is not None or left == 1:
@@ -176,14 +190,15 @@ class Studying:
         """Note the wish; a queued study is paused at once. Raises StudyStateConflict."""
         return self._told(self._jobs.ledger.request_pause(study_id))
 
-    def resume(self, study_id: str) -> Study:
-        """Queue a paused study, or take the wish to pause back; raises StudyStateConflict."""
-        return self._told(self._jobs.ledger.resume(study_id))
+    def resume(self, study_id: str, caller: Caller = ANYBODY) -> Study:
+        """Queue a paused study, or take the wish to pause back; raises StudyStateConflict,
+        TooManyJobs."""
+        return self._told(self._jobs.ledger.resume(study_id, caller.quota))
 
-    def retry(self, study_id: str) -> Study:
+    def retry(self, study_id: str, caller: Caller = ANYBODY) -> Study:
         """Queue a failed or cancelled study, which goes on from all that it knows; raises
-        StudyStateConflict."""
-        return self._told(self._jobs.ledger.retry(study_id))
+        StudyStateConflict, TooManyJobs."""
+        return self._told(self._jobs.ledger.retry(study_id, caller.quota))
 
     def delete(self, study_id: str, expected_version: int | None) -> None:
         """Delete a study that has ended with all its trials.
@@ -195,6 +210,14 @@ class Studying:
     def _told(self, study: Study) -> Study:
         self._wake()
         return study
+
+
+def _reserved_bytes(study: Study, budget: Budget) -> int | None:
+    """What a study's trials may need with another budget; None where nobody has estimated it."""
+    if study.reserved_bytes is None:
+        return None
+    longer = study.request.model_copy(update={"budget": budget})
+    return study.reserved_bytes * sum(trials(longer)) // sum(trials(study.request))
 
 
 def _pinned(request: StudyRequest, resolved_spec: AnySpec) -> AnySpec:

@@ -11,7 +11,7 @@ from service.jobstore import JobStore
 from service.studies.configuring import spec_of
 from service.studies.ledger import NewTrial, Phase, Study, Trial
 from workers.errors import DataError, SpecMismatch
-from workers.kinds import AnySpec, resolve
+from workers.kinds import AnySpec, estimate, resolve
 
 
 class Trying:
@@ -38,7 +38,7 @@ class Trying:
         return found
 
     def _job(self, study: Study, new: NewTrial) -> Job:
-        spec = self._resolved(spec_of(study.request.spec, new.values, new.seed))
+        spec, storage_bytes = self._resolved(spec_of(study.request.spec, new.values, new.seed))
         now = datetime.now(UTC)
         what = "confirmation of " if new.phase is Phase.CONFIRMATION else ""
         return Job(
@@ -58,11 +58,16 @@ class Trying:
             created_at=now,
             updated_at=now,
             study_id=study.id,
+            owner=study.owner,
+            reserved_bytes=storage_bytes,
         )
 
-    def _resolved(self, spec: AnySpec) -> AnySpec:
-        """As its data complete it; one that does not fit them fails as a trial, and says why."""
+    def _resolved(self, spec: AnySpec) -> tuple[AnySpec, int]:
+        """As its data complete it, and the bytes that it may need; one that does not fit them
+        fails as a trial, and says why."""
         try:
-            return resolve(spec, self._datasets.describe(spec.dataset))
+            info = self._datasets.describe(spec.dataset)
+            resolved = resolve(spec, info)
         except (DataError, SpecMismatch):
-            return spec
+            return spec, 0
+        return resolved, estimate(resolved, info).storage_bytes

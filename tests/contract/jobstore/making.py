@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+from service.access.keys import NO_LIMITS, ApiKey, KeyLimits, Scope, new_secret
+from service.access.making import stored_key
 from service.jobs import Attempt, Job, JobState, Limits, Parent, Reason
 from service.jobstore import JobStore
 from workers.events import (
@@ -36,6 +38,8 @@ def job(
     of: TrainSpec | None = None,
     id: str | None = None,
     parent: Parent | None = None,
+    owner: str | None = None,
+    reserved_bytes: int | None = None,
 ) -> Job:
     number = next(_numbers)
     created = NOON + timedelta(seconds=number if at_s is None else at_s)
@@ -55,7 +59,13 @@ def job(
         created_at=created,
         updated_at=created,
         parent=parent,
+        owner=owner,
+        reserved_bytes=reserved_bytes,
     )
+
+
+def key(owner: str, limits: KeyLimits = NO_LIMITS, scope: Scope = Scope.WRITE) -> ApiKey:
+    return stored_key(new_secret(), owner, scope, limits)
 
 
 def parent(of: Job, start: Start = "train_state") -> Parent:

@@ -11,6 +11,8 @@ from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, create_engine, inspect, select
 
+from service.access.audit import Deed
+from service.access.keys import KeyLimits
 from service.jobs import JobState, Reason
 from service.jobstore import Idempotency, JobStore, migrations
 from service.jobstore.schema import ATTEMPTS, INSTALLATION, JOBS, LEADERSHIP, METADATA
@@ -79,6 +81,9 @@ def lived_in() -> JobStore:
     study = running(store)
     trial = begun(store, study)
     store.ledger.add_result(study, trial.number, 1, {"kid_pca": 0.5}, making.NOON)
+    store.add(making.job(owner="ana"))
+    store.keys.add(making.key("ana", KeyLimits(running=3, requests_per_s=0.5)))
+    store.audit.begin(Deed("ana", "9f86", "POST", "/v1/jobs", "request", "10.0.0.7"), 60, 10)
     return store
 
 
@@ -107,12 +112,14 @@ def fill(connection: Connection, source: JobStore) -> dict[str, list[dict[str, A
 
 
 def _go_on_counting(connection: Connection) -> None:
-    """Series were copied with their numbers, which a sequence of PostgreSQL has not seen."""
+    """Some rows were copied with their numbers, which a sequence of PostgreSQL has not seen."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(
-            "SELECT setval(pg_get_serial_sequence('metric_series', 'id'), max(id)) "
-            "FROM metric_series"
-        )
+        for table, column in (("metric_series", "id"), ("audit", "seq")):
+            if inspect(connection).has_table(table):
+                connection.exec_driver_sql(
+                    f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) "
+                    f"FROM {table}"
+                )
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -167,6 +174,8 @@ def _assert_lives_on(store: JobStore) -> None:
     job = making.running(store)
     store.ingest(job.id, 1, 0, [making.started(), making.metrics(1, loss_nats=2.0)])
     assert [point.value for point in store.metrics(job.id)["loss_nats"]] == [2.0]
+    number = store.audit.begin(Deed(None, None, "keys list", "", "", ""), 60, 10)
+    assert store.audit.page(None, None, 10).entries[0].seq == number
 
 
 def test_two_services_that_start_at_once_on_an_old_database_upgrade_it_once(url: str) -> None:

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from api.app import Services, create_app
 from api.broadcast import Broadcast
 from api.main import running_services
+from service.access.access import Access
 from service.attempts import Attempts
 from service.catalogue import Catalogue
 from service.cluster.inline import InlineCluster
@@ -193,6 +194,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             answers=answers,
             promotions=Promotions(jobs, forks, answers),
             presets=Presets(datasets),
+            access=Access(jobs),
         )
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as http:

@@ -214,7 +214,8 @@ def test_a_folder_that_is_not_there_is_named(run: Run, running: Running) -> None
 
 def test_a_service_with_wrong_settings_does_not_start(tmp_path: Path) -> None:
     runner = CliRunner()
-    refused(runner.invoke(app, ["serve", "--host", "0.0.0.0"]), "loopback")
+    no_host = ["serve", "--host", "train.example", "--data-dir", str(tmp_path)]
+    refused(runner.invoke(app, no_host), "no IP address")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         arguments = ["serve", "--port", port, "--data-dir", str(tmp_path)]

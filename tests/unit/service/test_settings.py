@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import ConfigurationError
-from service.settings import Settings, prepare_ray_environment
+from service.settings import Settings, client_key, prepare_ray_environment
 
 
 def test_the_defaults_need_no_environment(tmp_path: Path) -> None:
@@ -31,15 +31,38 @@ def test_a_value_out_of_range_is_an_error_that_names_the_variable() -> None:
         Settings.from_environment({"SPREADTRAIN_PORT": "99999"})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
-def test_without_keys_only_loopback_is_listened_on(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="loopback"):
-        Settings.from_environment({"SPREADTRAIN_HOST": host})
+@pytest.mark.parametrize("host", ["example.org", "127.0.0.1:80", ""])
+def test_an_address_to_listen_on_is_one(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="no IP address"):
+        Settings.checked({"host": host})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
-def test_loopback_has_several_names(host: str) -> None:
-    assert Settings.from_environment({"SPREADTRAIN_HOST": host}).host == host
+def test_which_addresses_other_machines_reach_is_known() -> None:
+    for host in ("127.0.0.1", "::1", "localhost", "127.0.0.2"):
+        assert Settings.from_environment({"SPREADTRAIN_HOST": host}).is_loopback
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        settings = Settings.from_environment({"SPREADTRAIN_HOST": host})
+        assert (settings.is_loopback, settings.is_wildcard) == (False, host != "192.0.2.1")
+
+
+def test_the_names_of_the_service_are_listed_without_scheme_and_port() -> None:
+    settings = Settings.checked({"host": "::1", "allowed_hosts": "Train.example, [2001:db8::1]"})
+    assert settings.host_names == {"[::1]", "train.example", "[2001:db8::1]"}
+    for wrong in ("https://train.example", "train.example:80", "a b"):
+        with pytest.raises(ConfigurationError, match=r"SPREADTRAIN_ALLOWED_HOSTS.*without scheme"):
+            Settings.checked({"allowed_hosts": wrong})
+
+
+def test_a_client_has_its_key_from_the_environment_or_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-the-file\n")
+    by_file = {"SPREADTRAIN_API_KEY_FILE": str(file)}
+    assert client_key({}) is None
+    assert client_key(by_file) == "from-the-file"
+    assert client_key({**by_file, "SPREADTRAIN_API_KEY": "given"}) == "given"
+    assert Settings.from_environment({**by_file, "SPREADTRAIN_API_KEY": "given"})  # not its own
+    with pytest.raises(ConfigurationError, match=r"API_KEY_FILE: .*gone cannot be read"):
+        client_key({"SPREADTRAIN_API_KEY_FILE": str(tmp_path / "gone")})
 
 
 def test_weights_are_a_path_or_a_web_address() -> None:
