@@ -39,8 +39,6 @@ def fill(database_url: str, count: int = JOBS_STORED) -> tuple[list[str], int]:
         for begin in range(0, count, BATCH):
             _store(connection, made[begin : begin + BATCH])
         points = _store_points(connection, count)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE"))
     engine.dispose()
     return [job.id for job in made], points
 
