@@ -21,8 +21,12 @@ def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: i
         statement = statement.where(
             tuple_(created_us, job_id) < tuple_(literal(last.created_us), literal(last.job_id))
         )
+    # The indexes know which jobs these are; only these are then read.
+    found = statement.order_by(created_us.desc(), job_id.desc()).limit(limit + 1).subquery()
     rows = connection.execute(
-        statement.order_by(created_us.desc(), job_id.desc()).limit(limit + 1)
+        select(JOBS)
+        .join(found, found.c.id == JOBS.c.id)
+        .order_by(JOBS.c.created_us.desc(), JOBS.c.id.desc())
     ).all()
     next_cursor = None
     if len(rows) > limit:
@@ -30,8 +34,8 @@ def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: i
     return Page(tuple(to_job(row) for row in rows[:limit]), next_cursor)
 
 
-def _filtered(filter: JobFilter) -> Select[tuple[object, ...]]:
-    statement = select(JOBS).where(JOBS.c.deleted_us.is_(None))
+def _filtered(filter: JobFilter) -> Select[tuple[str]]:
+    statement = select(JOBS.c.id).where(JOBS.c.deleted_us.is_(None))
     if filter.state is not None:
         statement = statement.where(JOBS.c.state == filter.state.value)
     if filter.trainer is not None:

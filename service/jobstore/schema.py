@@ -72,10 +72,26 @@ JOBS = Table(
     Column("owner", Text),
     Column("reserved_bytes", BigInteger),
 )
-# Each filter of the list alone is answered in the list's own order, newest first.
+# Each filter of the list is answered in the list's own order, newest first; combined ones by the
+# columns behind it, without a look at any job that does not match.
 Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
-Index("jobs_by_state", JOBS.c.state, JOBS.c.created_us, JOBS.c.id)
-Index("jobs_by_trainer", JOBS.c.trainer, JOBS.c.created_us, JOBS.c.id)
+Index(
+    "jobs_by_state",
+    JOBS.c.state,
+    JOBS.c.created_us,
+    JOBS.c.id,
+    JOBS.c.trainer,
+    JOBS.c.dataset,
+    JOBS.c.deleted_us,
+)
+Index(
+    "jobs_by_trainer",
+    JOBS.c.trainer,
+    JOBS.c.created_us,
+    JOBS.c.id,
+    JOBS.c.dataset,
+    JOBS.c.deleted_us,
+)
 Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
 Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
 Index("jobs_by_parent", JOBS.c.parent_job_id, JOBS.c.created_us, JOBS.c.id)

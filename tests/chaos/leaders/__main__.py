@@ -21,14 +21,14 @@ from tests.chaos.leaders.strikes import Action, Victim
 
 # How many strikes of each kind there are in one series.
 SERIES: tuple[tuple[Victim, Action, int], ...] = (
-    ("leader", "kill", 15),
+    ("leader", "kill", 30),
     ("leader", "stop", 4),
     ("leader", "cut", 4),
-    ("database", "kill", 10),
+    ("database", "kill", 20),
     ("database", "stop", 2),
     ("database", "cut", 2),
 )
-SERIES_COUNT = 4
+SERIES_COUNT = 2
 
 
 def main() -> None:

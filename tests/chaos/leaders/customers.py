@@ -16,7 +16,7 @@ from api.client import ApiError, Client, ClientError
 
 Answer = TypeVar("Answer")
 ASK_S = 5.0
-OPEN_JOBS = 5  # submitted and not ended
+OPEN_JOBS = 6  # submitted and not ended
 CANCEL_ONE_IN = 6
 AGAIN_S = 0.1
 SPEC: Mapping[str, Any] = {
@@ -24,10 +24,10 @@ SPEC: Mapping[str, Any] = {
     "trainer": {
         "kind": "delta_vae",
         "network": {"kind": "mlp", "hidden": [8], "latent_dim": 2},
-        "epochs": 40,
+        "epochs": 150,
         "grid_every_epochs": 100_000,
     },
-    "checkpoint_every_epochs": 10,
+    "checkpoint_every_epochs": 30,
 }
 
 
