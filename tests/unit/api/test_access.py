@@ -12,6 +12,7 @@ import pytest
 
 from api.app import describe
 from api.guard import KEYS_KEPT_S
+from api.scopes import needed_scope
 from service.access.keys import KeyLimits, Scope, new_secret
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
@@ -66,6 +67,20 @@ def test_every_operation_names_the_scope_that_it_needs() -> None:
     assert found == expected | dict.fromkeys(OPEN, None)
     (scheme,) = describe()["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
+def test_only_what_computes_is_posted_with_a_key_for_reading() -> None:
+    assert needed_scope("POST", "/v1/jobs/job-1/sources") is Scope.READ
+    for method, path in (
+        ("DELETE", "/v1/jobs/sources"),
+        ("PATCH", "/v1/jobs/sources"),
+        ("POST", "/v1/jobs/sources"),
+        ("POST", "/v1/jobs/job-1/cancel/sources"),
+        ("PUT", "/v1/datasets/sources"),
+        ("DELETE", "/livez/"),
+    ):
+        assert needed_scope(method, path) is Scope.WRITE, path
+    assert needed_scope("GET", "/v1/sweep/1") is Scope.ADMIN
 
 
 def test_once_there_is_a_key_nobody_without_one_gets_in(quiet: Quiet) -> None:
@@ -234,13 +249,14 @@ def said(text: str, jobs: JobStore, job: Job) -> Job:
     return jobs.explain(job, Reason.WAITING_FOR_RESOURCES, text)
 
 
-def test_a_stream_is_broken_off_when_its_key_is_revoked(quiet: Quiet) -> None:
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json;q=0, */*"])
+def test_a_stream_is_broken_off_when_its_key_is_revoked(quiet: Quiet, accept: str) -> None:
     ana = holder(quiet, "ana")
     job = ana.submit()
     read: list[str] = []
 
     def follow() -> None:
-        read.append(ana.ask("GET", f"/v1/jobs/{job}/events", {"Accept": "text/event-stream"}).text)
+        read.append(ana.ask("GET", f"/v1/jobs/{job}/events", {"Accept": accept}).text)
 
     follower = threading.Thread(target=follow)
     follower.start()
