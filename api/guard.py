@@ -198,6 +198,5 @@ class Guard:
 def _lane(scope: Scope) -> Lane:
     if scope["path"] in PROBES:
         return Lane.PROBE
-    accepted = Headers(scope=scope).get("accept", "")
-    is_stream = scope["path"].endswith("/events") and "text/event-stream" in accepted
-    return Lane.STREAM if is_stream else Lane.REQUEST
+    # Also a page of events: what becomes of it is for its route to choose, in many ways.
+    return Lane.STREAM if scope["path"].endswith("/events") else Lane.REQUEST

@@ -1,5 +1,7 @@
 """What each request needs: no key, or a key with a scope."""
 
+import re
+
 from service.access.keys import Scope
 
 # What says whether the service lives and how it is: no name and no id is in it.
@@ -7,6 +9,7 @@ PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 # The document is in the repository, and its pages hold nothing else.
 _DOCUMENTS = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
 _FOR_ADMINS = ("/v1/sweep", "/v1/audit")
+_COMPUTATION = re.compile(r"/v1/jobs/[^/]+/sources")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -25,5 +28,6 @@ def needed_scope(method: str, path: str) -> Scope | None:
 
 def changes_something(method: str, path: str) -> bool:
     """Whether a request may change what is stored, so that it is recorded."""
-    is_computation = path.startswith("/v1/jobs/") and path.endswith("/sources")
-    return method not in _SAFE_METHODS and not is_computation
+    if method in _SAFE_METHODS:
+        return False
+    return method != "POST" or _COMPUTATION.fullmatch(path) is None

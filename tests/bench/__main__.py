@@ -1,6 +1,7 @@
 """All benchmarks, one after the other: ``python -m tests.bench``."""
 
 from tests.bench import (
+    bench_access,
     bench_detection,
     bench_gang,
     bench_gpu,
@@ -25,6 +26,7 @@ for part in (
     bench_gpu,
     bench_detection,
     bench_service,
+    bench_access,
     bench_jobstore,
     bench_load,
     bench_storage,

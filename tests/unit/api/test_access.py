@@ -12,6 +12,7 @@ import pytest
 
 from api.app import describe
 from api.guard import KEYS_KEPT_S
+from api.scopes import needed_scope
 from service.access.keys import KeyLimits, Scope, new_secret
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
@@ -22,9 +23,10 @@ from tests.unit.api.test_problems import problem
 from tests.unit.api.test_study_samples import MOONS, at
 from tests.unit.workers.uploading import GOOD
 
+DOCUMENT = describe()
 OPERATIONS = [
     (method.upper(), path, operation)
-    for path, operations in describe()["paths"].items()
+    for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
 ]
 OPEN = {"livez", "readyz", "metrics"}
@@ -64,8 +66,22 @@ def test_every_operation_names_the_scope_that_it_needs() -> None:
     expected = dict.fromkeys(found, "read")
     expected |= dict.fromkeys(CHANGING, "write") | dict.fromkeys(FOR_ADMINS, "admin")
     assert found == expected | dict.fromkeys(OPEN, None)
-    (scheme,) = describe()["components"]["securitySchemes"].values()
+    (scheme,) = DOCUMENT["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
+def test_only_what_computes_is_posted_with_a_key_for_reading() -> None:
+    assert needed_scope("POST", "/v1/jobs/job-1/sources") is Scope.READ
+    for method, path in (
+        ("DELETE", "/v1/jobs/sources"),
+        ("PATCH", "/v1/jobs/sources"),
+        ("POST", "/v1/jobs/sources"),
+        ("POST", "/v1/jobs/job-1/cancel/sources"),
+        ("PUT", "/v1/datasets/sources"),
+        ("DELETE", "/livez/"),
+    ):
+        assert needed_scope(method, path) is Scope.WRITE, path
+    assert needed_scope("GET", "/v1/sweep/1") is Scope.ADMIN
 
 
 def test_once_there_is_a_key_nobody_without_one_gets_in(quiet: Quiet) -> None:
@@ -88,18 +104,21 @@ def test_once_there_is_a_key_nobody_without_one_gets_in(quiet: Quiet) -> None:
 
 def test_the_state_of_the_service_and_its_document_need_no_key(quiet: Quiet) -> None:
     holder(quiet, "ana")
-    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs"):
+    for path in ("/livez", "/readyz", "/metrics", "/docs"):
         assert quiet.http.get(path).status_code in (200, 503), path
+    assert needed_scope("GET", "/openapi.json") is None
 
 
 def test_each_scope_includes_those_before_it_and_no_more(quiet: Quiet) -> None:
     order = [scope.value for scope in Scope]
+    included = [[scope.value for scope in Scope if one.includes(scope)] for one in Scope]
+    assert included == [["read"], ["read", "write"], ["read", "write", "admin"]]
     holders = {scope: holder(quiet, "ana", Scope(scope)) for scope in order}
     for method, path, operation in OPERATIONS:
         needed = scope_of(operation)
-        for scope in order:
-            if needed is None or operation["operationId"] in ("submit_study", "put_dataset"):
-                continue
+        if needed is None:
+            continue
+        for scope in order[: order.index(needed) + 1]:
             answer = holders[scope].ask(method, filled(path))
             is_refused = order.index(scope) < order.index(needed)
             assert (answer.status_code == 403) == is_refused, (scope, operation["operationId"])
@@ -234,13 +253,14 @@ def said(text: str, jobs: JobStore, job: Job) -> Job:
     return jobs.explain(job, Reason.WAITING_FOR_RESOURCES, text)
 
 
-def test_a_stream_is_broken_off_when_its_key_is_revoked(quiet: Quiet) -> None:
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json;q=0, */*"])
+def test_a_stream_is_broken_off_when_its_key_is_revoked(quiet: Quiet, accept: str) -> None:
     ana = holder(quiet, "ana")
     job = ana.submit()
     read: list[str] = []
 
     def follow() -> None:
-        read.append(ana.ask("GET", f"/v1/jobs/{job}/events", {"Accept": "text/event-stream"}).text)
+        read.append(ana.ask("GET", f"/v1/jobs/{job}/events", {"Accept": accept}).text)
 
     follower = threading.Thread(target=follow)
     follower.start()
