@@ -4,6 +4,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from api import (
     audit,
@@ -103,8 +104,8 @@ def _sharpen_parameters(document: dict[str, Any]) -> None:
                             part.setdefault("pattern", r"^[^\u0000]*$")
 
 
-def _application(settings: Settings) -> _App:
-    """The application without services behind it."""
+def _application(settings: Settings, registry: CollectorRegistry) -> _App:
+    """The application without services behind it; its figures go into the registry."""
     app = _App(
         title="spreadtrain",
         version=__version__,
@@ -124,15 +125,14 @@ def _application(settings: Settings) -> _App:
         ),
     )
     add_error_handlers(app)
-    figures = HttpFigures()
-    app.state.registry = figures.registry
     app.add_middleware(Guard, crowd=Crowd(settings.max_requests, settings.max_followers))
+    app.state.registry = registry
     app.add_middleware(
         Entrance,
         hosts=hosts_of(settings),
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
-        figures=figures,
+        figures=HttpFigures(registry),
     )
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
     for module in (
@@ -166,7 +166,7 @@ def _application(settings: Settings) -> _App:
 
 def create_app(services: Services, settings: Settings) -> FastAPI:
     """The application in front of the services."""
-    app = _application(settings)
+    app = _application(settings, services.measures.registry)
     app.state.services = services
     app.state.registry.register(ServiceFigures(services))
     return app
@@ -174,4 +174,4 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
 
 def describe() -> dict[str, Any]:
     """The OpenAPI document; it depends on nothing but the code."""
-    return _application(Settings()).openapi()
+    return _application(Settings(), CollectorRegistry()).openapi()

@@ -29,6 +29,8 @@ from service.health import Health
 from service.jobstore import JobStore
 from service.leadership import Alone, Leadership, Leading
 from service.logs import Logs
+from service.measured_store import MeasuredStore
+from service.measures import Measures
 from service.mixing import Mixing
 from service.relay import Relay
 from service.results import Results
@@ -62,11 +64,14 @@ def running_services(
     artifacts: ArtifactStore,
     cluster: Cluster,
     name: str = "",
+    measures: Measures | None = None,
 ) -> Iterator[Services]:
     """All services over the given stores and cluster, with the watcher at work.
 
-    ``name`` is this service's for people, where several share a database.
+    ``name`` is this service's for people, where several share a database; ``measures`` has what is
+    measured of the stores.
     """
+    measures = measures or Measures()
     feed = Feed()
     leadership = Leadership(jobs, name, settings.lease_s) if jobs.is_shared else None
     leading: Leading = leadership or Alone()
@@ -81,6 +86,7 @@ def running_services(
         cancel_grace_s=settings.cancel_grace_s,
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
+        measures=measures,
     )
     results = Results(jobs, artifacts)
     datasets = Datasets(
@@ -98,7 +104,9 @@ def running_services(
     training = Training(
         jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
     )
-    sampling = Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes)
+    sampling = Sampling(
+        results, artifacts, settings.datasets_dir, settings.sample_cache_bytes, measures
+    )
     rules = KeepingRules(settings.retention)
     deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget, led)
     sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
@@ -126,6 +134,7 @@ def running_services(
         promotions=Promotions(jobs, forks, answers),
         presets=Presets(datasets),
         access=Access(jobs, settings.audit_keep_s),
+        measures=measures,
     )
     with contextlib.ExitStack() as stack:
         if leadership is not None:
@@ -152,16 +161,17 @@ def serve(settings: Settings) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is nobody's business
+    measures = Measures()
     with _locks(settings), contextlib.closing(_listen(settings)) as listener:
         try:
-            artifacts = open_store(settings.artifacts)
+            artifacts = MeasuredStore(open_store(settings.artifacts), measures.storage)
             artifacts.check()
         except StoreError as error:
             raise ConfigurationError(f"artifact store: {error}") from error
-        jobs = JobStore.open(settings.database)
+        jobs = JobStore.open(settings.database, measures.database.seen)
         try:
             prepare(settings, jobs, _say)
-            _serve(settings, jobs, artifacts, listener)
+            _serve(settings, jobs, artifacts, listener, measures)
         finally:
             jobs.close()
 
@@ -173,7 +183,11 @@ def _say(text: str) -> None:
 
 
 def _serve(
-    settings: Settings, jobs: JobStore, artifacts: ArtifactStore, listener: socket.socket
+    settings: Settings,
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    listener: socket.socket,
+    measures: Measures,
 ) -> None:
     use_one_thread()
     cluster = _cluster(settings, jobs)
@@ -184,7 +198,7 @@ def _serve(
     try:
         port = listener.getsockname()[1]
         name = f"{socket.gethostname()}:{port}"
-        with running_services(settings, jobs, artifacts, cluster, name) as services:
+        with running_services(settings, jobs, artifacts, cluster, name, measures) as services:
             host = listener.getsockname()[0]
             address = f"[{host}]" if ":" in host else host
             log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)

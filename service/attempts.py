@@ -17,6 +17,7 @@ from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.measures import Measures
 from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import ENDS, judge
@@ -48,11 +49,14 @@ class Attempts:
         start_timeout_s: float,
         store_interval_s: float = STORE_INTERVAL_S,
         fid_weights: str = "",
+        measures: Measures | None = None,
     ) -> None:
+        measures = measures or Measures()
+        self._measures = measures.progress
         self._jobs = jobs
         self._cluster = cluster
         self._feed = feed
-        self._reports = Reports(jobs, artifacts, feed, cache_dir)
+        self._reports = Reports(jobs, artifacts, feed, cache_dir, measures)
         self._starter = Starter(jobs, artifacts, cluster, cache_dir, fid_weights)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
@@ -77,6 +81,7 @@ class Attempts:
         job = self._jobs.start_attempt(
             job, attempt, Reason.STARTING, "Its process is being started."
         )
+        self._measures.moved(job.state, job.reason)
         self._feed.notify(job.id, urgent=True)
         self._cluster.launch(attempt.executor_id, run)
         return job
@@ -131,6 +136,7 @@ class Attempts:
     def forget(self) -> None:
         """Another service follows the attempts now; what this one knows of them grows old."""
         self._watched.clear()
+        self._measures.forget()
 
     def store_trouble(self) -> StoreError | None:
         """Why the store could not be asked for one of the running attempts the last time."""
@@ -163,7 +169,7 @@ class Attempts:
         if not watch.is_due(job, sighting, self._store_interval_s):
             return None
         outcome = self._reports.outcome(attempt)
-        readable = self._reports.ingest(attempt)
+        readable = self._reports.ingest(job, attempt)
         watch.trouble = None
         if outcome is None and not readable:
             return self._reports.write_outcome(
@@ -204,6 +210,9 @@ class Attempts:
             attempt_exit=None if outcome is None else outcome.exit,
             not_before=datetime.now(UTC) + timedelta(seconds=backoff_s) if backoff_s else None,
         )
+        self._measures.moved(to, reason)
+        if outcome is not None:
+            self._measures.attempt_ended(job.id, job.attempt, outcome.reason)
         self._feed.notify(job.id, urgent=True)
         return settled
 
@@ -342,8 +351,8 @@ class Attempts:
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
-        self._reports.ingest(self._jobs.attempts(job.id)[-1])
-        self._reports.rescue_log(self._jobs.attempts(job.id)[-1], outcome)
+        self._reports.ingest(job, self._jobs.attempts(job.id)[-1])
+        self._reports.rescue_log(job, self._jobs.attempts(job.id)[-1], outcome)
         verdict = judge(job, outcome, self._jobs.attempts(job.id))
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:
