@@ -28,6 +28,7 @@ from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
 from service.leadership import Alone, Leadership, Leading
+from service.log_lines import write_log
 from service.logs import Logs
 from service.measured_store import MeasuredStore
 from service.measures import Measures
@@ -157,10 +158,7 @@ def serve(settings: Settings) -> None:
 
     Raises ConfigurationError if it cannot start with these settings.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is nobody's business
+    write_log(settings.log_format)
     measures = Measures()
     with _locks(settings), contextlib.closing(_listen(settings)) as listener:
         try:
@@ -233,6 +231,7 @@ def _cluster(settings: Settings, jobs: JobStore) -> Cluster:
         settings.data_dir,
         settings.cpus,
         namespace=f"spreadtrain-{installation.hexdigest()[:16]}",
+        log_format=settings.log_format,
     )
     try:
         cluster.start()

@@ -17,6 +17,7 @@ from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.log_lines import about
 from service.measures import Measures
 from service.reports import Reports
 from service.starting import Starter
@@ -83,7 +84,9 @@ class Attempts:
         )
         self._measures.moved(job.state, job.reason)
         self._feed.notify(job.id, urgent=True)
-        self._cluster.launch(attempt.executor_id, run)
+        with about(job=job.id, attempt=attempt.number):
+            log.info("%s: attempt %d is started", job.id, attempt.number)
+            self._cluster.launch(attempt.executor_id, run)
         return job
 
     # --- following ----------------------------------------------------------------------------
@@ -211,6 +214,8 @@ class Attempts:
             not_before=datetime.now(UTC) + timedelta(seconds=backoff_s) if backoff_s else None,
         )
         self._measures.moved(to, reason)
+        with about(job=job.id, attempt=job.attempt or None):
+            log.info("%s is %s (%s): %s", job.id, to, reason, message)
         if outcome is not None:
             self._measures.attempt_ended(job.id, job.attempt, outcome.reason)
         self._feed.notify(job.id, urgent=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.errors import ConfigurationError
 from service.jobs import KeepS, Retention
+from service.log_lines import LogFormat
 
 PREFIX = "SPREADTRAIN_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\]")
@@ -79,6 +80,9 @@ class Settings(BaseModel):
     """Seconds that an executor has to appear before its attempt counts as lost."""
     sample_cache_bytes: int = Field(default=512 << 20, ge=0)
     """Memory for generators kept ready to sample from."""
+
+    log_format: LogFormat = "human"
+    """Form of the service's own log: lines for people, or JSON."""
 
     keep_succeeded_s: KeepS | None = None
     """Seconds that jobs are kept after they succeeded, unless they say so themselves; empty: for
