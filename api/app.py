@@ -54,6 +54,7 @@ from api.middleware import Entrance, hosts_of
 from api.security import add_security
 from service import __version__, errors
 from service.settings import Settings
+from service.tracing import OFF, Tracing
 
 __all__ = ["Services", "create_app", "describe"]
 
@@ -104,7 +105,7 @@ def _sharpen_parameters(document: dict[str, Any]) -> None:
                             part.setdefault("pattern", r"^[^\u0000]*$")
 
 
-def _application(settings: Settings, registry: CollectorRegistry) -> _App:
+def _application(settings: Settings, registry: CollectorRegistry, tracing: Tracing = OFF) -> _App:
     """The application without services behind it; its figures go into the registry."""
     app = _App(
         title="spreadtrain",
@@ -133,6 +134,7 @@ def _application(settings: Settings, registry: CollectorRegistry) -> _App:
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         figures=HttpFigures(registry),
+        tracing=tracing,
     )
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
     for module in (
@@ -166,7 +168,7 @@ def _application(settings: Settings, registry: CollectorRegistry) -> _App:
 
 def create_app(services: Services, settings: Settings) -> FastAPI:
     """The application in front of the services."""
-    app = _application(settings, services.measures.registry)
+    app = _application(settings, services.measures.registry, services.tracing)
     app.state.services = services
     app.state.registry.register(ServiceFigures(services))
     return app

@@ -27,6 +27,7 @@ from service.studies.presets import Presets
 from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweeper import Sweeper
+from service.tracing import OFF, Tracing
 from service.training import Training
 
 
@@ -54,6 +55,7 @@ class Services:
     presets: Presets
     access: Access
     measures: Measures = field(default_factory=Measures)
+    tracing: Tracing = OFF
 
 
 async def _services(request: Request) -> Services:

@@ -46,6 +46,7 @@ from service.studies.submitting import Studying
 from service.studies.trying import Trying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
+from service.tracing import OFF, Tracing, tracing_of
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
@@ -66,6 +67,7 @@ def running_services(
     cluster: Cluster,
     name: str = "",
     measures: Measures | None = None,
+    tracing: Tracing = OFF,
 ) -> Iterator[Services]:
     """All services over the given stores and cluster, with the watcher at work.
 
@@ -88,6 +90,7 @@ def running_services(
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
         measures=measures,
+        tracing=tracing,
     )
     results = Results(jobs, artifacts)
     datasets = Datasets(
@@ -103,7 +106,7 @@ def running_services(
     watcher = Watcher(led, cluster, attempts, studies, leads=leading.leads)
     cluster.listen(watcher.wake)
     training = Training(
-        jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
+        jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights, tracing
     )
     sampling = Sampling(
         results, artifacts, settings.datasets_dir, settings.sample_cache_bytes, measures
@@ -136,6 +139,7 @@ def running_services(
         presets=Presets(datasets),
         access=Access(jobs, settings.audit_keep_s),
         measures=measures,
+        tracing=tracing,
     )
     with contextlib.ExitStack() as stack:
         if leadership is not None:
@@ -159,8 +163,12 @@ def serve(settings: Settings) -> None:
     Raises ConfigurationError if it cannot start with these settings.
     """
     write_log(settings.log_format)
-    measures = Measures()
-    with _locks(settings), contextlib.closing(_listen(settings)) as listener:
+    measures, tracing = Measures(), tracing_of(settings)
+    with (
+        contextlib.closing(tracing),
+        _locks(settings),
+        contextlib.closing(_listen(settings)) as listener,
+    ):
         try:
             artifacts = MeasuredStore(open_store(settings.artifacts), measures.storage)
             artifacts.check()
@@ -169,7 +177,7 @@ def serve(settings: Settings) -> None:
         jobs = JobStore.open(settings.database, measures.database.seen)
         try:
             prepare(settings, jobs, _say)
-            _serve(settings, jobs, artifacts, listener, measures)
+            _serve(settings, jobs, artifacts, listener, measures, tracing)
         finally:
             jobs.close()
 
@@ -186,6 +194,7 @@ def _serve(
     artifacts: ArtifactStore,
     listener: socket.socket,
     measures: Measures,
+    tracing: Tracing,
 ) -> None:
     use_one_thread()
     cluster = _cluster(settings, jobs)
@@ -196,7 +205,9 @@ def _serve(
     try:
         port = listener.getsockname()[1]
         name = f"{socket.gethostname()}:{port}"
-        with running_services(settings, jobs, artifacts, cluster, name, measures) as services:
+        with running_services(
+            settings, jobs, artifacts, cluster, name, measures, tracing
+        ) as services:
             host = listener.getsockname()[0]
             address = f"[{host}]" if ":" in host else host
             log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)

@@ -15,6 +15,7 @@ from api.errors import BODY_TOO_LARGE, CROSS_ORIGIN, FOREIGN_HOST, Kind, problem
 from api.figures import HttpFigures
 from service.log_lines import about
 from service.settings import Settings
+from service.tracing import OFF, Tracing, trace_id
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UPLOADS = "/v1/datasets/"
 _TURNED_AWAY = frozenset({401, 403, 429})
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # every few seconds, and nobody's work
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Nobody's page may frame, embed or reinterpret an answer; none allows to read it across origins.
@@ -65,12 +67,14 @@ class Entrance:
         max_body_bytes: int,
         max_upload_bytes: int,
         figures: HttpFigures,
+        tracing: Tracing,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
         self._figures = figures
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -94,7 +98,11 @@ class Entrance:
                 headers.update(_HEADERS)
             await send(message)
 
-        with about(request=name):
+        tracing = OFF if scope["path"] in _PROBES else self._tracing
+        with (
+            tracing.span("request", headers.get("traceparent"), "server") as span,
+            about(request=name, trace=trace_id(span.traceparent)),
+        ):
             try:
                 refusal = self._refusal(scope["method"], scope["path"], headers)
                 app = problem_response(scope, *refusal) if refusal else self._app
@@ -104,6 +112,15 @@ class Entrance:
                 # A method is free text of the client's; labels live for ever.
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 self._figures.count(method, route, status, seconds)
+                span.rename(f"{method} {route}")
+                span.set(
+                    http__request__method=method,
+                    http__route=route,
+                    http__response__status_code=status,
+                    spreadtrain__request=name,
+                )
+                if status >= 500:
+                    span.failed(f"answered with {status}")
                 given = inner.get("path_params", {})
                 with about(job=given.get("job_id"), study=given.get("study_id")):
                     # By its route, as a path is free text, too.

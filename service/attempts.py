@@ -27,6 +27,7 @@ from workers.artifacts import ArtifactStore
 from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
+from workers.tracing import OFF, Span, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ class Attempts:
         store_interval_s: float = STORE_INTERVAL_S,
         fid_weights: str = "",
         measures: Measures | None = None,
+        tracing: Tracing = OFF,
     ) -> None:
+        self._tracing = tracing
         measures = measures or Measures()
         self._measures = measures.progress
         self._jobs = jobs
@@ -70,6 +73,12 @@ class Attempts:
 
     def start(self, job: Job) -> Job:
         """Store the next attempt of a queued job, then launch it; raises StateConflict."""
+        with self._tracing.span(
+            "start attempt", job.traceparent, "producer", spreadtrain__job=job.id
+        ) as span:
+            return self._start(job, span)
+
+    def _start(self, job: Job, span: Span) -> Job:
         prepared = self._starter.prepare(job)
         if prepared is None:
             return self.settle(
@@ -79,6 +88,8 @@ class Attempts:
                 "The job's time limit (limits.max_wall_s) was used up by its earlier attempts.",
             )
         attempt, run = prepared
+        span.set(spreadtrain__attempt=attempt.number)
+        traced = {"tracing": self._tracing.location, "traceparent": span.traceparent}
         job = self._jobs.start_attempt(
             job, attempt, Reason.STARTING, "Its process is being started."
         )
@@ -86,7 +97,7 @@ class Attempts:
         self._feed.notify(job.id, urgent=True)
         with about(job=job.id, attempt=attempt.number):
             log.info("%s: attempt %d is started", job.id, attempt.number)
-            self._cluster.launch(attempt.executor_id, run)
+            self._cluster.launch(attempt.executor_id, run.model_copy(update=traced))
         return job
 
     # --- following ----------------------------------------------------------------------------

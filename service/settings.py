@@ -84,6 +84,9 @@ class Settings(BaseModel):
     log_format: LogFormat = "human"
     """Form of the service's own log: lines for people, or JSON."""
 
+    tracing: str = ""
+    """Where spans go: http(s)://collector:4318 (OTLP over HTTP) or file:///folder; empty: off."""
+
     keep_succeeded_s: KeepS | None = None
     """Seconds that jobs are kept after they succeeded, unless they say so themselves; empty: for
     ever."""
@@ -114,6 +117,21 @@ class Settings(BaseModel):
             if not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a host; give it without scheme and port")
         return names
+
+    @field_validator("tracing")
+    @classmethod
+    def _place_for_spans(cls, location: str) -> str:
+        url = urlparse(location)
+        is_folder = url.scheme == "file" and url.netloc in ("", "localhost") and len(url.path) > 1
+        is_collector = url.scheme in ("http", "https") and bool(url.hostname)
+        if location and not (is_folder or is_collector):
+            raise ValueError(f"{location!r} is neither http(s)://collector:4318 nor file:///folder")
+        # It goes to every node, and stands in log lines.
+        if url.username is not None or url.password is not None or url.query:
+            raise ValueError(
+                "credentials do not belong into it; set OTEL_EXPORTER_OTLP_HEADERS on each node"
+            )
+        return location
 
     @field_validator("fid_weights")
     @classmethod

@@ -41,6 +41,7 @@ from workers.kinds import (
 )
 from workers.quality import Shelf
 from workers.spec import NamedDataset
+from workers.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ class Training:
         datasets: Datasets,
         wake: Callable[[], None],
         fid_weights: str = "",
+        tracing: Tracing = OFF,
     ) -> None:
+        self._tracing = tracing
         self._shelf = Shelf(fid_weights=fid_weights)
         self._jobs = jobs
         self._artifacts = artifacts
@@ -151,6 +154,7 @@ class Training:
             parent=parent,
             owner=caller.owner,
             reserved_bytes=storage_bytes,
+            traceparent=self._tracing.current(),
         )
         stored, created = self._jobs.add(
             job, idempotency, needs_content=is_upload(spec.dataset), quota=caller.quota

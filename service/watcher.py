@@ -21,6 +21,7 @@ from service.log_lines import about
 from service.studies.ledger import Study
 from service.studies.running import Studies
 from workers.errors import StoreAway, StoreError
+from workers.tracing import trace_id
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Watcher:
         """Do this for one job; what is wrong with it alone does not hold up the others. Returns
         what was wrong with the store."""
         self._require_lead()
-        with about(job=job.id, attempt=job.attempt):
+        with about(job=job.id, attempt=job.attempt, trace=trace_id(job.traceparent)):
             try:
                 work(job)
             except StateConflict as error:
