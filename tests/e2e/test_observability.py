@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
 
 from tests.e2e.conftest import Start
-from tests.e2e.processes import spec
+from tests.e2e.processes import ROOT, spec
 from tests.spans import only, spans_in
 
 CALLERS = "4bf92f3577b34da6a3ce929d0e0e4736"
 HEADERS = {"traceparent": f"00-{CALLERS}-00f067aa0ba902b7-01", "X-Request-Id": "mine"}
 
 
-def test_a_request_leads_to_the_workers_span_and_its_ids_stand_in_the_log(
+def test_a_request_is_followed_into_the_worker_by_its_trace_and_its_ids_and_all_parts_are_sound(
     start: Start, tmp_path: Path
 ) -> None:
     folder = tmp_path / "spans"
@@ -25,6 +28,16 @@ def test_a_request_leads_to_the_workers_span_and_its_ids_stand_in_the_log(
     job_id = answer.json()["id"]
     assert service.client.job(job_id).wait(240).state == "succeeded"
     assert service.stop() == 0
+
+    checked = subprocess.run(
+        [sys.executable, "-m", "api.cli", "check", "--data-dir", str(service.data_dir)],
+        cwd=ROOT,
+        env={**os.environ, **asked, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert re.search(r"ray +ok +an own one starts", checked.stdout)
 
     found = spans_in(folder)
     attempt, train = only(found, "attempt"), only(found, "train")

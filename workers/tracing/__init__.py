@@ -8,7 +8,7 @@ it is about.
 """
 
 from workers.tracing.base import OFF, Kind, Span, Tracing, trace_id
-from workers.tracing.opening import attempt_span, open_tracing, stage
+from workers.tracing.opening import attempt_span, open_tracing, stage, try_tracing
 
 __all__ = [
     "OFF",
@@ -19,4 +19,5 @@ __all__ = [
     "open_tracing",
     "stage",
     "trace_id",
+    "try_tracing",
 ]

@@ -1,5 +1,6 @@
 """Spans by OpenTelemetry's SDK, an optional extra: only who traces imports this."""
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from workers import __version__
+from workers.errors import TracingUnavailable
 from workers.tracing.base import Kind, Span, Tracing, trace_id
 
 EXPORT_TIMEOUT_S = 3.0  # a collector that is silent holds up the end of an attempt no longer
@@ -113,6 +115,40 @@ class _JsonLines(SpanExporter):
     def shutdown(self) -> None:
         """See the base class."""
         self._file.close()
+
+
+class _Complaints(logging.Handler):
+    """What the exporter says instead of raising it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the base class."""
+        self.said.append(record.getMessage())
+
+
+def deliver_nothing(location: str) -> None:
+    """Deliver no spans to a place; raises TracingUnavailable with what came of it."""
+    complaints, logger = _Complaints(), logging.getLogger("opentelemetry")
+    logger.addHandler(complaints)
+    logger.propagate = False
+    try:
+        exporter = _exporter(location, "check")
+        result = exporter.export(())
+        exporter.shutdown()
+    except OSError as error:
+        raise TracingUnavailable(f"{location} cannot be written: {error.strerror}") from error
+    finally:
+        logger.removeHandler(complaints)
+        logger.propagate = True
+    if result is not SpanExportResult.SUCCESS:
+        why = complaints.said[-1] if complaints.said else "it does not answer"
+        raise TracingUnavailable(
+            f"{location} takes no spans: {why}; see that a collector listens there for OTLP over "
+            "HTTP, and what it wants in OTEL_EXPORTER_OTLP_HEADERS"
+        )
 
 
 def _exporter(location: str, role: str) -> SpanExporter:

@@ -31,6 +31,15 @@ def open_tracing(location: str, role: str) -> Tracing:
         raise TracingUnavailable(f"{location} cannot be written: {error.strerror}") from error
 
 
+def try_tracing(location: str) -> None:
+    """Deliver nothing to a place, to see whether it takes it; raises TracingUnavailable."""
+    try:
+        from workers.tracing.exporting import deliver_nothing
+    except ImportError as error:
+        raise TracingUnavailable from error
+    deliver_nothing(location)
+
+
 @contextmanager
 def attempt_span(
     location: str, traceparent: str | None, job_id: str, attempt: int, rank: int
