@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from service.checks.elsewhere import check_addresses, check_ray, check_tracing
 from service.checks.finding import Finding
 from service.checks.folders import check_folders, check_limits
+from service.checks.keys import check_keys
 from service.errors import ServiceError
 from service.jobstore import JobStore
 from service.settings import Settings
@@ -16,15 +17,15 @@ __all__ = ["Finding", "check_installation"]
 
 
 def check_installation(settings: Settings, *, with_ray: bool = True) -> Iterator[Finding]:
-    """Try every part that the settings name: folders and limits, the database, the storage and each
-    thing that it can do, Ray, and where spans go.
+    """Try every part that the settings name: folders and limits, the database and its keys, the
+    storage and each thing that it can do, Ray, and where spans go.
 
     What is missing of the folders and the database is made, as the service would. An own Ray is
     started for a moment, beside that of a service that runs, unless it is to be left out.
     """
     yield from check_folders(settings)
     yield from check_limits(settings)
-    yield _database(settings)
+    yield from _database(settings)
     yield from _storage(settings)
     yield from check_addresses(settings)
     yield from check_tracing(settings)
@@ -49,17 +50,16 @@ def _storage(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"storage: {name}", "ok" if can else "fallback", "" if can else WITHOUT[name])
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> Iterator[Finding]:
     try:
         with contextlib.closing(JobStore.open(settings.database)) as jobs:
             jobs.ping()
             is_shared = jobs.is_shared
+            what = "PostgreSQL, which several services may share" if is_shared else "SQLite"
+            yield Finding("database", "ok", what)
+            yield from check_keys(settings, jobs)
     except ServiceError as error:
-        return Finding("database", "wrong", str(error))
-    what = (
-        "PostgreSQL, which several services may share" if is_shared else "SQLite, for one service"
-    )
-    return Finding("database", "ok", what)
+        yield Finding("database", "wrong", str(error))
 
 
 def _room(store: ArtifactStore) -> str:

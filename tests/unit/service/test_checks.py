@@ -1,11 +1,14 @@
+import contextlib
 import socket
 from pathlib import Path
 
 import pytest
 
+from service.access.first import prepare
 from service.checks import Finding, check_installation, folders
 from service.checks.elsewhere import check_ray
 from service.cluster.base import Capacity, ClusterUnavailable, Node
+from service.jobstore import JobStore
 from service.settings import Settings
 from tests.s3_servers import BUCKET, Proxy, free_ports
 
@@ -157,3 +160,38 @@ def test_a_port_that_is_taken_and_weights_that_are_not_there_are_said(tmp_path: 
     assert found["FID weights"].state == "wrong"
     away = Settings(data_dir=tmp_path, fid_weights=f"http://127.0.0.1:{free_ports(1)[0]}/w.pth")
     assert findings_of(away)["FID weights"].state == "warning"
+
+
+def test_keys_and_the_file_of_the_first_one_are_looked_at_and_never_told(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    settings = Settings(data_dir=tmp_path / "data", admin_key_file=file)
+    at_first = findings_of(settings)
+    assert at_first["API keys"].detail.startswith("none, and none is needed")
+    assert at_first["admin key file"].detail.endswith("is made at the first start")
+    assert not file.exists()
+    said: list[str] = []
+    with contextlib.closing(JobStore.open(settings.database)) as jobs:
+        prepare(settings, jobs, said.append)
+    found = findings_of(settings)
+    assert (found["API keys"].state, found["admin key file"].state) == ("ok", "ok")
+    secret = file.read_text().strip()
+    assert not any(secret in finding.detail for finding in found.values())
+    file.chmod(0o644)
+    assert "chmod 600" in findings_of(settings)["admin key file"].detail
+    file.write_text("x" * 40)
+    file.chmod(0o600)
+    assert findings_of(settings)["admin key file"].state == "warning"
+    file.write_text("short")
+    assert findings_of(settings)["admin key file"].state == "wrong"
+    file.unlink()
+    assert findings_of(settings)["admin key file"].state == "warning"
+
+
+def test_a_service_in_a_network_without_a_key_is_wrong(tmp_path: Path) -> None:
+    found = findings_of(Settings(data_dir=tmp_path, host="0.0.0.0", port=0))
+    assert found["API keys"].state == "wrong"
+    assert "spreadtrain keys create" in found["API keys"].detail
+    with_file = Settings(
+        data_dir=tmp_path, host="0.0.0.0", port=0, admin_key_file=tmp_path / "admin.key"
+    )
+    assert findings_of(with_file)["API keys"].state == "ok"
