@@ -83,10 +83,15 @@ def formatter(form: LogFormat) -> logging.Formatter:
 
 
 def write_log(form: LogFormat, stream: TextIO | None = None) -> None:
-    """Let this process write its log in that form; to standard error, unless a stream is given."""
+    """Let this process write its log in that form; to standard error, unless a stream is given.
+
+    Who runs the service within a program that has a log already, keeps that.
+    """
+    if logging.getLogger().handlers:
+        return
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(formatter(form))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.captureWarnings(True)
     for chatty in ("alembic", "botocore", "ray"):  # their progress is nobody's business
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -3,6 +3,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -65,21 +66,27 @@ def test_what_a_thread_is_about_is_its_own() -> None:
     assert "job" not in json.loads(found[0])
 
 
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """The root logger, left as it was."""
+@contextmanager
+def without_handlers() -> Iterator[logging.Logger]:
+    """The root logger as a new process has it; afterwards as it was."""
     found = logging.getLogger()
     handlers, level = found.handlers[:], found.level
-    yield found
-    found.handlers[:] = handlers
-    found.setLevel(level)
-    logging.captureWarnings(False)
+    found.handlers.clear()
+    try:
+        yield found
+    finally:
+        found.handlers[:] = handlers
+        found.setLevel(level)
+        logging.captureWarnings(False)
 
 
-def test_the_whole_process_writes_in_the_form_of_the_settings(root: logging.Logger) -> None:
+def test_the_whole_process_writes_in_the_form_of_the_settings() -> None:
     stream = io.StringIO()
-    write_log("json", stream)
-    logging.getLogger("uvicorn.error").info("from a library")
-    logging.getLogger("alembic.runtime").info("its progress is left out")
+    with without_handlers() as root:
+        write_log("json", stream)
+        logging.getLogger("uvicorn.error").info("from a library")
+        logging.getLogger("alembic.runtime").info("its progress is left out")
+        write_log("human", stream)  # within a program that has a log
+        assert len(root.handlers) == 1
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["message"] for line in lines] == ["from a library"]
