@@ -105,8 +105,8 @@ def _sharpen_parameters(document: dict[str, Any]) -> None:
                             part.setdefault("pattern", r"^[^\u0000]*$")
 
 
-def _application(settings: Settings, registry: CollectorRegistry, tracing: Tracing = OFF) -> _App:
-    """The application without services behind it; its figures go into the registry."""
+def _application(settings: Settings, tracing: Tracing = OFF) -> _App:
+    """The application without services behind it."""
     app = _App(
         title="spreadtrain",
         version=__version__,
@@ -127,7 +127,7 @@ def _application(settings: Settings, registry: CollectorRegistry, tracing: Traci
     )
     add_error_handlers(app)
     app.add_middleware(Guard, crowd=Crowd(settings.max_requests, settings.max_followers))
-    app.state.registry = registry
+    app.state.registry = registry = CollectorRegistry()
     app.add_middleware(
         Entrance,
         hosts=hosts_of(settings),
@@ -168,12 +168,13 @@ def _application(settings: Settings, registry: CollectorRegistry, tracing: Traci
 
 def create_app(services: Services, settings: Settings) -> FastAPI:
     """The application in front of the services."""
-    app = _application(settings, services.measures.registry, services.tracing)
+    app = _application(settings, services.tracing)
     app.state.services = services
     app.state.registry.register(ServiceFigures(services))
+    app.state.registry.register(services.measures.registry)
     return app
 
 
 def describe() -> dict[str, Any]:
     """The OpenAPI document; it depends on nothing but the code."""
-    return _application(Settings(), CollectorRegistry()).openapi()
+    return _application(Settings()).openapi()
