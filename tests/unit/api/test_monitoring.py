@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
+from api.app import create_app
 from service.errors import NotReady
 from service.jobs import JobState, Reason
 from service.jobstore.database import Database
-from service.measures import STORAGE_ERRORS, STORAGE_OPERATIONS
-from tests.unit.api.conftest import Quiet, Running
+from service.measures import STORAGE_ERRORS, STORAGE_OPERATIONS, Measures
+from tests.unit.api.conftest import LOCAL, Quiet, Running
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
@@ -211,3 +213,18 @@ def test_failures_of_the_database_are_told_apart() -> None:
         raise ValueError("ours")
     database.close()
     assert seen == [("read", None), ("write", "unavailable"), ("write", None)]
+
+
+def test_two_services_say_the_same_of_their_database_and_count_their_own_work(
+    quiet: Quiet,
+) -> None:
+    beside = replace(quiet.app.state.services, measures=Measures())
+    with TestClient(create_app(beside, quiet.settings), base_url=LOCAL) as other:
+        quiet.submit()
+        beside.measures.progress.moved(JobState.FAILED, Reason.DIVERGED)
+        for http in (quiet.http, other):
+            jobs = {"state": "queued", "source": "database"}
+            assert value_of(http, "spreadtrain_jobs", **jobs) == 1
+        failed = {"state": "failed", "reason": "diverged"}
+        assert value_of(other, "spreadtrain_job_changes_total", **failed) == 1
+        assert value_of(quiet.http, "spreadtrain_job_changes_total", **failed) == 0
