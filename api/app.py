@@ -4,6 +4,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from api import (
     audit,
@@ -53,6 +54,7 @@ from api.middleware import Entrance, hosts_of
 from api.security import add_security
 from service import __version__, errors
 from service.settings import Settings
+from service.tracing import OFF, Tracing
 
 __all__ = ["Services", "create_app", "describe"]
 
@@ -103,7 +105,7 @@ def _sharpen_parameters(document: dict[str, Any]) -> None:
                             part.setdefault("pattern", r"^[^\u0000]*$")
 
 
-def _application(settings: Settings) -> _App:
+def _application(settings: Settings, tracing: Tracing = OFF) -> _App:
     """The application without services behind it."""
     app = _App(
         title="spreadtrain",
@@ -124,15 +126,15 @@ def _application(settings: Settings) -> _App:
         ),
     )
     add_error_handlers(app)
-    figures = HttpFigures()
-    app.state.registry = figures.registry
     app.add_middleware(Guard, crowd=Crowd(settings.max_requests, settings.max_followers))
+    app.state.registry = registry = CollectorRegistry()
     app.add_middleware(
         Entrance,
         hosts=hosts_of(settings),
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
-        figures=figures,
+        figures=HttpFigures(registry),
+        tracing=tracing,
     )
     app.state.checks = CapacityLimiter(datasets.CHECKS_AT_ONCE)
     for module in (
@@ -166,9 +168,10 @@ def _application(settings: Settings) -> _App:
 
 def create_app(services: Services, settings: Settings) -> FastAPI:
     """The application in front of the services."""
-    app = _application(settings)
+    app = _application(settings, services.tracing)
     app.state.services = services
     app.state.registry.register(ServiceFigures(services))
+    app.state.registry.register(services.measures.registry)
     return app
 
 

@@ -78,8 +78,9 @@ def serve(
 @app.command()
 def check(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of everything it keeps.")] = None,
+    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start or join Ray, too.")] = True,
 ) -> None:
-    """Try the data folder, the database and the storage of these settings; exit 1 if one fails."""
+    """Try every part that these settings name, and say what is wrong; exit 1 if one fails."""
     from service.checks import check_installation
     from service.errors import ConfigurationError
     from service.settings import Settings
@@ -88,7 +89,8 @@ def check(
     try:
         settings = Settings.from_environment()
         changed = given(data_dir=data_dir)
-        findings = list(check_installation(Settings.checked(settings.model_dump() | changed)))
+        asked = Settings.checked(settings.model_dump() | changed)
+        findings = list(check_installation(asked, with_ray=ray))
     except ConfigurationError as error:
         raise failure(str(error)) from None
     for finding in findings:

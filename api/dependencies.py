@@ -1,6 +1,6 @@
 """What the routes are given: the services behind them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -17,6 +17,7 @@ from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
 from service.logs import Logs
+from service.measures import Measures
 from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions
@@ -26,6 +27,7 @@ from service.studies.presets import Presets
 from service.studies.promoting import Promotions
 from service.studies.submitting import Studying
 from service.sweeper import Sweeper
+from service.tracing import OFF, Tracing
 from service.training import Training
 
 
@@ -52,6 +54,8 @@ class Services:
     promotions: Promotions
     presets: Presets
     access: Access
+    measures: Measures = field(default_factory=Measures)
+    tracing: Tracing = OFF
 
 
 async def _services(request: Request) -> Services:

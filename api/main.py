@@ -28,7 +28,10 @@ from service.forking import Forks
 from service.health import Health
 from service.jobstore import JobStore
 from service.leadership import Alone, Leadership, Leading
+from service.log_lines import write_log
 from service.logs import Logs
+from service.measured_store import MeasuredStore
+from service.measures import Measures
 from service.mixing import Mixing
 from service.relay import Relay
 from service.results import Results
@@ -43,6 +46,7 @@ from service.studies.submitting import Studying
 from service.studies.trying import Trying
 from service.sweep import Sweep
 from service.sweeper import Sweeper
+from service.tracing import OFF, Tracing, tracing_of
 from service.training import Training
 from service.watcher import Watcher
 from workers.artifacts import ArtifactStore, open_store
@@ -62,11 +66,15 @@ def running_services(
     artifacts: ArtifactStore,
     cluster: Cluster,
     name: str = "",
+    measures: Measures | None = None,
+    tracing: Tracing = OFF,
 ) -> Iterator[Services]:
     """All services over the given stores and cluster, with the watcher at work.
 
-    ``name`` is this service's for people, where several share a database.
+    ``name`` is this service's for people, where several share a database; ``measures`` has what is
+    measured of the stores.
     """
+    measures = measures or Measures()
     feed = Feed()
     leadership = Leadership(jobs, name, settings.lease_s) if jobs.is_shared else None
     leading: Leading = leadership or Alone()
@@ -81,6 +89,8 @@ def running_services(
         cancel_grace_s=settings.cancel_grace_s,
         start_timeout_s=settings.start_timeout_s,
         fid_weights=settings.fid_weights,
+        measures=measures,
+        tracing=tracing,
     )
     results = Results(jobs, artifacts)
     datasets = Datasets(
@@ -96,9 +106,11 @@ def running_services(
     watcher = Watcher(led, cluster, attempts, studies, leads=leading.leads)
     cluster.listen(watcher.wake)
     training = Training(
-        jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights
+        jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights, tracing
     )
-    sampling = Sampling(results, artifacts, settings.datasets_dir, settings.sample_cache_bytes)
+    sampling = Sampling(
+        results, artifacts, settings.datasets_dir, settings.sample_cache_bytes, measures
+    )
     rules = KeepingRules(settings.retention)
     deletions = Deletions(jobs, artifacts, feed, rules, sampling.forget, led)
     sweep = Sweep(jobs, artifacts, datasets, settings.datasets_dir, settings.sweep_grace_s)
@@ -126,6 +138,8 @@ def running_services(
         promotions=Promotions(jobs, forks, answers),
         presets=Presets(datasets),
         access=Access(jobs, settings.audit_keep_s),
+        measures=measures,
+        tracing=tracing,
     )
     with contextlib.ExitStack() as stack:
         if leadership is not None:
@@ -148,20 +162,22 @@ def serve(settings: Settings) -> None:
 
     Raises ConfigurationError if it cannot start with these settings.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is nobody's business
-    with _locks(settings), contextlib.closing(_listen(settings)) as listener:
+    write_log(settings.log_format)
+    measures, tracing = Measures(), tracing_of(settings)
+    with (
+        contextlib.closing(tracing),
+        _locks(settings),
+        contextlib.closing(_listen(settings)) as listener,
+    ):
         try:
-            artifacts = open_store(settings.artifacts)
+            artifacts = MeasuredStore(open_store(settings.artifacts), measures.storage)
             artifacts.check()
         except StoreError as error:
             raise ConfigurationError(f"artifact store: {error}") from error
-        jobs = JobStore.open(settings.database)
+        jobs = JobStore.open(settings.database, measures.database.seen)
         try:
             prepare(settings, jobs, _say)
-            _serve(settings, jobs, artifacts, listener)
+            _serve(settings, jobs, artifacts, listener, measures, tracing)
         finally:
             jobs.close()
 
@@ -173,7 +189,12 @@ def _say(text: str) -> None:
 
 
 def _serve(
-    settings: Settings, jobs: JobStore, artifacts: ArtifactStore, listener: socket.socket
+    settings: Settings,
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    listener: socket.socket,
+    measures: Measures,
+    tracing: Tracing,
 ) -> None:
     use_one_thread()
     cluster = _cluster(settings, jobs)
@@ -184,7 +205,9 @@ def _serve(
     try:
         port = listener.getsockname()[1]
         name = f"{socket.gethostname()}:{port}"
-        with running_services(settings, jobs, artifacts, cluster, name) as services:
+        with running_services(
+            settings, jobs, artifacts, cluster, name, measures, tracing
+        ) as services:
             host = listener.getsockname()[0]
             address = f"[{host}]" if ":" in host else host
             log.info("spreadtrain serves on http://%s:%d (documents at /docs)", address, port)
@@ -219,6 +242,7 @@ def _cluster(settings: Settings, jobs: JobStore) -> Cluster:
         settings.data_dir,
         settings.cpus,
         namespace=f"spreadtrain-{installation.hexdigest()[:16]}",
+        log_format=settings.log_format,
     )
     try:
         cluster.start()

@@ -1,5 +1,6 @@
 """What happens to every request before its route: a name, a check of who asks, a count."""
 
+import logging
 import re
 import secrets
 import time
@@ -12,12 +13,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BODY_TOO_LARGE, CROSS_ORIGIN, FOREIGN_HOST, Kind, problem_response
 from api.figures import HttpFigures
+from service.log_lines import about
 from service.settings import Settings
+from service.tracing import OFF, Tracing, trace_id
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UPLOADS = "/v1/datasets/"
+_TURNED_AWAY = frozenset({401, 403, 429})
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # every few seconds, and nobody's work
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Nobody's page may frame, embed or reinterpret an answer; none allows to read it across origins.
@@ -60,12 +67,14 @@ class Entrance:
         max_body_bytes: int,
         max_upload_bytes: int,
         figures: HttpFigures,
+        tracing: Tracing,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
         self._figures = figures
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -89,15 +98,34 @@ class Entrance:
                 headers.update(_HEADERS)
             await send(message)
 
-        try:
-            refusal = self._refusal(scope["method"], scope["path"], headers)
-            app = problem_response(scope, *refusal) if refusal else self._app
-            await app(inner, receive, named_send)
-        finally:
-            route = getattr(inner.get("route"), "path", "none")
-            # A method is free text of the client's; labels live for ever.
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._figures.count(method, route, status, seconds)
+        tracing = OFF if scope["path"] in _PROBES else self._tracing
+        with (
+            tracing.span("request", headers.get("traceparent"), "server") as span,
+            about(request=name, trace=trace_id(span.traceparent)),
+        ):
+            try:
+                refusal = self._refusal(scope["method"], scope["path"], headers)
+                app = problem_response(scope, *refusal) if refusal else self._app
+                await app(inner, receive, named_send)
+            finally:
+                route = getattr(inner.get("route"), "path", "none")
+                # A method is free text of the client's; labels live for ever.
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._figures.count(method, route, status, seconds)
+                span.rename(f"{method} {route}")
+                span.set(
+                    http__request__method=method,
+                    http__route=route,
+                    http__response__status_code=status,
+                    spreadtrain__request=name,
+                )
+                if status >= 500:
+                    span.failed(f"answered with {status}")
+                given = inner.get("path_params", {})
+                with about(job=given.get("job_id"), study=given.get("study_id")):
+                    # By its route, as a path is free text, too.
+                    level = _worth(method, status)
+                    log.log(level, "%s %s: %d after %.3f s", method, route, status, seconds)
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[Kind, str] | None:
         host = headers.get("host", "")
@@ -115,6 +143,14 @@ class Entrance:
         if not length.isdecimal() or len(length) > 18 or int(length) > allowed_bytes:
             return BODY_TOO_LARGE, f"A body may have {allowed_bytes} bytes at most."
         return None
+
+
+def _worth(method: str, status: int) -> int:
+    """The level of a request's line: who only reads is worth none, nor a stranger at the door, who
+    could fill the log."""
+    if status >= 500:
+        return logging.WARNING
+    return logging.DEBUG if method in _SAFE_METHODS or status in _TURNED_AWAY else logging.INFO
 
 
 def _is_foreign(method: str, host: str, headers: Headers) -> bool:

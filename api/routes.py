@@ -24,6 +24,7 @@ from api.errors import (
 )
 from api.pointers import field_errors, nearest, pointer
 from service.errors import FieldError
+from service.log_lines import about
 
 _EXACT_MAX = 2**53  # up to here every float that is an integer is the one that was written
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -50,6 +51,11 @@ class StrictRoute(APIRoute):
             schema = TypeAdapter(model).json_schema()
 
         async def strict(request: Request) -> Response:
+            given = request.path_params
+            with about(job=given.get("job_id"), study=given.get("study_id")):
+                return await checked(request)
+
+        async def checked(request: Request) -> Response:
             _check_path(request)
             _check_query(request, known)
             if schema is None:

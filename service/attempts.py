@@ -17,6 +17,8 @@ from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
+from service.log_lines import about
+from service.measures import Measures
 from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import ENDS, judge
@@ -25,6 +27,7 @@ from workers.artifacts import ArtifactStore
 from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
 from workers.run import StopReason
+from workers.tracing import OFF, Span, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +51,16 @@ class Attempts:
         start_timeout_s: float,
         store_interval_s: float = STORE_INTERVAL_S,
         fid_weights: str = "",
+        measures: Measures | None = None,
+        tracing: Tracing = OFF,
     ) -> None:
+        self._tracing = tracing
+        measures = measures or Measures()
+        self._measures = measures.progress
         self._jobs = jobs
         self._cluster = cluster
         self._feed = feed
-        self._reports = Reports(jobs, artifacts, feed, cache_dir)
+        self._reports = Reports(jobs, artifacts, feed, cache_dir, measures)
         self._starter = Starter(jobs, artifacts, cluster, cache_dir, fid_weights)
         self._cancel_grace_s = cancel_grace_s
         self._start_timeout_s = start_timeout_s
@@ -65,6 +73,12 @@ class Attempts:
 
     def start(self, job: Job) -> Job:
         """Store the next attempt of a queued job, then launch it; raises StateConflict."""
+        with self._tracing.span(
+            "start attempt", job.traceparent, "producer", spreadtrain__job=job.id
+        ) as span:
+            return self._start(job, span)
+
+    def _start(self, job: Job, span: Span) -> Job:
         prepared = self._starter.prepare(job)
         if prepared is None:
             return self.settle(
@@ -74,11 +88,16 @@ class Attempts:
                 "The job's time limit (limits.max_wall_s) was used up by its earlier attempts.",
             )
         attempt, run = prepared
+        span.set(spreadtrain__attempt=attempt.number)
+        traced = {"tracing": self._tracing.location, "traceparent": span.traceparent}
         job = self._jobs.start_attempt(
             job, attempt, Reason.STARTING, "Its process is being started."
         )
+        self._measures.moved(job.state, job.reason)
         self._feed.notify(job.id, urgent=True)
-        self._cluster.launch(attempt.executor_id, run)
+        with about(job=job.id, attempt=attempt.number):
+            log.info("%s: attempt %d is started", job.id, attempt.number)
+            self._cluster.launch(attempt.executor_id, run.model_copy(update=traced))
         return job
 
     # --- following ----------------------------------------------------------------------------
@@ -131,6 +150,7 @@ class Attempts:
     def forget(self) -> None:
         """Another service follows the attempts now; what this one knows of them grows old."""
         self._watched.clear()
+        self._measures.forget()
 
     def store_trouble(self) -> StoreError | None:
         """Why the store could not be asked for one of the running attempts the last time."""
@@ -163,7 +183,7 @@ class Attempts:
         if not watch.is_due(job, sighting, self._store_interval_s):
             return None
         outcome = self._reports.outcome(attempt)
-        readable = self._reports.ingest(attempt)
+        readable = self._reports.ingest(job, attempt)
         watch.trouble = None
         if outcome is None and not readable:
             return self._reports.write_outcome(
@@ -204,6 +224,11 @@ class Attempts:
             attempt_exit=None if outcome is None else outcome.exit,
             not_before=datetime.now(UTC) + timedelta(seconds=backoff_s) if backoff_s else None,
         )
+        self._measures.moved(to, reason)
+        with about(job=job.id, attempt=job.attempt or None):
+            log.info("%s is %s (%s): %s", job.id, to, reason, message)
+        if outcome is not None:
+            self._measures.attempt_ended(job.id, job.attempt, outcome.reason)
         self._feed.notify(job.id, urgent=True)
         return settled
 
@@ -342,8 +367,8 @@ class Attempts:
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
-        self._reports.ingest(self._jobs.attempts(job.id)[-1])
-        self._reports.rescue_log(self._jobs.attempts(job.id)[-1], outcome)
+        self._reports.ingest(job, self._jobs.attempts(job.id)[-1])
+        self._reports.rescue_log(job, self._jobs.attempts(job.id)[-1], outcome)
         verdict = judge(job, outcome, self._jobs.attempts(job.id))
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.measures import Measures
 from workers.generate import Generator
 
 LOADS_AT_ONCE = 2  # each may need several times its file in memory for a moment
@@ -23,8 +24,9 @@ class GeneratorCache:
     wait for it.
     """
 
-    def __init__(self, capacity_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, measures: Measures | None = None) -> None:
         self._capacity_bytes = capacity_bytes
+        self._measures = (measures or Measures()).generators
         self._lock = threading.Lock()
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
         self._forgets = 0
@@ -36,14 +38,16 @@ class GeneratorCache:
         with self._lock:
             forgets = self._forgets
             if (found := self._find(key)) is not None:
+                self._measures.hit()
                 return found
             turn = self._loading.setdefault(key, threading.Lock())
         with turn:
             with self._lock:
                 if (found := self._find(key)) is not None:
+                    self._measures.hit()
                     return found
             try:
-                with self._turns:
+                with self._turns, self._measures.loading():
                     generator = load()
                 with self._lock:
                     # It may be what was forgotten meanwhile: its caller gets it, and nobody else.
@@ -60,6 +64,7 @@ class GeneratorCache:
             self._forgets += 1
             for key in [key for key in self._ready if key.startswith(f"{prefix}/")]:
                 del self._ready[key]
+            self._measures.holds(self._size_bytes())
 
     def _find(self, key: str) -> Generator | None:
         ready = self._ready.get(key)
@@ -72,5 +77,10 @@ class GeneratorCache:
         if ready.size_bytes > self._capacity_bytes:
             return  # it would push out all others and then itself
         self._ready[key] = ready
-        while sum(kept.size_bytes for kept in self._ready.values()) > self._capacity_bytes:
+        while self._size_bytes() > self._capacity_bytes:
             self._ready.popitem(last=False)
+            self._measures.evicted()
+        self._measures.holds(self._size_bytes())
+
+    def _size_bytes(self) -> int:
+        return sum(kept.size_bytes for kept in self._ready.values())

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from service.cluster.base import Cluster, ClusterDown
 from service.errors import NotReady
 from service.feed import Feed
-from service.jobs import JobState
+from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.leadership import Alone, Leading
 from service.sweeper import Sweeper
@@ -41,12 +41,22 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Numbers for monitoring."""
+class QueueFigures:
+    """Numbers of the database: the same from each service on it."""
 
     jobs_by_state: Mapping[JobState, int]
+    unfinished: Mapping[tuple[JobState, Reason], int]
     oldest_queued_s: float | None
-    event_followers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """Numbers of this process. ``last_round_at`` is a time.monotonic()."""
+
+    leads: bool
+    last_round_at: float
+    has_trouble: bool
+    has_store_trouble: bool
     deleted_jobs: int
     reclaimed_bytes: int
 
@@ -95,12 +105,21 @@ class Health:
         )
         return Readiness(ready=all(part.ready for part in parts), parts=parts)
 
-    def figures(self) -> Figures:
-        """Numbers for monitoring."""
-        return Figures(
+    def queue_figures(self) -> QueueFigures:
+        """Numbers of the database, for monitoring; raises NotReady."""
+        return QueueFigures(
             jobs_by_state=self._jobs.count_by_state(),
+            unfinished=self._jobs.count_unfinished(),
             oldest_queued_s=self._oldest_queued_s(),
-            event_followers=self._feed.count(),
+        )
+
+    def process_figures(self) -> ProcessFigures:
+        """Numbers of this process, for monitoring; asks nobody."""
+        return ProcessFigures(
+            leads=self._leading.leads(),
+            last_round_at=self._watcher.last_round_at,
+            has_trouble=self._watcher.trouble is not None,
+            has_store_trouble=self._watcher.store_trouble is not None,
             deleted_jobs=self._sweeper.deleted_jobs,
             reclaimed_bytes=self._sweeper.reclaimed_bytes,
         )

@@ -230,6 +230,7 @@ class Job:
     ``counts_from`` were before the last retry and do not count against the limits. A job with a
     ``study_id`` is a trial of that study, whose driver starts it. ``owner`` may change it, None
     where no key was needed; ``reserved_bytes`` is the room that it may need, by its estimate.
+    Its attempts continue the trace of ``traceparent``, where its submission was traced.
     """
 
     id: str
@@ -257,6 +258,7 @@ class Job:
     study_id: str | None = None
     owner: str | None = None
     reserved_bytes: int | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

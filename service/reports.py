@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.feed import Feed
-from service.jobs import Attempt
+from service.jobs import Attempt, Job
 from service.jobstore import JobStore
 from service.logs import rescue_log
+from service.measures import Measures
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import ArtifactExists, ArtifactNotFound
 from workers.events import RECORD, Exit, Outcome, OutcomeReason, read_outcome
@@ -24,15 +25,21 @@ class Reports:
     """
 
     def __init__(
-        self, jobs: JobStore, artifacts: ArtifactStore, feed: Feed, cache_dir: Path
+        self,
+        jobs: JobStore,
+        artifacts: ArtifactStore,
+        feed: Feed,
+        cache_dir: Path,
+        measures: Measures,
     ) -> None:
+        self._measures = measures.progress
         self._jobs = jobs
         self._artifacts = artifacts
         self._feed = feed
         self._cache_dir = cache_dir
 
-    def ingest(self, attempt: Attempt) -> bool:
-        """Take in new chunks of events; returns whether they could be read."""
+    def ingest(self, job: Job, attempt: Attempt) -> bool:
+        """Take in new chunks of an attempt's events; returns whether they could be read."""
         chunk = attempt.next_chunk
         prefix = attempt_prefix(attempt.job_id, attempt.number)
         while True:
@@ -45,13 +52,14 @@ class Reports:
                 log.exception("%s: chunk %d is unreadable", prefix, chunk)
                 return False
             self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
+            self._measures.took_in(job, attempt.number, records)
             self._feed.notify(attempt.job_id, urgent=False)
             chunk += 1
 
-    def rescue_log(self, attempt: Attempt, outcome: Outcome) -> None:
+    def rescue_log(self, job: Job, attempt: Attempt, outcome: Outcome) -> None:
         """Ship what the process of an ended attempt has said and could not ship, and take it in."""
         rescue_log(self._jobs, self._artifacts, self._cache_dir, attempt, outcome)
-        self.ingest(attempt)
+        self.ingest(job, attempt)
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """How the attempt has ended, or None while that is not written."""

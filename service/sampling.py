@@ -30,6 +30,7 @@ from service.errors import (
 from service.generators import GeneratorCache
 from service.job_data import DatasetRef, JobData
 from service.jobs import CheckpointInfo
+from service.measures import Measures
 from service.results import Results
 from workers.artifacts import ArtifactStore, job_prefix
 from workers.checkpoint import FileFacts, parse_manifest, verify
@@ -66,11 +67,12 @@ class Sampling:
         artifacts: ArtifactStore,
         cache_dir: Path,
         cache_bytes: int = CACHE_BYTES,
+        measures: Measures | None = None,
     ) -> None:
         self._results = results
         self._artifacts = artifacts
         self._data = JobData(cache_dir, artifacts)
-        self._generators = GeneratorCache(cache_bytes)
+        self._generators = GeneratorCache(cache_bytes, measures)
 
     def checkpoint(self, job_id: str, choice: str) -> CheckpointInfo:
         """See :meth:`service.results.Results.checkpoint`; raises OtherTrainer besides."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.errors import ConfigurationError
 from service.jobs import KeepS, Retention
+from service.log_lines import LogFormat
 
 PREFIX = "SPREADTRAIN_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\]")
@@ -80,6 +81,12 @@ class Settings(BaseModel):
     sample_cache_bytes: int = Field(default=512 << 20, ge=0)
     """Memory for generators kept ready to sample from."""
 
+    log_format: LogFormat = "human"
+    """Form of the service's own log: lines for people, or JSON."""
+
+    tracing: str = ""
+    """Where spans go: http(s)://collector:4318 (OTLP over HTTP) or file:///folder; empty: off."""
+
     keep_succeeded_s: KeepS | None = None
     """Seconds that jobs are kept after they succeeded, unless they say so themselves; empty: for
     ever."""
@@ -110,6 +117,21 @@ class Settings(BaseModel):
             if not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a host; give it without scheme and port")
         return names
+
+    @field_validator("tracing")
+    @classmethod
+    def _place_for_spans(cls, location: str) -> str:
+        url = urlparse(location)
+        is_folder = url.scheme == "file" and url.netloc in ("", "localhost") and len(url.path) > 1
+        is_collector = url.scheme in ("http", "https") and bool(url.hostname)
+        if location and not (is_folder or is_collector):
+            raise ValueError(f"{location!r} is neither http(s)://collector:4318 nor file:///folder")
+        # It goes to every node, and stands in log lines.
+        if url.username is not None or url.password is not None or url.query:
+            raise ValueError(
+                "credentials do not belong into it; set OTEL_EXPORTER_OTLP_HEADERS on each node"
+            )
+        return location
 
     @field_validator("fid_weights")
     @classmethod

@@ -3,6 +3,7 @@
 import builtins
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from service.errors import (
 from service.feed import Feed
 from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, Page, Parent, Reason
 from service.jobstore import Idempotency, JobStore
+from service.log_lines import about
 from service.queueing import Queueing, Standing
 from workers.artifacts import ArtifactStore
 from workers.costs import Estimate
@@ -39,6 +41,9 @@ from workers.kinds import (
 )
 from workers.quality import Shelf
 from workers.spec import NamedDataset
+from workers.tracing import OFF, Tracing
+
+log = logging.getLogger(__name__)
 
 FORKS_SHOWN = 100
 STORAGE_RESERVE_BYTES = 256 << 20  # left free for the database, logs and other runs' events
@@ -76,7 +81,9 @@ class Training:
         datasets: Datasets,
         wake: Callable[[], None],
         fid_weights: str = "",
+        tracing: Tracing = OFF,
     ) -> None:
+        self._tracing = tracing
         self._shelf = Shelf(fid_weights=fid_weights)
         self._jobs = jobs
         self._artifacts = artifacts
@@ -147,10 +154,14 @@ class Training:
             parent=parent,
             owner=caller.owner,
             reserved_bytes=storage_bytes,
+            traceparent=self._tracing.current(),
         )
         stored, created = self._jobs.add(
             job, idempotency, needs_content=is_upload(spec.dataset), quota=caller.quota
         )
+        if created:
+            with about(job=job.id):
+                log.info("%s is submitted: %s", job.id, spec.trainer.kind)
         self._wake()
         return stored, created
 

@@ -17,9 +17,11 @@ from service.cluster.base import Cluster, ClusterDown, ClusterUnavailable
 from service.errors import NotLeading, NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
+from service.log_lines import about
 from service.studies.ledger import Study
 from service.studies.running import Studies
 from workers.errors import StoreAway, StoreError
+from workers.tracing import trace_id
 
 log = logging.getLogger(__name__)
 
@@ -130,17 +132,18 @@ class Watcher:
         """Do this for one job; what is wrong with it alone does not hold up the others. Returns
         what was wrong with the store."""
         self._require_lead()
-        try:
-            work(job)
-        except StateConflict as error:
-            log.info("%s: %s", job.id, error)
-        except StoreError as error:
-            log.warning("%s: artifact store: %s", job.id, error)
-            return error
-        except (ClusterDown, NotReady):
-            raise
-        except Exception:
-            log.exception("%s cannot be followed", job.id)
+        with about(job=job.id, attempt=job.attempt, trace=trace_id(job.traceparent)):
+            try:
+                work(job)
+            except StateConflict as error:
+                log.info("%s: %s", job.id, error)
+            except StoreError as error:
+                log.warning("%s: artifact store: %s", job.id, error)
+                return error
+            except (ClusterDown, NotReady):
+                raise
+            except Exception:
+                log.exception("%s cannot be followed", job.id)
         return None
 
     def _attend_studies(self, *, may_start: bool) -> bool:
@@ -149,7 +152,8 @@ class Watcher:
         for study in running:
             self._require_lead()
             try:
-                self._studies.attend(study, may_start=may_start)
+                with about(study=study.id):
+                    self._studies.attend(study, may_start=may_start)
             except StateConflict as error:
                 log.info("%s: %s", study.id, error)
             except StoreError as error:

@@ -26,6 +26,8 @@ VENDORS = {
     "botocore": ("workers/artifacts/s3/",),
     "urllib3": ("workers/artifacts/s3/",),
     "torch": ("workers/",),
+    "opentelemetry": ("workers/tracing/",),
+    "prometheus_client": ("api/", "service/measures.py"),
     "pickle": (),
     "cloudpickle": (),
 }

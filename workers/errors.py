@@ -17,6 +17,7 @@
     ├── Unfit                 data without such a decomposition (workers.ica.failures)
     ├── CheckpointError       a checkpoint that cannot be read
     ├── ExtractorUnavailable  the weights of a feature extractor are not on this node
+    ├── TracingUnavailable    spans cannot be made or delivered from here
     ├── ClaimLost             another writer has ended this attempt
     ├── PeerLost              another worker of the same run is gone
     └── StoreError            the artifact store failed
@@ -96,6 +97,10 @@ class CheckpointError(WorkerError):
 class ExtractorUnavailable(WorkerError):
     """This node lacks the weights of a feature extractor; install them on every node, or leave it
     out of trainer.quality.features."""
+
+
+class TracingUnavailable(WorkerError):
+    """Tracing needs OpenTelemetry's SDK: pip install 'spreadtrain[tracing]', on every node."""
 
 
 class ClaimLost(WorkerError):

@@ -66,6 +66,7 @@ from workers.publish import KeptCheckpoint, Publisher
 from workers.quality import Shelf
 from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failure
 from workers.spec import JobSpec
+from workers.tracing import attempt_span, stage
 
 StopReason = Literal[
     "cancelled", "paused", "interrupted", "service_stopped", "stopped_by_study", "time_limit"
@@ -80,7 +81,7 @@ class Run(BaseModel):
     before, should it be damaged, and without any ``origin`` is where a fork begins; ``earlier`` are
     the checkpoints of the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the
     seconds that the job's time limit leaves; ``fid_weights`` where the nodes find the weights of
-    InceptionV3.
+    InceptionV3; ``tracing`` where spans go, and ``traceparent`` what they continue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +97,8 @@ class Run(BaseModel):
     origin: Origin | None = None
     earlier: tuple[KeptCheckpoint, ...] = ()
     wall_s: float | None = None
+    tracing: str = ""
+    traceparent: str | None = None
     versions: Versions = Versions()
 
     @property
@@ -146,6 +149,15 @@ def execute(
     Returns the outcome that stands in the store: this run's own, or the one that the service
     wrote because it had given the attempt up. Raises StoreError if none could be written.
     """
+    with attempt_span(run.tracing, run.traceparent, run.job_id, run.attempt, seat.rank) as span:
+        outcome = _execute(run, stop, seat, whole_process=whole_process)
+        span.set(spreadtrain__reason=outcome.reason, spreadtrain__step=outcome.step)
+        if outcome.detail is not None:
+            span.failed(outcome.message)
+        return outcome
+
+
+def _execute(run: Run, stop: StopFlag, seat: Seat, *, whole_process: bool) -> Outcome:
     store = open_store(run.artifacts_uri)
     ledger = Ledger(store, run.prefix)
     path = local_log_path(run.cache_dir, run.job_id, run.attempt)
@@ -179,6 +191,11 @@ def follow(run: Run, stop: StopFlag, seat: Seat, *, whole_process: bool = False)
     It has a log of its own, which worker 0 announces; ``whole_process`` as for ``execute``.
     Raises StoreError if the error could not be told.
     """
+    with attempt_span(run.tracing, run.traceparent, run.job_id, run.attempt, seat.rank):
+        _follow(run, stop, seat, whole_process=whole_process)
+
+
+def _follow(run: Run, stop: StopFlag, seat: Seat, *, whole_process: bool) -> None:
     store = open_store(run.artifacts_uri)
     path = local_log_path(run.cache_dir, run.job_id, run.attempt, seat.rank)
     said = AttemptLog(store, run.prefix, path, _unsaid, rank=seat.rank, whole_process=whole_process)
@@ -212,7 +229,8 @@ def _lead(
     meet: Meet,
 ) -> Finished:
     """Consume train() to its end; everything that it yields is published when this returns."""
-    data, begun_at = _prepare(run, store)
+    with stage("prepare"):
+        data, begun_at = _prepare(run, store)
     resume = begun_at.tensors
     step = None if resume is None else int(resume["step"]) or None
     said.say("info", loaded(data))
@@ -243,7 +261,11 @@ def _lead(
 
     first = True
     earlier = usable(run.earlier, begun_at)
-    with Publisher(store, run.prefix, run.spec, data.info, ledger, earlier) as publisher:
+    with (
+        stage("train") as span,
+        Publisher(store, run.prefix, run.spec, data.info, ledger, earlier) as publisher,
+    ):
+        span.set(spreadtrain__trainer=run.spec.trainer.kind)
         events = train(
             run.spec,
             data,
@@ -266,7 +288,8 @@ def _lead(
 
 def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, meet: Meet) -> None:
     """Compute this worker's shares to the end."""
-    data, begun_at = _prepare(run, store)
+    with stage("prepare"):
+        data, begun_at = _prepare(run, store)
     said.say("info", loaded(data))
 
     def look_for_the_end() -> None:
@@ -281,8 +304,9 @@ def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, me
         return stop.reason is not None
 
     resume = begun_at.tensors
-    for _ in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
-        pass
+    with stage("train"):
+        for _ in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
+            pass
 
 
 def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:

@@ -45,7 +45,7 @@ def _with_file(
 ) -> Keyring:
     """The keys after the file has been looked at."""
     path = settings.admin_key_file.resolve()
-    secret = _read(path)
+    secret = read_key(path)
     if not keyring.is_open:
         if secret is not None and keyring.find(secret) is None:
             log.warning("%s: the key in %s opens nothing, as others were made", _FILE, path)
@@ -53,7 +53,7 @@ def _with_file(
     with jobs.alone("first key"):  # one of several services that start at once
         if not (keyring := Keyring(jobs.keys.all())).is_open:
             return keyring
-        secret = _read(path)
+        secret = read_key(path)
         is_new = secret is None
         secret = secret or _made(path)
         make(jobs, stored_key(secret, ADMIN, Scope.ADMIN), "first start", settings.audit_keep_s)
@@ -64,7 +64,8 @@ def _with_file(
     return Keyring(jobs.keys.all())
 
 
-def _read(path: Path) -> str | None:
+def read_key(path: Path) -> str | None:
+    """The key in a file, None where there is no file; raises ConfigurationError."""
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

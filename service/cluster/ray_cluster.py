@@ -27,6 +27,7 @@ from service.cluster.base import (
     Unclaimed,
 )
 from service.cluster.reap import end_holders
+from service.log_lines import LogFormat
 from workers.run import Run, StopReason
 from workers.spec import Resources
 
@@ -46,13 +47,21 @@ def _ignored() -> None:
 class RayCluster:
     """See :class:`service.cluster.base.Cluster` and :class:`service.cluster.base.Drivers`."""
 
-    def __init__(self, address: str, data_dir: Path, cpus: int | None, namespace: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        data_dir: Path,
+        cpus: int | None,
+        namespace: str,
+        log_format: LogFormat = "human",
+    ) -> None:
         self.own = not address
         self._configuration = {
             "address": address,
             "data_dir": str(data_dir.resolve()),
             "cpus": cpus,
             "namespace": namespace,
+            "log_format": log_format,
         }
         self._turn = threading.Lock()
         self._host: subprocess.Popen[bytes] | None = None

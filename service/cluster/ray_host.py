@@ -31,6 +31,7 @@ from service.cluster.base import ClusterDown, ClusterUnavailable
 from service.cluster.ray_drivers import RayDrivers
 from service.cluster.ray_executors import RayExecutors
 from service.cluster.ray_session import RaySession
+from service.log_lines import LogFormat, write_log
 from workers.spec import Resources
 
 WATCH_INTERVAL_S = 0.2
@@ -44,6 +45,7 @@ class HostConfiguration(BaseModel):
     data_dir: Path
     cpus: int | None
     namespace: str
+    log_format: LogFormat = "human"
 
 
 def _answer(executors: RayExecutors, drivers: RayDrivers, question: dict[str, Any]) -> Any:
@@ -110,6 +112,7 @@ def main() -> None:
         lines.flush()
 
     configuration = HostConfiguration.model_validate_json(lines.readline())
+    write_log(configuration.log_format)
     session = RaySession(configuration.address, configuration.data_dir, configuration.cpus)
     try:
         session.start()

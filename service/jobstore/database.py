@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -25,6 +26,13 @@ from service.errors import ConfigurationError, NotReady, ServiceError
 from service.jobstore import postgres, sqlite
 from service.jobstore.migrations import migrate
 
+# Told of each transaction: "read" or "write", its seconds, and what the database failed with.
+Observer = Callable[[str, float, str | None], None]
+
+
+def _unobserved(kind: str, seconds: float, error: str | None) -> None:
+    """Nobody counts."""
+
 
 class Database:
     """Transactions on one database, for many threads at once.
@@ -36,8 +44,9 @@ class Database:
     of these three it locks a data set's or a study's before a job's: no two wait for each other.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, observe: Observer = _unobserved) -> None:
         self._engine = engine
+        self._observe = observe
         self.is_shared = engine.dialect.name == "postgresql"
         self._reading = postgres.reading(engine) if self.is_shared else engine
         self._writing = engine.execution_options(writes=True)
@@ -48,11 +57,14 @@ class Database:
         self._read_lock = self._write_lock if isinstance(engine.pool, StaticPool) else free
 
     @classmethod
-    def open(cls, url: str) -> "Database":
-        """The database at the URL, migrated; raises ConfigurationError."""
+    def open(cls, url: str, observe: Observer = _unobserved) -> "Database":
+        """The database at the URL, migrated; raises ConfigurationError.
+
+        ``observe`` is told of each transaction, in the thread that made it.
+        """
         try:
             parsed = make_url(url)
-            database = cls(_engine(parsed))
+            database = cls(_engine(parsed), observe)
         except (ArgumentError, ImportError) as error:
             raise ConfigurationError(
                 "the database URL cannot be used; give one like sqlite:////folder/file.db or "
@@ -78,7 +90,10 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database; raises NotReady."""
-        with _translated(), self._begin(self._reading, self._read_lock) as connection:
+        with (
+            self._observed("read"),
+            self._begin(self._reading, self._read_lock) as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -87,7 +102,10 @@ class Database:
 
         On PostgreSQL each of its statements sees what others have committed by then.
         """
-        with _translated(), self._begin(self._writing, self._write_lock) as connection:
+        with (
+            self._observed("write"),
+            self._begin(self._writing, self._write_lock) as connection,
+        ):
             if self._guard is not None:
                 self._guard(connection)
             yield connection
@@ -97,6 +115,24 @@ class Database:
         guarded = copy.copy(self)
         guarded._guard = guard
         return guarded
+
+    @contextmanager
+    def _observed(self, kind: str) -> Iterator[None]:
+        began = time.perf_counter()
+        error: str | None = None
+        try:
+            with _translated():
+                yield
+        except SQLAlchemyError:
+            error = "defect"
+            raise
+        except NotReady as refusal:
+            # Others, such as a lease that is over, are no failures of the database.
+            if isinstance(refusal.__cause__, SQLAlchemyError):
+                error = "disk_full" if _is_disk_full(refusal.__cause__) else "unavailable"
+            raise
+        finally:
+            self._observe(kind, time.perf_counter() - began, error)
 
     @contextmanager
     def _begin(self, engine: Engine, lock: AbstractContextManager[Any]) -> Iterator[Connection]:
@@ -141,10 +177,14 @@ def _translated() -> Iterator[None]:
     except (DataError, IntegrityError, NotSupportedError, ProgrammingError):
         raise  # defects of ours, which must not look like a database that is down
     except (DBAPIError, TimeoutError) as error:
-        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-        if sqlite.is_disk_full(cause) or postgres.is_disk_full(cause):
+        if _is_disk_full(error):
             raise NotReady("the disk of the database is full; make room on it") from error
         raise NotReady("the database does not answer; repeat the request in a moment") from error
+
+
+def _is_disk_full(error: SQLAlchemyError) -> bool:
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    return sqlite.is_disk_full(cause) or postgres.is_disk_full(cause)
 
 
 def _refusal(url: URL, error: SQLAlchemyError) -> str:

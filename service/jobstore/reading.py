@@ -18,6 +18,7 @@ from sqlalchemy import (
 
 from service.errors import JobNotFound
 from service.jobs import (
+    FINAL_STATES,
     ArtifactInfo,
     Attempt,
     CheckpointInfo,
@@ -25,6 +26,7 @@ from service.jobs import (
     JobEvent,
     JobState,
     MetricPoint,
+    Reason,
 )
 from service.jobstore.rows import (
     from_us,
@@ -171,6 +173,20 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
     )
     counted = {JobState(row[0]): int(row[1]) for row in rows}
     return {state: counted.get(state, 0) for state in JobState}
+
+
+def count_unfinished(connection: Connection) -> dict[tuple[JobState, Reason], int]:
+    """How many jobs that have not ended there are for each state and reason that some have.
+
+    Ended ones are left out: they are as many as were ever kept, and no index has their reasons.
+    """
+    of_state = JOBS.c.state.in_([state.value for state in JobState if state not in FINAL_STATES])
+    rows = connection.execute(
+        select(JOBS.c.state, JOBS.c.reason, func.count())
+        .where(JOBS.c.deleted_us.is_(None), of_state)
+        .group_by(JOBS.c.state, JOBS.c.reason)
+    )
+    return {(JobState(row[0]), Reason(row[1])): int(row[2]) for row in rows}
 
 
 def events(

@@ -101,6 +101,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "study_id": job.study_id,
         "owner": job.owner,
         "reserved_bytes": job.reserved_bytes,
+        "traceparent": job.traceparent,
     }
 
 
@@ -153,6 +154,7 @@ def to_job(row: Row[Any]) -> Job:
             failed_s=row.keep_failed_s,
             cancelled_s=row.keep_cancelled_s,
         ),
+        traceparent=row.traceparent,
         study_id=row.study_id,
         owner=row.owner,
         reserved_bytes=row.reserved_bytes,

@@ -66,6 +66,8 @@ JOBS = Table(
     # The study that the job is a trial of, whose driver starts it; no foreign key, as trials refer
     # to jobs.
     Column("study_id", Text),
+    # What the job's attempts continue, in W3C's form, where its submission was traced.
+    Column("traceparent", Text),
     # Set when the job is deleted. From then on it is nobody's; its artifacts go, then its rows.
     Column("deleted_us", BigInteger),
     # Whose it is, NULL where no key was needed, and the room that it may need, by its estimate.

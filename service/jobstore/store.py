@@ -32,7 +32,7 @@ from service.jobstore import (
     wishes,
 )
 from service.jobstore.audit import Audit
-from service.jobstore.database import Database
+from service.jobstore.database import Database, Observer
 from service.jobstore.keys import Keys
 from service.jobstore.lease import Lease
 from service.jobstore.ledger import Ledger
@@ -62,12 +62,13 @@ class JobStore:
         self.audit = Audit(database)
 
     @classmethod
-    def open(cls, url: str) -> "JobStore":
+    def open(cls, url: str, observe: Observer | None = None) -> "JobStore":
         """The store at a database URL, migrated to this version; raises ConfigurationError.
 
-        ``sqlite:////folder/file.db`` is a file, ``sqlite://`` a store in memory.
+        ``sqlite:////folder/file.db`` is a file, ``sqlite://`` a store in memory. ``observe`` is
+        told of each transaction.
         """
-        return cls(Database.open(url))
+        return cls(Database.open(url) if observe is None else Database.open(url, observe))
 
     def close(self) -> None:
         """Close all connections."""
@@ -357,6 +358,11 @@ class JobStore:
         """How many jobs are in each state; every state is there."""
         with self._database.read() as connection:
             return reading.count_by_state(connection)
+
+    def count_unfinished(self) -> dict[tuple[JobState, Reason], int]:
+        """How many jobs have not ended, by state and reason; what none has is not there."""
+        with self._database.read() as connection:
+            return reading.count_unfinished(connection)
 
     # --- uploaded data sets -------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ from service.health import Health
 from service.jobs import Job
 from service.jobstore import JobStore
 from service.logs import Logs
+from service.measured_store import MeasuredStore
+from service.measures import Measures
 from service.mixing import Mixing
 from service.results import Results
 from service.retention import Deletions, KeepingRules
@@ -78,11 +80,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("running")
     settings = Settings(data_dir=folder, max_upload_bytes=4 << 20)
-    jobs, artifacts = JobStore.open("sqlite://"), LocalStore(folder / "artifacts")
+    measures = Measures()
+    jobs = JobStore.open("sqlite://", measures.database.seen)
+    artifacts = MeasuredStore(LocalStore(folder / "artifacts"), measures.storage)
     with (
         contextlib.closing(jobs),
         contextlib.closing(InlineCluster()) as cluster,
-        running_services(settings, jobs, artifacts, cluster) as services,
+        running_services(settings, jobs, artifacts, cluster, measures=measures) as services,
     ):
         app = create_app(services, settings)
         with TestClient(app, base_url=LOCAL) as http:

@@ -246,17 +246,21 @@ def test_the_command_line_is_a_module_too() -> None:
 
 def test_check_prints_a_table_and_fails_with_what_is_wrong(tmp_path: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "200", "SPREADTRAIN_DATA_DIR": str(tmp_path / "data")})
-    sound = runner.invoke(app, ["check"])
+    sound = runner.invoke(app, ["check", "--no-ray"])
     assert sound.exit_code == 0, sound.output
     for part in ("data folder", "database", "storage: conditional put"):
         assert re.search(rf"{part} +ok", sound.stdout)
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    broken = runner.invoke(app, ["check"], env={"SPREADTRAIN_ARTIFACTS_URI": in_the_way.as_uri()})
+    broken = runner.invoke(
+        app, ["check", "--no-ray"], env={"SPREADTRAIN_ARTIFACTS_URI": in_the_way.as_uri()}
+    )
     assert broken.exit_code == 1
     assert re.search(r"storage +wrong +.*folder cannot be made", broken.stdout)
     assert re.search(r"database +ok", broken.stdout)
-    refused(runner.invoke(app, ["check"], env={"SPREADTRAIN_PORT": "x"}), "SPREADTRAIN_PORT")
+    refused(
+        runner.invoke(app, ["check", "--no-ray"], env={"SPREADTRAIN_PORT": "x"}), "SPREADTRAIN_PORT"
+    )
 
 
 def test_a_job_is_paused_resumed_cancelled_and_retried(run: Run) -> None:

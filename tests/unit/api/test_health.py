@@ -91,8 +91,8 @@ def test_figures_count_jobs_and_requests_by_route(quiet: Quiet) -> None:
     assert found[(requests, frozenset({"GET", "none", "404"}))] == 1
     started = "spreadtrain_http_response_start_seconds_count"
     assert found[(started, frozenset({"GET", "/v1/jobs/{job_id}"}))] == 4
-    assert found[("spreadtrain_jobs", frozenset({"queued"}))] == 1
-    assert found[("spreadtrain_oldest_queued_seconds", frozenset())] > 0
+    assert found[("spreadtrain_jobs", frozenset({"queued", "database"}))] == 1
+    assert found[("spreadtrain_oldest_queued_seconds", frozenset({"database"}))] > 0
     assert found[("spreadtrain_event_followers", frozenset())] == 0
     assert job not in answer.text
 

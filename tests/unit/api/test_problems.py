@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from api.errors import SERVICE_PROBLEMS, documented
 from service import errors
 from service.errors import ServiceError
+from service.log_lines import facts
 from tests.factories import request
 from tests.unit.api.conftest import Quiet
 
@@ -365,3 +366,37 @@ def test_kinds_that_share_a_status_are_documented_side_by_side() -> None:
 def test_a_service_on_an_ipv6_address_answers_to_it(quiet: Quiet) -> None:
     client = TestClient(quiet.app, base_url="http://[::1]")
     assert client.get("/livez").status_code == 200
+
+
+class _Facts(logging.Handler):
+    """Keeps what each line was about when it was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, dict[str, str]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.getMessage(), dict(facts())))
+
+
+def test_log_lines_have_the_ids_of_their_request_and_job(quiet: Quiet) -> None:
+    kept = _Facts()
+    logger = logging.getLogger()
+    before = logger.level
+    logger.addHandler(kept)
+    logger.setLevel(logging.INFO)
+    try:
+        job = quiet.submit()
+        answer = quiet.http.post(f"/v1/jobs/{job}/cancel", headers={"X-Request-Id": "mine-1"})
+        quiet.http.post("/v1/jobs/a%0Ab/cancel")
+    finally:
+        logger.removeHandler(kept)
+        logger.setLevel(before)
+    assert answer.headers["x-request-id"] == "mine-1"
+    submitted = next(told for line, told in kept.lines if "is submitted" in line)
+    assert submitted["job"] == job
+    assert len(submitted["request"]) == 16
+    (line, told) = next(found for found in kept.lines if found[1].get("request") == "mine-1")
+    assert line.startswith("POST /v1/jobs/{job_id}/cancel: 202 after")
+    assert told == {"request": "mine-1", "job": job}
+    assert all("\n" not in line for line, _ in kept.lines)

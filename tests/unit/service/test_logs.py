@@ -236,7 +236,8 @@ def test_what_each_worker_of_a_lost_gang_left_is_announced_once(
     file.close()
     lost = Outcome(reason="worker_lost", message="gone", at=AT)
     for _ in range(2):
-        gangs.attempts._reports.rescue_log(gangs.jobs.attempts(job_id)[-1], lost)
+        job = gangs.jobs.get(job_id)
+        gangs.attempts._reports.rescue_log(job, gangs.jobs.attempts(job_id)[-1], lost)
     page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100, rank=1)
     assert texts(page.lines) == ["first", "second", "last words"]
     assert not local_log_path(tmp_path, job_id, 1, 1).exists()
@@ -252,8 +253,9 @@ def test_a_worker_that_was_lost_on_another_machine_leaves_a_gap_and_one_that_end
         say(gangs, job_id, 0, "first", rank=1)
         if has_ended:
             gangs.artifacts.put(log_end_key(attempt_prefix(job_id, 1), 1), b"{}")
+        job = gangs.jobs.get(job_id)
         for _ in range(2):
-            gangs.attempts._reports.rescue_log(gangs.jobs.attempts(job_id)[-1], lost)
+            gangs.attempts._reports.rescue_log(job, gangs.jobs.attempts(job_id)[-1], lost)
         page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100)
         levels.append([said.line.level for said in page.lines])
     assert levels == [["output", "gap"], ["output"]]
