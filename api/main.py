@@ -102,7 +102,7 @@ def running_services(
         settings.max_upload_bytes,
     )
     datasets.clean()
-    studies = Studies(led, cluster, attempts, Trying(led, datasets))
+    studies = Studies(led, cluster, attempts, Trying(led, datasets, artifacts))
     watcher = Watcher(led, cluster, attempts, studies, leads=leading.leads)
     cluster.listen(watcher.wake)
     training = Training(
@@ -135,7 +135,7 @@ def running_services(
         sweeper=sweeper,
         studying=Studying(jobs, training, deletions, watcher.wake),
         answers=answers,
-        promotions=Promotions(jobs, forks, answers),
+        promotions=Promotions(jobs, training, forks, answers),
         presets=Presets(datasets),
         access=Access(jobs, settings.audit_keep_s),
         measures=measures,

@@ -106,6 +106,9 @@ def _told(found: bodies.BestBody) -> list[str]:
         return lines
     name = "candidate" if found.is_candidate else "best"
     lines.append(f"{name} {found.configuration}: {_values(found.values)}")
+    if found.schedule is not None:
+        scales = ", ".join(f"{one.scale:.4g} from epoch {one.from_epoch}" for one in found.schedule)
+        lines.append(f"its schedule of the scale: {scales}")
     if found.interval is not None:
         low, high = (
             "unknown" if end is None else f"{end:.4g}"
@@ -213,9 +216,12 @@ def promote(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data, in all.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     start: Annotated[
-        Literal["train_state", "weights"],
-        typer.Option(help="Go on with optimiser and step, or begin anew with the weights."),
-    ] = "train_state",
+        Literal["train_state", "weights", "scratch"] | None,
+        typer.Option(
+            help="Go on with optimiser and step, begin anew with the weights, or train from the "
+            "first step; without it on, and a schedule of pbt from the first step."
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:

@@ -9,6 +9,7 @@ from api.study_render import objective_body
 from service.studies.best import Best, Check
 from service.studies.configuring import spec_of
 from service.studies.measuring import measured
+from service.studies.population import Stretch
 from service.studies.ranking import Interval, Reversals
 from service.studies.request import StudyRequest
 from service.studies.standings import Standings
@@ -37,6 +38,7 @@ def best_body(standings: Standings, found: Best) -> bodies.BestBody:
         configuration=number,
         is_candidate=number is not None and ranking is None,
         values=None if number is None else dict(found.values[number]),
+        schedule=None if found.schedule is None else [_stretch(one) for one in found.schedule],
         interval=None if found.interval is None else interval_body(found.interval),
         search_value=None if number is None else _search_value(found, number),
         spec=spec,
@@ -48,6 +50,10 @@ def best_body(standings: Standings, found: Best) -> bodies.BestBody:
         checks=[_check(check) for check in found.checks],
         links={name: f"{path}/{name}" for name in ("trials", "curve", "samples", "promote")},
     )
+
+
+def _stretch(found: Stretch) -> bodies.StretchBody:
+    return bodies.StretchBody(from_epoch=found.from_epoch, scale=found.scale)
 
 
 def measured_body(request: StudyRequest, metric: str) -> bodies.MeasuredBody:

@@ -1,6 +1,6 @@
 """What a study's best trials make: their samples side by side, and a job that goes on."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,9 +107,11 @@ class PromoteBody(BaseModel):
     to make, which leaves something to do where it was stopped."""
     name: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """Name of the job; null: that of the study, and the configuration."""
-    start: ForkStart = "train_state"
+    start: ForkStart | Literal["scratch"] | None = None
     """``train_state`` goes on with weights, optimiser and step; ``weights`` begins at step 0 with
-    the trial's weights."""
+    the trial's weights, ``scratch`` with those of its seed: a job of its own, without a parent.
+    null: ``train_state``, and under ``pbt`` ``scratch``, so that the schedule which was found is
+    trained as one job."""
 
 
 @router.post(
@@ -133,9 +135,10 @@ def promote_trial(
     body: PromoteBody | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Fork the last checkpoint of a configuration's best trial, in one call.
+    """Fork the last checkpoint of a configuration's best trial, or train its spec, in one call.
 
-    The job names its parent, has the label ``study``, and is kept when the study is deleted.
+    The job names its parent, if it has one, has the label ``study``, and is kept when the study is
+    deleted.
     """
     wanted = PromoteBody() if body is None else body
     promotion = Promotion(wanted.configuration, wanted.epochs, wanted.name, wanted.start)

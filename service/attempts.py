@@ -15,7 +15,7 @@ from typing import assert_never
 from service.cluster.base import Cluster, Sighting
 from service.evidence import Evidence, is_for_memory
 from service.feed import Feed
-from service.jobs import Attempt, Job, JobState, Reason
+from service.jobs import BY_STUDY, Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
 from service.log_lines import about
 from service.measures import Measures
@@ -26,7 +26,7 @@ from service.watch import Watch
 from workers.artifacts import ArtifactStore
 from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
-from workers.run import StopReason
+from workers.run import StopReason, StudyStop
 from workers.tracing import OFF, Span, Tracing
 
 log = logging.getLogger(__name__)
@@ -71,15 +71,18 @@ class Attempts:
 
     # --- starting -----------------------------------------------------------------------------
 
-    def start(self, job: Job) -> Job:
-        """Store the next attempt of a queued job, then launch it; raises StateConflict."""
+    def start(self, job: Job, until_epoch: int | None = None) -> Job:
+        """Store the next attempt of a queued job, then launch it; raises StateConflict.
+
+        It pauses after ``until_epoch``, where one is given.
+        """
         with self._tracing.span(
             "start attempt", job.traceparent, "producer", spreadtrain__job=job.id
         ) as span:
-            return self._start(job, span)
+            return self._start(job, until_epoch, span)
 
-    def _start(self, job: Job, span: Span) -> Job:
-        prepared = self._starter.prepare(job)
+    def _start(self, job: Job, until_epoch: int | None, span: Span) -> Job:
+        prepared = self._starter.prepare(job, until_epoch)
         if prepared is None:
             return self.settle(
                 job,
@@ -136,16 +139,16 @@ class Attempts:
         self._press(job, attempts[-1], watch, "service_stopped", grace_s)
         self.follow(job)
 
-    def stop_trial(self, job: Job) -> None:
+    def stop_trial(self, job: Job, reason: StudyStop = "stopped_by_study") -> None:
         """Its study wants no more of a trial: it publishes a checkpoint, and has succeeded."""
         if job.state is not JobState.RUNNING:
             message = "Stopped by its study while it waited; its checkpoints are kept."
-            self.settle(job, JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY, message)
+            self.settle(job, JobState.SUCCEEDED, Reason(reason), message)
             return
         attempts = self._jobs.attempts(job.id)
         if attempts[-1].session == self._cluster.session:
             watch = self._watch(job, attempts)
-            self._press(job, attempts[-1], watch, "stopped_by_study", self._cancel_grace_s)
+            self._press(job, attempts[-1], watch, reason, self._cancel_grace_s)
 
     def forget(self) -> None:
         """Another service follows the attempts now; what this one knows of them grows old."""
@@ -321,8 +324,8 @@ class Attempts:
             reason, message = "cancelled", "Cancelled; it had to be ended."
         elif job.pause_requested or watch.asked == "paused":
             reason, message = "paused", "Paused; it had to be ended."
-        elif watch.asked == "stopped_by_study":
-            reason, message = "stopped_by_study", "Stopped by its study; it had to be ended."
+        elif watch.asked in BY_STUDY:
+            reason, message = watch.asked, "Stopped by its study; it had to be ended."
         elif watch.asked == "time_limit":
             reason = "time_limit"
             message = (
@@ -360,7 +363,7 @@ class Attempts:
         if outcome.detail is not None:
             log.error("%s attempt %d:\n%s", job.id, attempt.number, outcome.detail)
         same_session = attempt.session == self._cluster.session
-        clean = ENDS[outcome.reason] is JobState.SUCCEEDED
+        clean = ENDS[outcome.reason] in (JobState.SUCCEEDED, JobState.PAUSED)
         # No gang is used again, and each of its workers may still be at work on its log.
         is_gang = job.spec.resources.workers > 1
         if same_session and (is_gang or not clean):

@@ -101,17 +101,11 @@ class Forks:
             manifest = parse_manifest(self._artifacts.get(f"{chosen.prefix}/manifest.json"))
         spec, storage_bytes = self._checked(start, manifest, request)
         job_id = f"job-{secrets.token_hex(8)}"
-        parent = Parent(
-            job_id=parent_id,
-            checkpoint_id=chosen.id,
-            prefix=parent_prefix(job_id),
-            digest=chosen.digest,
-            start=start,
-        )
+        parent = parent_of(job_id, parent_id, chosen, start)
         taken = manifest.train_state if start == "train_state" else manifest.weights
         digest = fork_digest(spec, start, taken.digest)
         with _explained(chosen):
-            self._copy(chosen.prefix, parent)
+            copy_checkpoint(self._artifacts, chosen.prefix, parent)
         try:
             job, is_new = self._training.store(
                 request.model_copy(update={"spec": spec}),
@@ -147,17 +141,6 @@ class Forks:
             raise InvalidSpec(f"{found[0].pointer} {found[0].message}.", found)
         return spec, estimate(spec, info).storage_bytes
 
-    def _copy(self, source: str, parent: Parent) -> None:
-        """The one file that the fork begins from, then the manifest that names it."""
-        for name in (f"{parent.start}.safetensors", "manifest.json"):
-            try:
-                with self._artifacts.open_file(f"{source}/{name}") as path:
-                    self._artifacts.put_file(f"{parent.prefix}/{name}", path)
-            except StoreError as error:
-                if not self._artifacts.exists(f"{source}/{name}"):
-                    raise ArtifactNotFound(f"{source}/{name} was removed meanwhile") from error
-                raise
-
     def _forget(self, parent: Parent) -> None:
         """Remove a copy that no job names."""
         names = ("manifest.json", f"{parent.start}.safetensors")
@@ -165,6 +148,26 @@ class Forks:
             self._artifacts.delete_many(f"{parent.prefix}/{name}" for name in names)
         except StoreError as error:
             raise NotReady("the artifact store does not answer; try again soon") from error
+
+
+def parent_of(job_id: str, parent_id: str, chosen: CheckpointInfo, start: Start) -> Parent:
+    """Where a job comes from that is to have this id."""
+    return Parent(parent_id, chosen.id, parent_prefix(job_id), chosen.digest, start)
+
+
+def copy_checkpoint(artifacts: ArtifactStore, source: str, parent: Parent) -> None:
+    """The one file that a fork begins from, then the manifest that names it.
+
+    Raises ArtifactNotFound where the source was thinned out meanwhile, and StoreError.
+    """
+    for name in (f"{parent.start}.safetensors", "manifest.json"):
+        try:
+            with artifacts.open_file(f"{source}/{name}") as path:
+                artifacts.put_file(f"{parent.prefix}/{name}", path)
+        except StoreError as error:
+            if not artifacts.exists(f"{source}/{name}"):
+                raise ArtifactNotFound(f"{source}/{name} was removed meanwhile") from error
+            raise
 
 
 def fork_digest(spec: AnySpec, start: Start, taken: str) -> str:

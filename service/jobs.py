@@ -58,10 +58,13 @@ class Reason(StrEnum):
     RESUMING = "resuming"
     # paused; it is the word of workers.events.OutcomeReason too
     PAUSED = "paused"
+    AT_RUNG = "at_rung"
     # ended; the words of workers.events.OutcomeReason
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
     STOPPED_BY_STUDY = "stopped_by_study"
+    POSTERIOR_COLLAPSE = "posterior_collapse"
+    DEAD_LATENTS = "dead_latents"
     CONVERGED = "converged"
     ITERATION_LIMIT = "iteration_limit"
     INTERRUPTED = "interrupted"
@@ -86,6 +89,10 @@ class Reason(StrEnum):
     CLUSTER_LOST = "cluster_lost"
     SERVICE_STOPPED = "service_stopped"
     INTERNAL_ERROR = "internal_error"
+
+
+BY_STUDY = frozenset({Reason.STOPPED_BY_STUDY, Reason.POSTERIOR_COLLAPSE, Reason.DEAD_LATENTS})
+"""Why a trial has succeeded that did not come to its own end."""
 
 
 class _Request(BaseModel):

@@ -36,8 +36,9 @@ class Starter:
         self._cache_dir = cache_dir
         self._fid_weights = fid_weights
 
-    def prepare(self, job: Job) -> tuple[Attempt, Run] | None:
-        """The next attempt of a queued job, or None where its time limit is used up."""
+    def prepare(self, job: Job, until_epoch: int | None = None) -> tuple[Attempt, Run] | None:
+        """The next attempt of a queued job, which pauses after ``until_epoch`` where one is given;
+        or None where its time limit is used up."""
         earlier = self._jobs.attempts(job.id)
         wall_s = self.wall_left_s(job, earlier)
         if wall_s is not None and wall_s <= 0:
@@ -50,7 +51,8 @@ class Starter:
             session=self._cluster.session,
             created_at=datetime.now(UTC),
         )
-        return attempt, self._run(job, attempt, wall_s)
+        run = self._run(job, attempt, wall_s)
+        return attempt, run.model_copy(update={"until_epoch": until_epoch})
 
     def trained_s(self, attempt: Attempt) -> float:
         """Seconds that the attempt was at work: one that was lost was so until its last word, not

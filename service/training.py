@@ -112,6 +112,12 @@ class Training:
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
+        return self.begin(request, idempotency, caller)
+
+    def begin(
+        self, request: JobRequest, idempotency: Idempotency | None, caller: Caller
+    ) -> tuple[Job, bool]:
+        """As :meth:`submit`, under a key whose body is another's, who has looked for a replay."""
         spec, info = self._checked_anew(request)
         return self.store(
             request.model_copy(update={"spec": spec}),

@@ -3,17 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from service.jobs import Attempt, Job, JobState, Reason
+from service.jobs import FINAL_STATES, Attempt, Job, JobState, Reason
 from workers.events import Outcome, OutcomeReason
 
 ENDS: Mapping[OutcomeReason, JobState] = {
     "completed": JobState.SUCCEEDED,
     "stopped_early": JobState.SUCCEEDED,
     "stopped_by_study": JobState.SUCCEEDED,
+    "posterior_collapse": JobState.SUCCEEDED,
+    "dead_latents": JobState.SUCCEEDED,
     "converged": JobState.SUCCEEDED,
     "iteration_limit": JobState.SUCCEEDED,
     "cancelled": JobState.CANCELLED,
     "paused": JobState.QUEUED,  # unless the wish still stands
+    "at_rung": JobState.PAUSED,
     "interrupted": JobState.QUEUED,
     "service_stopped": JobState.QUEUED,
     "worker_lost": JobState.QUEUED,
@@ -97,10 +100,12 @@ def judge(job: Job, outcome: Outcome, attempts: Sequence[Attempt]) -> Verdict:
     count.
     """
     to, message = ENDS[outcome.reason], outcome.message
-    if to is not JobState.QUEUED:
+    if to in FINAL_STATES:
         return Verdict(to, Reason(outcome.reason), message)
     if job.cancel_requested:
         return Verdict(JobState.CANCELLED, Reason.CANCELLED, "Cancelled.")
+    if to is JobState.PAUSED:
+        return Verdict(to, Reason(outcome.reason), message)
     backoff_s = 0.0
     if (repeat := REPEATS.get(outcome.reason)) is not None:
         counted = [attempt for attempt in attempts if attempt.number >= job.counts_from]

@@ -81,7 +81,7 @@ def make_service(
         fid_weights=fid_weights,
     )
     datasets = make_datasets(jobs, artifacts, cache_dir)
-    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+    studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets, artifacts))
     watcher = Watcher(jobs, cluster, attempts, studies, leads=leads)
     training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake, fid_weights)
     forks = Forks(jobs, artifacts, training, Results(jobs, artifacts))

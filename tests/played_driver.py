@@ -20,7 +20,9 @@ from service.studies.channel import (
     Suggested,
 )
 from service.studies.configuring import numbered
+from service.studies.population import is_population
 from service.studies.request import RandomSearch
+from tests.played_population import PlayedPopulation
 
 
 class PlayedDriver:
@@ -107,14 +109,19 @@ class PlayedCluster(InlineCluster):
 
     def __init__(self, cpus: float = 2.0) -> None:
         super().__init__(cpus)
-        self.drivers: dict[str, PlayedDriver] = {}
+        self.drivers: dict[str, PlayedDriver | PlayedPopulation] = {}
         self.ended: list[str] = []
         self.stop_at: Mapping[int, int] = {}
         self.pause_at: Mapping[int, int] = {}
         self.are_stillborn = False
 
     def start_driver(self, name: str, setup: str) -> None:
-        driver = PlayedDriver(Setup.model_validate_json(setup), self.stop_at, self.pause_at)
+        told = Setup.model_validate_json(setup)
+        driver: PlayedDriver | PlayedPopulation
+        if is_population(told.request):
+            driver = PlayedPopulation(told)
+        else:
+            driver = PlayedDriver(told, self.stop_at, self.pause_at)
         driver.is_dead = self.are_stillborn
         self.drivers[name] = driver
 

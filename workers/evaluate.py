@@ -14,6 +14,7 @@ from torch import Tensor
 from workers.build import EVALUATION_ROWS, run_spread, spread_spec
 from workers.decoding import decode, draw_latents
 from workers.delta_vae import NAIVE, Objective, estimate_terms, objective_at
+from workers.latents import units
 from workers.metrics import EpochMeans, as_float, total_variance
 from workers.networks import Autoencoder
 from workers.seeds import SeedStream
@@ -73,6 +74,9 @@ class Evaluation:
         if self._data_variance is None:
             self._data_variance = total_variance(self._train)
         values["data_total_variance"] = self._data_variance
+        yield
+        active, informative = units(model, self.seen(epoch))
+        values |= {"active_units": active, "informative_units": informative}
         yield
         latents = draw_latents(VARIANCE_SAMPLES, model.latent_dim, self._spec.seed)
         values["sample_total_variance"] = total_variance(torch.from_numpy(decode(model, latents)))

@@ -32,6 +32,11 @@ STOPPED: Mapping[OutcomeReason, str] = {
     "service is started again.",
     "stopped_by_study": "Stopped by its study, as others promise more; its last checkpoint "
     "is kept.",
+    "posterior_collapse": "Stopped by its study: the posterior has become the prior; its last "
+    "checkpoint is kept.",
+    "dead_latents": "Stopped by its study: most latents carry nothing of the data; its last "
+    "checkpoint is kept.",
+    "at_rung": "Waits with a checkpoint for the other trials of its study.",
     "interrupted": "Interrupted; the job goes on from its last checkpoint.",
 }
 

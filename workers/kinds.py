@@ -51,12 +51,14 @@ def train(
     *,
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
+    until_epoch: int | None = None,
     peers: Peers = ALONE,
     shelf: Shelf = BARE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
-    ``should_stop`` is asked again and again; when it is true, a Checkpoint and Finished follow.
+    ``should_stop`` is asked again and again; when it is true, a Checkpoint and Finished follow, and
+    in a training by gradients once ``until_epoch`` is over.
     With several ``peers`` every one of them is given the same spec, data and train state; a stop
     asked of any of them ends all at the same step. The caller closes the peers, also after an
     error. ``shelf`` has the weights of feature extractors. Raises SpecMismatch, CheckpointError for
@@ -65,7 +67,13 @@ def train(
     match spec:
         case TrainSpec():
             return train_by_gradients(
-                spec, data, resume=resume, should_stop=should_stop, peers=peers, shelf=shelf
+                spec,
+                data,
+                resume=resume,
+                should_stop=should_stop,
+                until_epoch=until_epoch,
+                peers=peers,
+                shelf=shelf,
             )
         case IcaSpec():
             return ica_training.train(

@@ -68,9 +68,10 @@ from workers.ranks import at_most_every, cause_of_loss, has_failed, leave_failur
 from workers.spec import JobSpec
 from workers.tracing import attempt_span, stage
 
-StopReason = Literal[
-    "cancelled", "paused", "interrupted", "service_stopped", "stopped_by_study", "time_limit"
-]
+StudyStop = Literal["stopped_by_study", "posterior_collapse", "dead_latents"]
+StopReason = (
+    Literal["cancelled", "paused", "interrupted", "service_stopped", "time_limit"] | StudyStop
+)
 MISSED_INTERVAL_S = 0.5  # between two looks at the store while other workers are waited for
 
 
@@ -80,8 +81,9 @@ class Run(BaseModel):
     ``resume_from`` is the prefix of the checkpoint to go on from, ``resume_else`` that of the one
     before, should it be damaged, and without any ``origin`` is where a fork begins; ``earlier`` are
     the checkpoints of the job's earlier attempts, whose keeping passes to this one; ``wall_s`` the
-    seconds that the job's time limit leaves; ``fid_weights`` where the nodes find the weights of
-    InceptionV3; ``tracing`` where spans go, and ``traceparent`` what they continue.
+    seconds that the job's time limit leaves; ``until_epoch`` where its study lets it pause;
+    ``fid_weights`` where the nodes find the weights of InceptionV3; ``tracing`` where spans go, and
+    ``traceparent`` what they continue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +99,7 @@ class Run(BaseModel):
     origin: Origin | None = None
     earlier: tuple[KeptCheckpoint, ...] = ()
     wall_s: float | None = None
+    until_epoch: int | None = None
     tracing: str = ""
     traceparent: str | None = None
     versions: Versions = Versions()
@@ -271,12 +274,15 @@ def _lead(
             data,
             resume=resume,
             should_stop=should_stop,
+            until_epoch=run.until_epoch,
             peers=peers,
             shelf=run.shelf,
         )
         for event in events:
             ledger.check()
             if isinstance(event, Finished):
+                if run.until_epoch is not None and event.epoch >= run.until_epoch:
+                    stop.request("at_rung")
                 others.finish()
                 return event
             _publish(event, ledger, publisher)
@@ -303,9 +309,15 @@ def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, me
     def should_stop() -> bool:
         return stop.reason is not None
 
-    resume = begun_at.tensors
     with stage("train"):
-        for _ in train(run.spec, data, resume=resume, should_stop=should_stop, peers=peers):
+        for _ in train(
+            run.spec,
+            data,
+            resume=begun_at.tensors,
+            should_stop=should_stop,
+            until_epoch=run.until_epoch,
+            peers=peers,
+        ):
             pass
 
 

@@ -73,19 +73,21 @@ def train(
     *,
     resume: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = never,
+    until_epoch: int | None = None,
     peers: Peers = ALONE,
     shelf: Shelf = BARE,
 ) -> Iterator[Event]:
     """Train to the end, at least one event a second; ``resume`` is a checkpoint's train state.
 
-    ``should_stop`` is asked before every step; when it is true, a Checkpoint and Finished follow.
+    ``should_stop`` is asked before every step; when it is true, a Checkpoint and Finished follow,
+    and so they do once ``until_epoch`` is over and reported.
     With several ``peers`` every one of them is given the same spec, data and train state; a stop
     asked of any of them ends all after the step. The caller closes the peers, also after an error.
     ``shelf`` has the weights of feature extractors. Raises SpecMismatch, CheckpointError for a
     train state of another spec, Diverged, ExtractorUnavailable, and PeerLost.
     """
     training = _Training(resolve(spec, data.info), data, resume, peers, shelf)
-    yield from training.run(should_stop)
+    yield from training.run(should_stop, until_epoch)
 
 
 class _Training:
@@ -131,7 +133,7 @@ class _Training:
     def _epoch(self) -> float:
         return self._state.model_step / self._stepper.steps_per_epoch
 
-    def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    def run(self, should_stop: Callable[[], bool], until_epoch: int | None) -> Iterator[Event]:
         """See :func:`train`."""
         if self._peers.rank == 0 and self._is_biased():
             yield _CLEAN_TARGET
@@ -139,7 +141,11 @@ class _Training:
         self._pace.go_on()
         while self._state.model_step < self._model_steps and not self._improvement.is_exhausted:
             wants_stop = should_stop()
-            if self._stepper.is_stop_agreed or (wants_stop and self._peers.size == 1):
+            if (
+                self._is_over(until_epoch)
+                or self._stepper.is_stop_agreed
+                or (wants_stop and self._peers.size == 1)
+            ):
                 yield from self._interrupted()
                 return
             self._pace.add(self._stepper.advance(wants_stop))
@@ -160,6 +166,10 @@ class _Training:
 
     def _is_biased(self) -> bool:
         return isinstance(self._trainer, DeltaVae) and self._trainer.estimator == "clean_target"
+
+    def _is_over(self, epoch: int | None) -> bool:
+        """Whether an epoch is over, and the round after it."""
+        return epoch is not None and self._epoch >= epoch and not self._state.round_left
 
     def _interrupted(self) -> Iterator[Event]:
         self._stepper.flush()

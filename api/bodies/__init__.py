@@ -107,6 +107,7 @@ from api.bodies.study_answers import (
     RungBody,
     SampleRowBody,
     ShareBody,
+    StretchBody,
     StudySamplesBody,
 )
 from api.bodies.study_presets import (
@@ -202,6 +203,7 @@ __all__ = [
     "SpeedBody",
     "Standing",
     "State",
+    "StretchBody",
     "StudyBody",
     "StudyIntentBody",
     "StudyPageBody",

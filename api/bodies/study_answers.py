@@ -76,6 +76,15 @@ class CheckBody(Body):
     reversals: ReversalsBody
 
 
+class StretchBody(Body):
+    """A part of a schedule of the spread's scale."""
+
+    from_epoch: int
+    """The epoch at which it begins."""
+    scale: float
+    """Standard deviation of the noise, until the next one begins."""
+
+
 class BestBody(Body):
     """The best of a study, as far as it is known."""
 
@@ -94,6 +103,9 @@ class BestBody(Body):
     """Whether it is only that: chosen by the value that it is shown with."""
     values: dict[str, Any] | None
     """Its tuned values by JSON pointer."""
+    schedule: list[StretchBody] | None = None
+    """Under ``pbt`` the answer: the scales that led to it, from the first epoch on, as a job with
+    ``spec`` has them; null of other studies."""
     interval: IntervalBody | None
     """Its mean on fresh seeds; null before confirmation."""
     search_value: float | None

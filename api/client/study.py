@@ -193,11 +193,11 @@ class StudyHandle:
         *,
         epochs: int | None = None,
         name: str | None = None,
-        start: Literal["train_state", "weights"] = "train_state",
+        start: Literal["train_state", "weights", "scratch"] | None = None,
         idempotency_key: str | None = None,
     ) -> JobHandle:
-        """A new job that goes on from the last checkpoint of a configuration's best trial; of the
-        best one, once it is confirmed, without a number."""
+        """A new job that goes on from the last checkpoint of a configuration's best trial, or from
+        ``scratch`` trains what it did; of the best one, once it is confirmed, without a number."""
         answer = self._connection.request(
             "POST",
             self._path("promote"),

@@ -19,8 +19,10 @@ from typing import NoReturn, TextIO
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining
 
 from service.cluster.processes import tie_to_parent
+from service.cluster.tune_population import Population
 from service.cluster.tune_proxy import DESK, NAMESPACE, Proxy
 from service.cluster.tune_scheduling import scheduler
 from service.cluster.tune_search import searcher
@@ -32,7 +34,7 @@ from service.cluster.tune_trials import (
     standing,
 )
 from service.studies.channel import Over, Paused, Said, Searched, Setup
-from service.studies.request import CmaEsSearch, GpSearch, HyperBand, TpeSearch
+from service.studies.request import CmaEsSearch, GpSearch, HyperBand, Pbt, TpeSearch
 
 PROXY_MEMORY_BYTES = 1024  # Ray takes a bundle of nothing for an error
 
@@ -69,7 +71,8 @@ class Pipe:
 def search(setup: Setup, line: Pipe, desk: str, namespace: str, folder: str) -> None:
     """Run the search, within a folder that is nobody else's, and end this process with it."""
     request = setup.request
-    past = standing(scheduler(request, setup.most_epochs), setup.known, setup.told)
+    deciding = scheduler(request, setup.most_epochs)
+    past = standing(deciding, setup.known, setup.told)
     for number in sorted(past.stopped):
         line.say(Over(configuration=number))
     for number in sorted(past.paused):
@@ -84,9 +87,14 @@ def search(setup: Setup, line: Pipe, desk: str, namespace: str, folder: str) -> 
     places = Places(
         setup.at_once + _ahead(setup),
         past.paused,
-        # A bracket of HyperBand that is not filled takes new trials for ever, and halves nothing.
-        all_at_once=isinstance(request.scheduler, HyperBand),
+        # A bracket of HyperBand that is not filled takes new trials for ever, and halves nothing;
+        # a population that is not whole exchanges among those who happen to be there.
+        all_at_once=isinstance(request.scheduler, HyperBand | Pbt),
+        in_line=isinstance(request.scheduler, HyperBand),
     )
+    deciding = scheduler(request, setup.most_epochs)  # that of the past has seen stand-ins
+    if isinstance(deciding, PopulationBasedTraining):
+        deciding = Population(deciding, request, setup.most_epochs, places, line)
     found = LedgerSearch(searcher(request, known), request, known, places, line, left)
     tune.Tuner(
         tune.with_resources(
@@ -99,9 +107,7 @@ def search(setup: Setup, line: Pipe, desk: str, namespace: str, folder: str) -> 
         param_space={DESK: desk, NAMESPACE: namespace},
         tune_config=tune.TuneConfig(
             search_alg=found,
-            scheduler=LedgerScheduler(
-                scheduler(request, setup.most_epochs), known, setup.told, places, line
-            ),
+            scheduler=LedgerScheduler(deciding, known, setup.told, places, line),
             num_samples=left,
             reuse_actors=True,
             trial_dirname_creator=_folder_of,

@@ -100,6 +100,7 @@ def _population_based(
         quantile_fraction=wanted.quantile,
         custom_explore_fn=within,
         synch=True,
+        log_config=False,  # the ledger has it
     )
 
 

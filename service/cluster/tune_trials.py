@@ -70,13 +70,16 @@ def standing(
 class Places:
     """The configurations that take a place of those tried at one time: those that do not pause.
 
-    Where a scheduler wants all trials ``at_once``, they wait here for a place, each with a status
-    of Tune's for which it has no proxy.
+    Where a scheduler wants all trials ``at_once``, they wait for a place, each with a status of
+    Tune's for which it has no proxy: ``in_line`` here, unless the scheduler itself has the choice.
     """
 
-    def __init__(self, most: int, paused: frozenset[int], *, all_at_once: bool) -> None:
+    def __init__(
+        self, most: int, paused: frozenset[int], *, all_at_once: bool, in_line: bool = True
+    ) -> None:
         self._most = most
         self.all_at_once = all_at_once
+        self.in_line = in_line
         self.waiting: deque[Trial] = deque()
         self._taken: set[int] = set()
         self.paused = set(paused)
@@ -102,6 +105,11 @@ class Places:
         """It is over."""
         self._taken.discard(configuration)
         self.paused.discard(configuration)
+
+    def replace(self, configuration: int, by: int) -> None:
+        """It is over, and another one, which pauses, goes on instead."""
+        self.leave(configuration)
+        self.paused.add(by)
 
 
 class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not followed
@@ -233,7 +241,8 @@ class LedgerScheduler(TrialScheduler):  # type: ignore[misc]  # ray's modules ar
             trial.set_status(Trial.PAUSED)  # Tune files a new trial by the status that it has
         elif self._places.all_at_once:
             trial.set_status(Trial.PAUSED)
-            self._places.waiting.append(trial)
+            if self._places.in_line:
+                self._places.waiting.append(trial)
         if number in self._again and not self._waiting:
             self._replay()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from service.explaining.values import Change, Finding, Link, Rule
-from service.jobs import Attempt, Job, JobState, Reason
+from service.jobs import BY_STUDY, Attempt, Job, JobState, Reason
 from service.verdicts import REPEATS
 from workers.events import Exit
 from workers.spec import Ica, IcaSpec, PaperSpec, RefitSpec, TrainSpec
@@ -82,6 +82,16 @@ def _succeeded(job: Job, last: Attempt | None) -> Finding:
         return Finding(
             f"It has succeeded{step}: its study, {job.study_id}, stopped it. {job.message}",
             Rule("stopped_by_study", "A study's scheduler ends trials that promise less."),
+            (Change("Train on from its last checkpoint, as a new job.", "fork", job.id),),
+        )
+    if job.reason in BY_STUDY:
+        return Finding(
+            f"It has succeeded{step}, and its study, {job.study_id}, stopped it. {job.message}",
+            Rule(
+                job.reason.value,
+                "A study with stop_unhealthy ends trials whose latents carry too little of the "
+                "data, as active_units and held_out_kl_nats say.",
+            ),
             (Change("Train on from its last checkpoint, as a new job.", "fork", job.id),),
         )
     if isinstance(job.spec, IcaSpec):

@@ -4,6 +4,7 @@ What a driver writes is fenced: a study that is not running, or has another driv
 and no result. A trial's own state is its job's, which moves as that of any job.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from service.jobstore.study_rows import study_row, to_result, to_study, to_trial
 from service.jobstore.study_states import compare_and_set, found
 from service.jobstore.submitting import add as add_job
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial, TrialResult
+from service.studies.population import begun_at
 from service.studies.request import Budget
 
 
@@ -219,12 +221,19 @@ class Ledger:
 
     def epochs(self, study_id: str) -> float:
         """The epochs that the trials of the search have trained, all together."""
+        of_search = (TRIALS.c.study_id == study_id) & (TRIALS.c.phase == Phase.SEARCH.value)
         total = select(func.sum(JOBS.c.epoch)).join(TRIALS, TRIALS.c.job_id == JOBS.c.id)
+        forked = (
+            select(TRIALS.c["values"])
+            .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
+            # One that has not begun yet, is at no epoch.
+            .where(of_search, JOBS.c.parent_job_id.is_not(None), JOBS.c.epoch > 0)
+        )
         with self._database.read() as connection:
-            found = connection.execute(
-                total.where(TRIALS.c.study_id == study_id, TRIALS.c.phase == Phase.SEARCH.value)
-            ).scalar()
-        return float(found or 0.0)
+            found = connection.execute(total.where(of_search)).scalar()
+            begun = connection.execute(forked).scalars()
+            taken = sum(begun_at(json.loads(values)) for values in begun)
+        return float(found or 0.0) - taken
 
     def results(self, study_id: str, after: int = 0) -> list[TrialResult]:
         """The study's results with a number above ``after``, in order."""

@@ -22,6 +22,7 @@ from service.jobstore.study_rows import to_study
 from service.jobstore.wishes import ended_how
 from service.jobstore.writing import now_us
 from service.studies.ledger import STUDY_TRANSITIONS, Study, StudyReason
+from service.studies.population import is_population
 from service.studies.request import Budget
 
 
@@ -65,8 +66,11 @@ def extend(
         raise StudyStateConflict(f"the study has {ended_how(row)}; retry it instead", row.state)
     study = to_study(row)
     lowered = _lowered(study.request.budget, budget)
+    if is_population(study.request) and budget.trials > study.request.budget.trials:
+        wrong = "is the size of the population, which nobody can join later; submit a new study"
+        lowered = (FieldError("/budget/trials", wrong),)
     if lowered:
-        raise InvalidStudy("A budget can only be raised.", lowered)
+        raise InvalidStudy(f"{lowered[0].pointer} {lowered[0].message}.", lowered)
     if budget == study.request.budget:
         return study
     request = study.request.model_copy(update={"budget": budget})

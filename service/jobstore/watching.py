@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, update
 
 from service.errors import StateConflict
-from service.jobs import FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
+from service.jobs import BY_STUDY, FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
 from service.jobstore.rows import attempt_row, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, JOBS
 from service.jobstore.writing import append_state_event, locked_job, now_us
@@ -82,7 +82,7 @@ def settle(
     What becomes of a running job follows from the wishes that the caller has seen, so these are
     compared too. What has ended or is paused, is left by a wish alone, or by the word of a study.
     """
-    by_study = (to, reason) == (JobState.SUCCEEDED, Reason.STOPPED_BY_STUDY)
+    by_study = to is JobState.SUCCEEDED and reason in BY_STUDY
     waits = job.state is JobState.QUEUED or (job.state is JobState.PAUSED and by_study)
     if not (waits or job.state is JobState.RUNNING) or (
         to not in TRANSITIONS[job.state]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from service.jobs import FINAL_STATES
 from service.studies.guard import better, measure_of
+from service.studies.population import Stretch, is_population, schedule
 from service.studies.ranking import Interval, Ranking, Reversals, rank, reversals, top
-from service.studies.request import Pbt
 from service.studies.standings import Standings
 
 Stage = Literal["searching", "confirming", "confirmed", "unconfirmed"]
@@ -40,7 +40,8 @@ class Best:
 
     Before confirmation ``configuration`` is the search's candidate and ``ranking`` is None.
     ``search_values`` chose the candidates, and are too good to be true. ``fresh`` has the values on
-    fresh seeds, {configuration: {seed: value}}.
+    fresh seeds, {configuration: {seed: value}}. ``schedule`` is that of the scale which a
+    population has found, None of other studies.
     """
 
     stage: Stage
@@ -51,6 +52,7 @@ class Best:
     fresh: Mapping[int, Mapping[int, float]]
     ranking: Ranking | None
     checks: tuple[Check, ...]
+    schedule: tuple[Stretch, ...] | None = None
 
     @property
     def interval(self) -> Interval | None:
@@ -75,6 +77,9 @@ def best(standings: Standings) -> Best:
     shown = {**standings.reached(objective.metric), **_finite(searched)}
     stage, ranking = _stage(standings, fresh, searched)
     number = candidate(standings) if ranking is None else ranking.best
+    stretches = None
+    if number is not None and is_population(standings.study.request):
+        stretches = schedule(standings.values[number])
     return Best(
         stage=stage,
         message=_message(stage, standings, number),
@@ -84,6 +89,7 @@ def best(standings: Standings) -> Best:
         fresh=fresh,
         ranking=ranking,
         checks=() if ranking is None else _checks(standings, ranking),
+        schedule=stretches,
     )
 
 
@@ -122,9 +128,10 @@ def _message(stage: Stage, standings: Standings, number: int | None) -> str:
             )
             if standings.study.state not in FINAL_STATES:
                 text += " The study goes on, and may find a better one."
-    if isinstance(request.scheduler, Pbt):
+    if is_population(request):
         text += (
-            " Under pbt a trial's answer is a schedule of the scale: its values are where it began."
+            " The answer of pbt is a schedule of the scale over the epochs, and no scale: that "
+            "among the values is the last one."
         )
     if standings.study.is_overridden:
         text += (

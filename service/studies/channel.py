@@ -1,8 +1,8 @@
 """What the driver of a study and the service say to each other: JSON, one message a line.
 
 The driver decides and stores nothing; the service stores and decides nothing. A driver asks with
-``Suggested`` and ``Reported`` and goes on when it has its ``Stored``; the other messages have no
-answer. Results and ends are for the proxies of the trials, which wait for them.
+``Suggested``, ``Reported`` and ``Exchanged`` and goes on when it has its ``Stored``; the other
+messages have no answer. Results and ends are for the proxies of the trials, which wait for them.
 """
 
 from typing import Annotated, Any, Literal
@@ -73,13 +73,35 @@ class Over(_Message):
     configuration: int
 
 
+class Takeover(_Message):
+    """A member of a population goes on as a new configuration with these values: from the
+    checkpoint of the configuration ``of``, instead of its own, which was ``instead_of``."""
+
+    configuration: int
+    instead_of: int
+    of: int
+    values: dict[str, Any]
+
+
+class Exchanged(_Message):
+    """All of a population have come to an epoch, and some take over others' checkpoints there.
+
+    The answer says that their jobs are stored, with copies of the checkpoints. They go on when they
+    are ``Continued``. A driver that is told the past says the same again.
+    """
+
+    kind: Literal["exchanged"] = "exchanged"
+    epoch: int
+    takeovers: tuple[Takeover, ...]
+
+
 class Searched(_Message):
     """The search is over: the budget is spent, or the space has no more."""
 
     kind: Literal["searched"] = "searched"
 
 
-Said = Suggested | Reported | Paused | Continued | Over | Searched
+Said = Suggested | Reported | Paused | Continued | Exchanged | Over | Searched
 SAID: TypeAdapter[Said] = TypeAdapter(Annotated[Said, Field(discriminator="kind")])
 
 

@@ -21,6 +21,7 @@ from service.studies.objective import (
     valid,
 )
 from service.studies.pointers import NoSuchPlace, encloses, escaped, parent_of
+from service.studies.population import NAMED_MAX, SCALE
 from service.studies.request import (
     Asha,
     CmaEsSearch,
@@ -30,6 +31,7 @@ from service.studies.request import (
     MedianStopping,
     NoScheduler,
     Pbt,
+    RandomSearch,
     StudyRequest,
     TpeSearch,
 )
@@ -46,12 +48,11 @@ from service.studies.space import (
 )
 from service.validation import plain_message
 from workers.kinds import AnySpec, needs_checkpoint
-from workers.spec import IcaSpec, PaperSpec
+from workers.spec import DeltaVae, IcaSpec, PaperSpec, TrainSpec
 
 _SEED = "/seed"
 _INSIDE = 0.37  # a place that is on no lattice
 _AROUND_MAX = 4096
-PBT_POINTERS = frozenset({"/trainer/spread/scale"})
 
 
 def problems(request: StudyRequest) -> tuple[FieldError, ...]:
@@ -65,6 +66,7 @@ def problems(request: StudyRequest) -> tuple[FieldError, ...]:
         *unknown(request),
         *_of_search(request),
         *_of_scheduler(request),
+        *_of_health(request),
         *_of_seeds(request),
     )
 
@@ -72,7 +74,7 @@ def problems(request: StudyRequest) -> tuple[FieldError, ...]:
 def require(request: StudyRequest) -> StudyRequest:
     """The request, resolved; raises InvalidStudy, and DependentObjective unless overridden."""
     request = resolved(request)
-    found = (*problems(request), *_not_run(request))
+    found = problems(request)
     if found:
         raise InvalidStudy(_sentence(found[0]), found)
     objected = tuple(objections(request))
@@ -81,16 +83,6 @@ def require(request: StudyRequest) -> StudyRequest:
         others = f" Valid are: {', '.join(metrics)}." if metrics else ""
         raise DependentObjective(_sentence(objected[0]) + others, objected, metrics)
     return request
-
-
-def _not_run(request: StudyRequest) -> Iterator[FieldError]:
-    """What is understood and cannot be carried out: to be refused is better than to be wrong."""
-    if isinstance(request.scheduler, Pbt):
-        wrong = (
-            "cannot be pbt: trials do not take over one another's checkpoints yet; use asha, "
-            "or a schedule of the scale in the spec"
-        )
-        yield FieldError("/scheduler/kind", wrong)
 
 
 def is_overridden(request: StudyRequest) -> bool:
@@ -270,16 +262,52 @@ def _of_scheduler(request: StudyRequest) -> Iterator[FieldError]:
             )
             yield FieldError("/scheduler/kind", wrong)
         case Pbt():
-            for pointer in request.space.keys() - PBT_POINTERS:
-                wrong = f"cannot change during a run; pbt is for {', '.join(PBT_POINTERS)}"
-                yield FieldError(_at(pointer), wrong)
-            for pointer in request.space.keys() & PBT_POINTERS:
-                dimension = request.space[pointer]
-                if not isinstance(dimension, Uniform | LogUniform) or dimension.step is not None:
-                    wrong = "must be uniform or loguniform without a step: pbt moves it by a fifth"
-                    yield FieldError(_at(pointer), wrong)
+            yield from _of_population(request, scheduler)
         case _:
             return
+
+
+def _of_population(request: StudyRequest, scheduler: Pbt) -> Iterator[FieldError]:
+    for pointer in request.space.keys() - {SCALE}:
+        yield FieldError(_at(pointer), f"cannot change during a run; pbt is for {SCALE}")
+    dimension = request.space.get(SCALE)
+    if dimension is not None and (
+        not isinstance(dimension, Uniform | LogUniform) or dimension.step is not None
+    ):
+        wrong = "must be uniform or loguniform without a step: pbt moves it by a fifth"
+        yield FieldError(_at(SCALE), wrong)
+    if not isinstance(request.search, RandomSearch):
+        wrong = "must be random beside pbt, which begins with its whole population at once"
+        yield FieldError("/search/kind", wrong)
+    if request.budget.trials < 2:
+        wrong = "must be at least 2: it is the size of the population, in which trials exchange"
+        yield FieldError("/budget/trials", wrong)
+    interval, most = scheduler.interval_epochs, most_epochs(request)
+    if interval >= most:
+        wrong = f"must be below {most}, the epochs of a trial, or nothing is ever exchanged"
+        yield FieldError("/scheduler/interval_epochs", wrong)
+    trainer = request.spec.trainer
+    if isinstance(request.spec, TrainSpec):
+        named = len(request.spec.checkpoint_at_epochs)
+        if named > NAMED_MAX:
+            wrong = (
+                f"makes {named} named checkpoints, one at each exchange and those that the spec "
+                f"names, where {NAMED_MAX} are the most; make it longer"
+            )
+            yield FieldError("/scheduler/interval_epochs", wrong)
+    if isinstance(trainer, DeltaVae):
+        if trainer.spread.schedule is not None:
+            wrong = "must be null under pbt, whose answer is a schedule of the scale"
+            yield FieldError("/spec/trainer/spread/schedule", wrong)
+        if trainer.learned_spread is not None:
+            wrong = "must be null under pbt: what is learned of a spread depends on its scale"
+            yield FieldError("/spec/trainer/learned_spread", wrong)
+
+
+def _of_health(request: StudyRequest) -> Iterator[FieldError]:
+    if request.stop_unhealthy is not None and not isinstance(request.spec, TrainSpec):
+        wrong = "must be null: such trials have no latents that say how they are"
+        yield FieldError("/stop_unhealthy", wrong)
 
 
 def _of_seeds(request: StudyRequest) -> Iterator[FieldError]:

@@ -1,24 +1,31 @@
 """What the watcher holds of a running study between two rounds; a restart may forget it."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.jobs import FINAL_STATES, JobState, Reason
+from service.jobs import BY_STUDY, FINAL_STATES, JobState
 from service.jobstore import JobStore
 from service.studies.ledger import Phase, Study, StudyReason, Trial
+from service.studies.population import next_rung
 from service.studies.readings import Readings
+from service.studies.request import Pbt
+from workers.kinds import epochs
+from workers.run import StudyStop
 
 
 @dataclass
 class Course:
     """Of one study.
 
-    ``driver`` is the name of its driver while there is one, ``has_begun`` whether there ever was,
-    and ``outbox`` what it is to be told next. ``wanted`` are the configurations that the driver has
-    asked for and has not said to be over; of these ``paused`` give up their places. ``stopping``
-    are trials that are to end. ``told`` is the epoch up to which the driver has a configuration's
-    results, ``ended`` those of whose end it was told; ``is_searched`` says that it has said all.
+    ``driver`` is the name of its driver while there is one, ``has_begun`` whether there ever was;
+    ``outbox`` is what it is to be told next, ``inbox`` what it has said and was not carried out.
+    ``wanted`` are the configurations that the driver has asked for and has not said to be over; of
+    these ``paused`` give up their places. ``stopping`` are trials that are to end, each with the
+    reason. ``told`` is the epoch up to which the driver has a configuration's results, ``at`` that
+    up to which it has had them stored, ``ended`` those of whose end it was told; ``is_searched``
+    says that it has said all.
 
     ``ending`` is why the search is over, once it is, ``candidates`` what is confirmed then, and
     ``noted`` the epoch up to which results of that are stored. ``failure`` is why the study fails.
@@ -31,10 +38,12 @@ class Course:
     driver: str | None = None
     has_begun: bool = False
     outbox: list[str] = field(default_factory=list)
+    inbox: deque[str] = field(default_factory=deque)
     wanted: set[int] = field(default_factory=set)
     paused: set[int] = field(default_factory=set)
-    stopping: set[int] = field(default_factory=set)
+    stopping: dict[int, StudyStop] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)
+    at: dict[int, int] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     is_searched: bool = False
     ending: tuple[StudyReason, str] | None = None
@@ -51,9 +60,11 @@ class Course:
         """What the next driver knows, it is told anew."""
         self.driver = None
         self.outbox.clear()
+        self.inbox.clear()
         self.wanted.clear()
         self.paused.clear()
         self.told.clear()
+        self.at.clear()
         self.ended.clear()
         self.is_searched = False
 
@@ -85,6 +96,19 @@ class Course:
         """The trials in these states."""
         return [trial for trial in self.trials.values() if trial.state in states]
 
+    def until(self, configuration: int) -> int | None:
+        """The epoch at which trials of the search pause; None where they train to their end."""
+        request = self.study.request
+        if not isinstance(request.scheduler, Pbt):
+            return None
+        interval = request.scheduler.interval_epochs
+        return next_rung(interval, epochs(request.spec), self.at.get(configuration, 0))
+
+    def may_train(self, trial: Trial) -> bool:
+        """Whether a trial of the search stands before the epoch at which it pauses."""
+        until = self.until(trial.configuration)
+        return until is None or max(self.readings.of(trial), default=0) < until
+
     def wall_s(self) -> float:
         """The seconds for which the study has searched."""
         return self.searched_s + time.monotonic() - self._since
@@ -101,8 +125,7 @@ def configurations(trials: Sequence[Trial]) -> dict[int, list[Trial]]:
 def is_whole(trials: Sequence[Trial], seeds: int) -> bool:
     """Whether all trials of a configuration have come to their own end."""
     return len(trials) >= seeds and all(
-        trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
-        for trial in trials
+        trial.state is JobState.SUCCEEDED and trial.reason not in BY_STUDY for trial in trials
     )
 
 

@@ -18,6 +18,7 @@ from service.errors import FieldError, InvalidQuery, NoAnswerYet
 from service.studies.curve import curve, levels
 from service.studies.guard import better
 from service.studies.ledger import TrialResult
+from service.studies.population import is_population
 from service.studies.ranking import Interval, Mode
 from service.studies.request import StudyRequest
 from service.studies.rungs import Rung, on_ranks, rungs
@@ -158,7 +159,7 @@ def curves(
         stopped=ended - len(whole),
         without=len(whole) - len(points),
         rungs=found_rungs,
-        notes=(*notes, *on_ranks(found_rungs)),
+        notes=(*notes, *on_ranks(found_rungs), *_of_schedules(standings.study.request)),
     )
 
 
@@ -277,4 +278,13 @@ def _process(
         high=found.high.reshape(shape),
         noise=found.noise,
         trials=len(points),
+    )
+
+
+def _of_schedules(request: StudyRequest) -> tuple[str, ...]:
+    if not is_population(request):
+        return ()
+    return (
+        "Trials of pbt are schedules of the scale, not scales: each is shown at its last one, and "
+        "how it came there differs.",
     )

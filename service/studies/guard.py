@@ -74,7 +74,8 @@ METRICS: Mapping[str, Family] = {
     **dict.fromkeys(
         (
             *("noise_entropy_nats", "information_nats", "information_limit_nats", "spread_gain"),
-            *("data_total_variance", "sample_total_variance", "active_units", "memorisation"),
+            *("data_total_variance", "sample_total_variance", "memorisation"),
+            *("active_units", "informative_units"),
             *(f"{name}_{space}_standard_error" for space in _SPACES for name in ("kid", "mmd")),
             *("scale", "learning_rate", "warm_up", "data_per_s"),
             # the training data's evidence is that of the stage, softened or spread

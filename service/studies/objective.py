@@ -26,6 +26,7 @@ from service.studies.guard import (
     verdict_on,
 )
 from service.studies.pointers import NoSuchPlace, escaped, keys_of
+from service.studies.population import rungs
 from service.studies.request import (
     Asha,
     HyperBand,
@@ -51,10 +52,10 @@ _ABSENT = object()
 def resolved(request: StudyRequest) -> StudyRequest:
     """The request with the full names of its metrics, and with the quality that they need.
 
-    Quality is measured with every checkpoint where a scheduler wants results before the end.
-    What has no clear meaning stays as it is.
+    Quality is measured with every checkpoint where a scheduler wants results before the end, and a
+    population has one at each of its rungs. What has no clear meaning stays as it is.
     """
-    spec = _with_quality(request)
+    spec = _with_rungs(_with_quality(request), request.scheduler)
     changes: dict[str, Any] = {"spec": spec}
     for field, objective in (
         ("objective", request.objective),
@@ -89,6 +90,13 @@ def _with_quality(request: StudyRequest) -> AnySpec:
         quality = quality.model_copy(update={"at": "checkpoints"})
     trainer = spec.trainer.model_copy(update={"quality": quality})
     return spec.model_copy(update={"trainer": trainer})
+
+
+def _with_rungs(spec: AnySpec, scheduler: Scheduler) -> AnySpec:
+    if not isinstance(scheduler, Pbt) or not isinstance(spec, TrainSpec):
+        return spec
+    named = {*spec.checkpoint_at_epochs, *rungs(scheduler.interval_epochs, spec.trainer.epochs)}
+    return spec.model_copy(update={"checkpoint_at_epochs": tuple(sorted(named))})
 
 
 def _meant(metric: str, known: Sequence[str]) -> tuple[str, ...]:

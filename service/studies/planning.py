@@ -14,7 +14,8 @@ from service.studies.allotment import allotment
 from service.studies.configuring import grid
 from service.studies.guard import metrics_of
 from service.studies.objective import cautions, most_epochs, objections, valid
-from service.studies.request import GridSearch, StudyRequest
+from service.studies.population import rungs
+from service.studies.request import GridSearch, Pbt, StudyRequest
 from workers.costs import Estimate
 from workers.kinds import AnySpec, is_open_ended
 
@@ -57,8 +58,19 @@ def configurations(request: StudyRequest) -> int:
     return sum(1 for _, _ in zip(grid(request.space), range(most), strict=False))
 
 
+def takeovers(request: StudyRequest) -> int:
+    """How many members of a population go on from others' checkpoints, each as a trial of its own;
+    0 of other studies."""
+    scheduler = request.scheduler
+    if not isinstance(scheduler, Pbt):
+        return 0
+    size = request.budget.trials
+    each = min(math.ceil(size * scheduler.quantile), size // 2)
+    return each * len(rungs(scheduler.interval_epochs, most_epochs(request)))
+
+
 def trials(request: StudyRequest) -> tuple[int, int]:
-    """How many trials the search and the confirmation have at most."""
+    """How many trials the search and the confirmation have at most, without takeovers."""
     found = configurations(request)
     confirmed = min(request.confirmation.top, found)
     return found * len(request.seeds), confirmed * len(request.confirmation.seeds)
@@ -66,7 +78,8 @@ def trials(request: StudyRequest) -> tuple[int, int]:
 
 def storage_bytes(request: StudyRequest, costs: Sequence[Estimate]) -> int:
     """The room that all trials may need, if each costs as much as the dearest of these."""
-    return max(each.storage_bytes for each in costs) * sum(trials(request))
+    forks = takeovers(request) * len(request.seeds)
+    return max(each.storage_bytes for each in costs) * (sum(trials(request)) + forks)
 
 
 def plan(
@@ -75,6 +88,7 @@ def plan(
     """The plan of a resolved request whose specs cost so, beside what is free now."""
     found = configurations(request)
     search, confirmation = trials(request)
+    forks = takeovers(request) * len(request.seeds)
     epochs = _epochs(request, search, confirmation)
     duration_s, core_s, basis = _time(request, search, confirmation, paces)
     held = allotment(request)
@@ -83,7 +97,7 @@ def plan(
     return StudyPlan(
         request=request,
         configurations=found,
-        trials=search,
+        trials=search + forks,
         confirmation_trials=confirmation,
         epochs=epochs,
         cpus=held.workers * held.cpus_per_worker,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -14,8 +15,11 @@ from service.jobs import Job, JobRequest, JobState
 from service.jobstore import Idempotency, JobStore
 from service.studies import best as ranked
 from service.studies.answers import Answers
+from service.studies.configuring import spec_of
 from service.studies.ledger import Trial
+from service.studies.population import is_population
 from service.studies.standings import Outcome, Standings
+from service.training import Training
 from service.validation import plain_message
 from workers.kinds import AnySpec
 from workers.spec import JOB_SPEC, Start
@@ -27,20 +31,23 @@ LABEL = "study"  # by which promoted jobs are found; its value is the study's id
 class Promotion:
     """What is promoted: a configuration, the confirmed best where it is None.
 
-    ``epochs`` are passes over the data in all, the trial's own where it is None.
+    ``epochs`` are passes over the data in all, the trial's own where it is None. ``start`` is what
+    is taken over of the trial's last checkpoint, ``scratch`` nothing; where it is None, that of a
+    population, whose answer is a schedule from the first epoch on, and else the train state.
     """
 
     configuration: int | None
     epochs: int | None
     name: str | None
-    start: Start
+    start: Start | Literal["scratch"] | None = None
 
 
 class Promotions:
     """Makes jobs of trials."""
 
-    def __init__(self, jobs: JobStore, forks: Forks, answers: Answers) -> None:
+    def __init__(self, jobs: JobStore, training: Training, forks: Forks, answers: Answers) -> None:
         self._jobs = jobs
+        self._training = training
         self._forks = forks
         self._answers = answers
 
@@ -51,7 +58,7 @@ class Promotions:
         idempotency_key: str | None,
         caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
-        """Fork a trial's last checkpoint; the job and whether it is new.
+        """Fork a trial's last checkpoint, or train its spec anew; the job and whether it is new.
 
         Of the configuration's trials that with the best objective among those that ran to their
         end, or else of those that were stopped early. Raises StudyNotFound, NoAnswerYet where
@@ -64,17 +71,23 @@ class Promotions:
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
         standings = self._answers.standings(study_id)
-        trial = self._trial(standings, _configuration(standings, wanted.configuration))
-        parent = self._jobs.get(trial.job_id)
+        asked = standings.study.request
+        number = _configuration(standings, wanted.configuration)
+        start = wanted.start or ("scratch" if is_population(asked) else "train_state")
+        parent = None if start == "scratch" else self._trial(standings, number).job_id
+        if parent is None:
+            spec = spec_of(asked.spec, standings.values[number], asked.seeds[0])
+        else:
+            spec = self._jobs.get(parent).spec
         request = JobRequest(
-            name=wanted.name or f"{standings.study.request.name}: {trial.configuration}"[:200],
+            name=wanted.name or f"{asked.name}: {number}"[:200],
             labels={LABEL: study_id},
-            spec=_spec(parent.spec, wanted.epochs),
+            spec=_spec(spec, wanted.epochs),
         )
+        if start == "scratch" or parent is None:
+            return self._training.begin(request, idempotency, caller)
         try:
-            return self._forks.begin(
-                parent.id, "latest", wanted.start, request, idempotency, caller
-            )
+            return self._forks.begin(parent, "latest", start, request, idempotency, caller)
         except InvalidSpec as error:
             if not any(one.pointer == "/spec/trainer/epochs" for one in error.errors):
                 raise

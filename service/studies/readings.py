@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from service.jobs import JobEvent
 from service.jobstore import JobStore
+from service.studies.configuring import spec_of
+from service.studies.health import Vigil
 from service.studies.ledger import Trial
 from service.studies.objective import objectives
 from service.studies.request import StudyRequest
-from workers.spec import IcaSpec
+from workers.run import StudyStop
+from workers.spec import DeltaVae, IcaSpec, Vae
 
 LAST = 20  # events among which the last with a result is looked for
 
@@ -26,9 +29,16 @@ class Readings:
         self._is_open_ended = isinstance(request.spec, IcaSpec)
         self._read: dict[int, int] = {}
         self._results: dict[int, dict[int, Mapping[str, float]]] = {}
+        self._request = request
+        self._vigils: dict[int, Vigil] = {}
 
     def read(self, trial: Trial) -> None:
         """Take in what is new of a trial."""
+        if self._request.stop_unhealthy is not None and trial.number not in self._vigils:
+            trainer = spec_of(self._request.spec, trial.values).trainer
+            if isinstance(trainer, DeltaVae | Vae):
+                latent_dim = trainer.network.latent_dim
+                self._vigils[trial.number] = Vigil(self._request.stop_unhealthy, latent_dim)
         while events := self._jobs.events(
             trial.job_id, after=self._read.get(trial.number, 0), kinds=["metrics"]
         ):
@@ -44,6 +54,11 @@ class Readings:
         last = max(results)
         return {last: results[last]} if trial.ended_at is not None else {}
 
+    def verdict(self, trial: Trial) -> StudyStop | None:
+        """Why a trial is to be stopped for its model's health, of what was read."""
+        vigil = self._vigils.get(trial.number)
+        return None if vigil is None else vigil.verdict
+
     def last_epoch(self, trial: Trial) -> int | None:
         """The epoch of the trial's last result, from its last events alone; None without one."""
         for event in self._jobs.last_events(trial.job_id, ["metrics"], LAST):
@@ -52,6 +67,9 @@ class Readings:
         return None
 
     def _note(self, number: int, event: JobEvent) -> None:
+        epoch, vigil = event.data["epoch"], self._vigils.get(number)
+        if vigil is not None and epoch == int(epoch):
+            vigil.note(int(epoch), event.data["values"])
         found = self._result(event)
         if found is not None:
             # What an attempt that was lost had said of an epoch, is what was seen of it.

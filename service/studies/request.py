@@ -156,6 +156,19 @@ class Confirmation(SpecModel):
     not."""
 
 
+class Unhealthy(SpecModel):
+    """Stops trials whose latents carry nothing of the data: with the reason `posterior_collapse`
+    where no latent has 0.01 nats of it on average (`informative_units` is 0), and `dead_latents`
+    where too few are active (`active_units`, those whose posterior mean has a variance above 0.01
+    over held-out data; Burda et al., 2016)."""
+
+    evaluations: int = Field(default=3, ge=1, le=1000)
+    """So many evaluations in a row must say so."""
+    active_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Latents are dead where a smaller share of them than this is active; 0 looks for a collapse
+    alone."""
+
+
 def fresh_seeds(used: Collection[int]) -> tuple[int, ...]:
     """The five smallest positive seeds that a search does not use."""
     return tuple(islice((seed for seed in count(1) if seed not in used), FRESH_SEEDS))
@@ -185,6 +198,8 @@ class StudyRequest(SpecModel):
     """How configurations are chosen."""
     scheduler: Scheduler = NoScheduler(kind="none")
     """Which trials are stopped early."""
+    stop_unhealthy: Unhealthy | None = None
+    """Which trials of the search are stopped for their models' health, besides; null: none is."""
     budget: Budget
     """How much may be used."""
     concurrency: int = Field(default=1, ge=1, le=1000)

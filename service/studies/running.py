@@ -20,6 +20,7 @@ from service.studies.allotment import of_one_trial, places, without
 from service.studies.confirming import candidates
 from service.studies.course import Course, configurations, searched_s
 from service.studies.ledger import Phase, Study, StudyReason, Trial
+from service.studies.population import is_population
 from service.studies.readings import Readings
 from service.studies.searching import Searching
 from service.studies.trying import Trying
@@ -219,7 +220,11 @@ class Studies:
 
     def _searched(self, course: Course) -> tuple[StudyReason, str]:
         found = len(configurations(course.in_phase(Phase.SEARCH)))
-        if found >= course.study.request.budget.trials:
+        size = course.study.request.budget.trials
+        if is_population(course.study.request):
+            message = f"The population of {size} was trained, with {found - size} takeovers."
+            return StudyReason.COMPLETED, message
+        if found >= size:
             return StudyReason.COMPLETED, f"All {found} configurations were tried."
         message = f"The space has no more than {found} configurations, and all were tried."
         return StudyReason.SPACE_EXHAUSTED, message
@@ -353,13 +358,13 @@ class Studies:
 
     def _stop_trials(self, course: Course) -> None:
         """End those of which no more is wanted; what had ended by itself, stays as it was."""
-        for number in sorted(course.stopping):
+        for number, reason in sorted(course.stopping.items()):
             trial = course.trials[number]
             if trial.state in FINAL_STATES:
-                course.stopping.discard(number)
+                del course.stopping[number]
                 continue
             with contextlib.suppress(StateConflict):
-                self._attempts.stop_trial(self._jobs.get(trial.job_id))
+                self._attempts.stop_trial(self._jobs.get(trial.job_id), reason)
 
     def _start_trials(self, course: Course) -> None:
         """Start trials that wait, in their order, as far as the study's places go."""
@@ -373,8 +378,10 @@ class Studies:
             job = self._jobs.get(trial.job_id)
             if job.state is not JobState.QUEUED or (job.not_before or now) > now:
                 continue
+            is_search = trial.phase is Phase.SEARCH
+            until = course.until(trial.configuration) if is_search else None
             with contextlib.suppress(StateConflict, JobNotFound):
-                self._attempts.start(job)
+                self._attempts.start(job, until)
                 left -= 1
 
     def _is_wanted(self, course: Course, trial: Trial) -> bool:
@@ -385,6 +392,7 @@ class Studies:
             number in course.wanted
             and number not in course.paused
             and trial.number not in course.stopping
+            and course.may_train(trial)
         )
 
 

@@ -1,18 +1,19 @@
 """A study's search: what its driver says is carried out, and what its trials measure is told."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from service.cluster.base import Drivers
-from service.errors import StateConflict
+from service.errors import CheckpointNotFound, StateConflict
 from service.jobs import FINAL_STATES, JobState
 from service.jobstore import JobStore
 from service.studies.channel import (
     SAID,
     Continued,
     Ended,
+    Exchanged,
     Over,
     Paused,
     Reported,
@@ -25,11 +26,14 @@ from service.studies.channel import (
     Told,
 )
 from service.studies.course import Course, configurations
-from service.studies.ledger import Phase, Trial
+from service.studies.ledger import Phase, StudyReason, Trial
 from service.studies.objective import most_epochs
+from service.studies.population import is_population
 from service.studies.readings import common
 from service.studies.replaying import Known, as_told, known, mean
 from service.studies.trying import Trying
+from workers.errors import ArtifactNotFound, CheckpointError
+from workers.run import StudyStop
 
 EXCHANGES = 20  # in one round; a driver that has more to say goes on in the next
 
@@ -47,10 +51,12 @@ class Searching:
         request = course.study.request
         trials = course.in_phase(Phase.SEARCH)
         results = self._jobs.ledger.results(course.study.id)
+        # A population is told its past again from the beginning, result by result.
+        is_replayed = not is_population(request)
         setup = Setup(
             request=request,
-            known=self.known(course),
-            told=as_told(trials, results),
+            known=self.known(course) if is_replayed else (),
+            told=as_told(trials, results) if is_replayed else (),
             at_once=max(1, -(-places // len(request.seeds))),
             most_epochs=most_epochs(request),
         )
@@ -82,12 +88,16 @@ class Searching:
         for trial in course.in_phase(Phase.SEARCH):
             if trial.configuration in course.wanted:
                 course.readings.read(trial)
+                self._stop_unhealthy(course, trial)
+                self._continue(course, trial)
         self._feed(course)
         for _ in range(EXCHANGES):
             outbox, course.outbox = course.outbox, []
             heard = self._drivers.exchange(course.driver, outbox)
-            for line in heard.lines:
-                self._carry_out(course, SAID.validate_json(line))
+            course.inbox.extend(heard.lines)
+            while course.inbox:  # what the store fails at, is carried out in a later round
+                self._carry_out(course, SAID.validate_json(course.inbox[0]))
+                course.inbox.popleft()
             if heard.is_gone:
                 return heard.detail
             if not heard.lines and not course.outbox:
@@ -104,16 +114,16 @@ class Searching:
                 self._store(course, said)
             case Paused(configuration=number):
                 course.paused.add(number)
-                self._wish(course.of(number), self._pause)
+                # Those of a population pause by themselves; it may be the past that is told.
+                if course.until(number) is None:
+                    self._wish(course.of(number), self._pause)
             case Continued(configuration=number):
                 course.paused.discard(number)
-                self._wish(course.of(number), self._resume)
+                self._wish(filter(course.may_train, course.of(number)), self._resume)
+            case Exchanged():
+                self._exchange(course, said)
             case Over(configuration=number):
-                course.wanted.discard(number)
-                course.paused.discard(number)
-                course.stopping |= {
-                    trial.number for trial in course.of(number) if trial.state not in FINAL_STATES
-                }
+                self._leave(course, number)
             case Searched():
                 course.is_searched = True
 
@@ -124,10 +134,10 @@ class Searching:
         )
         course.add(trials)
         course.wanted.add(said.configuration)
-        if said.configuration not in course.paused:
-            self._wish(trials, self._resume)
         for trial in trials:
             course.readings.read(trial)
+        if said.configuration not in course.paused:
+            self._wish(filter(course.may_train, trials), self._resume)
         self._tell(course, Stored())
         self._feed_one(course, said.configuration)
 
@@ -135,11 +145,67 @@ class Searching:
         now = datetime.now(UTC)
         for trial in course.of(said.configuration):
             metrics = course.readings.of(trial)[said.epoch]
-            self._jobs.ledger.add_result(course.study, trial.number, said.epoch, metrics, now)
-        course.losses = 0
+            stored = self._jobs.ledger.add_result(
+                course.study, trial.number, said.epoch, metrics, now
+            )
+            if stored.at == now:  # and not one that a driver before had stored
+                course.losses = 0
+        course.at[said.configuration] = said.epoch
         self._tell(course, Stored())
 
-    def _wish(self, trials: Sequence[Trial], wish: Callable[[Trial], None]) -> None:
+    def _exchange(self, course: Course, said: Exchanged) -> None:
+        """Store those that go on from others' checkpoints; what they were before, is over."""
+        for one in said.takeovers:
+            try:
+                trials = self._trying.take_over(course.study, one, said.epoch, course.of(one.of))
+            except (CheckpointNotFound, ArtifactNotFound, CheckpointError, ValueError) as error:
+                why = (
+                    f"Configuration {one.of} cannot be gone on from at epoch {said.epoch}: {error}."
+                )
+                course.failure = StudyReason.INTERNAL_ERROR, why
+                return
+            course.add(trials)
+            for trial in trials:
+                course.readings.read(trial)
+            self._leave(course, one.instead_of)
+            course.wanted.add(one.configuration)
+            course.paused.add(one.configuration)
+            course.at[one.configuration] = said.epoch
+        self._tell(course, Stored())
+        for one in said.takeovers:
+            self._feed_one(course, one.configuration)
+
+    def _leave(self, course: Course, number: int) -> None:
+        """Nothing more is wanted of a configuration."""
+        course.wanted.discard(number)
+        course.paused.discard(number)
+        self._stop(course, course.of(number))
+
+    def _stop(
+        self, course: Course, trials: Iterable[Trial], reason: StudyStop = "stopped_by_study"
+    ) -> None:
+        for trial in trials:
+            if trial.state not in FINAL_STATES:
+                course.stopping.setdefault(trial.number, reason)
+
+    def _stop_unhealthy(self, course: Course, trial: Trial) -> None:
+        """One that is past help, and with it those of its configuration on other seeds."""
+        verdict = course.readings.verdict(trial)
+        if verdict is not None and trial.state not in FINAL_STATES:
+            self._stop(course, [trial], verdict)
+            self._stop(course, course.of(trial.configuration))
+
+    def _continue(self, course: Course, trial: Trial) -> None:
+        """One of a population whose attempt came to its end at a rung after it was continued."""
+        if (
+            course.until(trial.configuration) is not None
+            and trial.state is JobState.PAUSED
+            and trial.configuration not in course.paused
+            and course.may_train(trial)
+        ):
+            self._wish([trial], self._resume)
+
+    def _wish(self, trials: Iterable[Trial], wish: Callable[[Trial], None]) -> None:
         for trial in trials:
             if trial.state not in FINAL_STATES:
                 wish(trial)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from service.jobs import FINAL_STATES, JobState, Reason
+from service.jobs import BY_STUDY, FINAL_STATES, JobState
 from service.jobstore import JobStore
 from service.jobstore.studies import TrialFilter
 from service.studies.ledger import Phase, Study, Trial, TrialResult
@@ -125,7 +125,7 @@ def _is_whole(trial: Trial, last: TrialResult | None, until: float) -> bool:
     One that its study has stopped too late is none either: it had come to its end, while its
     scheduler had decided by an earlier result.
     """
-    came = trial.state is JobState.SUCCEEDED and trial.reason is not Reason.STOPPED_BY_STUDY
+    came = trial.state is JobState.SUCCEEDED and trial.reason not in BY_STUDY
     return came and last is not None and last.epoch >= int(until)
 
 

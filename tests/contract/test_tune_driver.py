@@ -4,7 +4,7 @@ are a function with a known least value."""
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -21,6 +21,7 @@ from service.studies.channel import (
     SAID,
     Continued,
     Ended,
+    Exchanged,
     Over,
     Paused,
     Reported,
@@ -29,13 +30,15 @@ from service.studies.channel import (
     Setup,
     Stored,
     Suggested,
+    Takeover,
     Told,
 )
 from service.studies.checking import require
 from service.studies.configuring import numbered
 from service.studies.ledger import TrialResult
+from service.studies.population import begun_at, taken_over
 from service.studies.replaying import Known
-from service.studies.request import RandomSearch, StudyRequest
+from service.studies.request import Pbt, RandomSearch, StudyRequest
 from tests.e2e.processes import process_named, wait_until, wait_until_gone
 from tests.factories import tiny_spec
 
@@ -75,7 +78,7 @@ def study(search: str, scheduler: dict[str, Any], trials: int, space: Any = None
 
 def cost(values: dict[str, Any]) -> float:
     """Least at scale 0.2 and rate 0.05."""
-    scale, rate = float(values[SCALE]), float(values[RATE])
+    scale, rate = float(values[SCALE]), float(values.get(RATE, 0.05))
     return math.log(scale / 0.2) ** 2 + (20 * (rate - 0.05)) ** 2
 
 
@@ -95,17 +98,19 @@ class Played:
     over: list[int] = field(default_factory=list)
     paused: set[int] = field(default_factory=set)
     pauses: int = 0
+    exchanged: dict[int, list[Takeover]] = field(default_factory=dict)
     is_searched: bool = False
     detail: str = ""
     _outbox: list[Told] = field(default_factory=list)
 
     def begin(self) -> str:
         self.name = next(NAMES)
-        known = [self._known(number) for number in sorted(self.values)]
+        is_told_again = isinstance(self.request.scheduler, Pbt)
+        known = [] if is_told_again else [self._known(number) for number in sorted(self.values)]
         setup = Setup(
             request=self.request,
             known=tuple(known),
-            told=tuple(self.told),
+            told=() if is_told_again else tuple(self.told),
             at_once=2,
             most_epochs=EPOCHS,
         )
@@ -142,7 +147,11 @@ class Played:
                 self._outbox += [Stored(), *self._results(number)]
             case Reported(configuration=number, epoch=epoch):
                 metrics = {"kid_pca": self._at(number, epoch)}
-                self.told.append(TrialResult(len(self.told) + 1, number, epoch, metrics, NOON))
+                if epoch not in self.epochs(number):
+                    self.told.append(TrialResult(len(self.told) + 1, number, epoch, metrics, NOON))
+                self._outbox.append(Stored())
+            case Exchanged(epoch=epoch, takeovers=takeovers):
+                self._exchange(epoch, takeovers)
                 self._outbox.append(Stored())
             case Paused(configuration=number):
                 self.paused.add(number)
@@ -154,11 +163,26 @@ class Played:
             case Searched():
                 self.is_searched = True
 
+    def _exchange(self, epoch: int, takeovers: Sequence[Takeover]) -> None:
+        self.exchanged.setdefault(epoch, []).extend(t for t in takeovers if t not in self.seen())
+        for one in takeovers:
+            values = taken_over(self.values[one.of], one.values, epoch)
+            assert self.values.setdefault(one.configuration, values) == values
+            assert self.epochs(one.of)[-1] >= epoch  # its checkpoint is there
+            self.paused.add(one.configuration)
+            self.paused.discard(one.instead_of)
+            self._outbox += self._results(one.configuration)
+
+    def seen(self) -> list[Takeover]:
+        return [one for takeovers in self.exchanged.values() for one in takeovers]
+
     def _at(self, number: int, epoch: int) -> float:
         return cost(self.values[number]) + 1 / epoch
 
     def _results(self, number: int) -> list[Told]:
-        told = max(self.epochs(number), default=0)
+        is_told_again = isinstance(self.request.scheduler, Pbt)
+        begun = begun_at(self.values[number])
+        told = begun if is_told_again else max(self.epochs(number), default=0)
         if number in self.broken:
             return [Ended(configuration=number, is_failed=True, epoch=0, metrics={})]
         found: list[Told] = [
@@ -213,6 +237,54 @@ def test_hyperband_pauses_and_continues(ray: RayCluster) -> None:
     assert sorted(played.over) == list(range(12))
     assert sum(len(played.epochs(n)) == EPOCHS for n in range(12)) < 12
     assert any(len(played.epochs(n)) == EPOCHS for n in range(3, 12))
+
+
+def test_any_two_of_a_population_exchange_and_a_killed_driver_changes_nothing(
+    ray: RayCluster,
+) -> None:
+    """Six on two places: were they cut into pairs, each would know one other."""
+    space = {SCALE: {"loguniform": [0.05, 1.0]}}
+    request = study("random", {"kind": "pbt", "interval_epochs": 2}, 6, space)
+    whole = Played(ray, request)
+    whole.begin()
+    whole.run()
+    assert whole.is_searched, whole.detail
+    assert sorted(whole.exchanged) == [2, 4, 6, 8]
+    member = {number: number for number in range(6)}
+    pairs = set()
+    for epoch, takeovers in whole.exchanged.items():
+        assert len(takeovers) == 2  # a quarter of six
+        alive = sorted(member, key=lambda number: whole._at(number, epoch))
+        assert {one.instead_of for one in takeovers} == set(alive[-2:])
+        assert {one.of for one in takeovers} <= set(alive[:2])
+        for one in takeovers:
+            pairs.add((member[one.instead_of], member[one.of]))
+            member[one.configuration] = member.pop(one.instead_of)
+            scale, of = one.values[SCALE], whole.values[one.of][SCALE]
+            assert 0.05 <= scale <= 1.0
+            assert scale != of
+    assert any(abs(a - b) > 1 for a, b in pairs)
+    assert sorted(whole.over) == sorted(member)
+    for number in whole.values:
+        end = next(
+            (e for e, t in whole.exchanged.items() if number in {o.instead_of for o in t}), EPOCHS
+        )
+        assert whole.epochs(number) == list(range(begun_at(whole.values[number]) + 1, end + 1))
+
+    cut = Played(ray, request)
+    cut.begin()
+    cut.run(until=22)  # beyond the first exchange
+    os.kill(process_named("tune_driver", os.getpid()), signal.SIGKILL)
+    cut.run()
+    assert not cut.is_searched
+    ray.end_driver(cut.name)
+    later = replace(cut, paused=set(), _outbox=[])
+    later.begin()
+    later.run()
+    assert later.is_searched, later.detail
+    assert later.exchanged == whole.exchanged
+    assert later.values == whole.values
+    assert all(later.epochs(number) == whole.epochs(number) for number in whole.values)
 
 
 @pytest.mark.parametrize("scheduler", [{"kind": "asha", "grace_epochs": 2}, {"kind": "hyperband"}])

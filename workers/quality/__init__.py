@@ -11,7 +11,6 @@ from workers.quality.report import (
     Assessment,
     Measure,
     Report,
-    active_units,
     likelihood_measures,
     likelihood_names,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "Report",
     "Shelf",
     "Support",
-    "active_units",
     "frechet_distance",
     "kid",
     "lacking",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.attended import Wish, attended
 from workers.decoding import decode, draw_latents
-from workers.metrics import as_float
+from workers.latents import units
 from workers.networks import Autoencoder
 from workers.quality.features import Features, PixelPca, networks
 from workers.quality.frechet import frechet_distance
@@ -24,7 +24,6 @@ from workers.spec import Quality, ReferenceScales
 SUPPORT_ROWS = 2000
 NEIGHBOUR_ROWS = 500
 _BIASED_BELOW = 50  # rows for each feature
-ACTIVE_VARIANCE = 0.01
 
 
 class Measure(BaseModel):
@@ -122,7 +121,7 @@ class Assessment:
             **pixels,
         )
         measures["active_units"] = Measure(
-            value=active_units(model, y), samples=len(y), reference=0, space="latents", version=1
+            value=units(model, y)[0], samples=len(y), reference=0, space="latents", version=1
         )
         if (scales := self._spec.reference_scales) is not None:
             for scale in dict.fromkeys(scales.scales):
@@ -232,13 +231,6 @@ def likelihood_measures(found: Likelihood, spec: ReferenceScales) -> dict[str, M
         )
         for name, (value, draws, error) in bounds.items()
     }
-
-
-def active_units(model: Autoencoder, y: Tensor) -> int:
-    """Latent dimensions along which Var_y μ(y) > 0.01 (Burda et al., 2016)."""
-    with torch.no_grad(), model.evaluating():
-        means = model.encode(as_float(y)).mean
-    return int((means.var(0) > ACTIVE_VARIANCE).sum())
 
 
 def _digest(rows: Tensor) -> str:

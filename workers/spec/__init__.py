@@ -31,6 +31,8 @@ from workers.spec.spread import (
     MixtureComponent,
     Noise,
     ScaleSchedule,
+    ScaleStep,
+    ScaleSteps,
     StudentTSpread,
 )
 from workers.spec.trainer import DeltaVae, GradientTrainer, MetricName, TrainerSpec, Vae
@@ -89,6 +91,8 @@ __all__ = [
     "RefitSpec",
     "Resources",
     "ScaleSchedule",
+    "ScaleStep",
+    "ScaleSteps",
     "StaircaseRate",
     "Start",
     "StudentTPrior",

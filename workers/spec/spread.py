@@ -1,5 +1,6 @@
 """The spread p(y|x): which noise, how much of it, and how that changes over the run."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -24,12 +25,42 @@ class ScaleSchedule(SpecModel):
     """The epoch from which the scale is constant."""
 
 
+class ScaleStep(SpecModel):
+    """A scale, and how long it holds."""
+
+    scale: float = Field(ge=SCALE_MIN, le=SCALE_MAX)
+    """Standard deviation in each dimension."""
+    until_epoch: int = Field(ge=1, le=100_000)
+    """The epoch at which the next one begins."""
+
+
+def _rising(steps: tuple[ScaleStep, ...]) -> tuple[ScaleStep, ...]:
+    if any(a.until_epoch >= b.until_epoch for a, b in pairwise(steps)):
+        raise PydanticCustomError("steps_do_not_rise", "must have rising until_epoch")
+    return steps
+
+
+class ScaleSteps(SpecModel):
+    """Holds one scale after another, then ``scale``: what population-based training finds."""
+
+    kind: Literal["steps"]
+    steps: Annotated[tuple[ScaleStep, ...], Field(strict=False), AfterValidator(_rising)] = Field(
+        min_length=1, max_length=1000
+    )
+    """The scales before the last one, in their order."""
+
+    @property
+    def until_epoch(self) -> int:
+        """The epoch from which the scale is constant."""
+        return self.steps[-1].until_epoch
+
+
 class FixedSpread(SpecModel):
     """What the fixed spreads share: y = x + k with independent noise k in every dimension."""
 
     scale: float = Field(default=0.5, ge=SCALE_MIN, le=SCALE_MAX)
     """Standard deviation of the noise in each dimension, for every kind of noise."""
-    schedule: ScaleSchedule | None = None
+    schedule: Annotated[ScaleSchedule | ScaleSteps, Field(discriminator="kind")] | None = None
     """How the scale gets to its value; null holds it constant."""
     pixel_scales: (
         Annotated[tuple[Annotated[float, Field(ge=1e-3, le=1e3)], ...], Field(strict=False)] | None

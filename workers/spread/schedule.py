@@ -3,7 +3,7 @@
 import math
 from typing import assert_never
 
-from workers.spec import FixedSpread
+from workers.spec import FixedSpread, ScaleSteps
 
 
 def scale_at(spec: FixedSpread, epoch: float) -> float:
@@ -11,6 +11,8 @@ def scale_at(spec: FixedSpread, epoch: float) -> float:
     schedule = spec.schedule
     if schedule is None or epoch >= schedule.until_epoch:
         return spec.scale
+    if isinstance(schedule, ScaleSteps):
+        return next(step.scale for step in schedule.steps if epoch < step.until_epoch)
     first, last, u = schedule.initial_scale, spec.scale, epoch / schedule.until_epoch
     match schedule.kind:
         case "linear":

@@ -169,7 +169,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
         )
         results = Results(jobs, artifacts)
         datasets = make_datasets(jobs, artifacts, tmp_path)
-        studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets))
+        studies = Studies(jobs, cluster, attempts, Trying(jobs, datasets, artifacts))
         watcher = Watcher(jobs, cluster, attempts, studies)
         training = Training(jobs, artifacts, cluster, feed, datasets, watcher.wake)
         sampling = Sampling(results, artifacts, tmp_path)
@@ -196,7 +196,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             sweeper=sweeper,
             studying=Studying(jobs, training, deletions, watcher.wake),
             answers=answers,
-            promotions=Promotions(jobs, forks, answers),
+            promotions=Promotions(jobs, training, forks, answers),
             presets=Presets(datasets),
             access=Access(jobs),
         )

@@ -105,6 +105,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(artifacts: LocalStore, tmp_pa
     assert weights_of(artifacts, second, end) == weights_of(artifacts, whole, end)
 
 
+def test_a_run_pauses_at_the_end_of_the_epoch_that_its_study_names(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    run = run_of(artifacts, tmp_path, tiny_spec()).model_copy(update={"until_epoch": 2})
+    outcome = execute(run, StopFlag())
+    assert (outcome.reason, outcome.step) == ("paused", 8)
+    records = records_of(artifacts, run, outcome)
+    last = [record for record in records if isinstance(record, CheckpointRecord)][-1]
+    assert (last.epoch, last.step) == (2, 8)
+
+
 def test_a_damaged_train_state_is_passed_over_for_the_one_before(
     artifacts: LocalStore, tmp_path: Path
 ) -> None:

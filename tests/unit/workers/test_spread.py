@@ -16,6 +16,7 @@ from workers.spec import (
     MixtureComponent,
     Noise,
     ScaleSchedule,
+    ScaleSteps,
     StudentTSpread,
 )
 from workers.spread import (
@@ -28,6 +29,7 @@ from workers.spread import (
     StudentT,
     draw_noise,
     scale_at,
+    settled_epoch,
     spread_of,
 )
 
@@ -205,3 +207,14 @@ def test_a_scale_schedule_goes_from_its_first_to_its_last_value(kind: str, middl
     assert scale_at(spec, 99.5) == 0.5
     path = [scale_at(spec, epoch / 4) for epoch in range(41)]
     assert path == sorted(path, reverse=True)
+
+
+def test_steps_hold_each_scale_until_its_epoch_and_rise() -> None:
+    steps = [{"scale": 0.9, "until_epoch": 2}, {"scale": 0.1, "until_epoch": 5}]
+    schedule = ScaleSteps.model_validate({"kind": "steps", "steps": steps})
+    spec: FixedSpread = GaussianSpread(kind="gaussian", scale=0.5, schedule=schedule)
+    found = [scale_at(spec, epoch) for epoch in (0, 1.99, 2, 4.99, 5, 9)]
+    assert found == [0.9, 0.9, 0.1, 0.1, 0.5, 0.5]
+    assert settled_epoch(spec) == 5
+    with pytest.raises(ValidationError, match="rising"):
+        ScaleSteps.model_validate({"kind": "steps", "steps": steps[::-1]})

@@ -13,6 +13,7 @@ from workers.costs import estimate
 from workers.data import Dataset, load
 from workers.errors import CheckpointError, Diverged, SpecMismatch
 from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
+from workers.fork import without_record
 from workers.metrics import EpochMeans
 from workers.spec import TrainSpec
 from workers.train import train
@@ -187,6 +188,22 @@ def test_a_stop_on_a_checkpointed_step_writes_it_once(digits: Dataset) -> None:
     events = [*train(spec, digits, should_stop=stop_after(26))]
     steps = [event.step for event in events if isinstance(event, Checkpoint)]
     assert steps == [13, 26]
+
+
+@pytest.mark.parametrize("variant", ["plain", "everything"])
+def test_a_fork_at_the_end_of_an_epoch_with_another_scale_is_one_run_in_steps(
+    variant: str, digits: Dataset
+) -> None:
+    def spec(**spread: Any) -> TrainSpec:
+        return spec_of(**{**VARIANTS[variant], "spread": {"kind": "gaussian", **spread}})
+
+    first = [*train(spec(scale=0.9), digits, until_epoch=1)]
+    assert (finished(first).reason, finished(first).epoch) == ("interrupted", 1)
+    forked = without_record(last_checkpoint(first).train_state)
+    steps = {"kind": "steps", "steps": [{"scale": 0.9, "until_epoch": 1}]}
+    stepped = spec(scale=0.2, schedule=steps)
+    one, other = [*train(stepped, digits)], [*train(stepped, digits, resume=forked)]
+    assert same(last_checkpoint(one).weights, last_checkpoint(other).weights)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits: Dataset) -> None:

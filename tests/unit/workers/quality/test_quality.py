@@ -16,10 +16,8 @@ from workers.costs import estimate
 from workers.data import load
 from workers.errors import SpecMismatch
 from workers.events import Artifact, Event, Metrics
-from workers.networks import Autoencoder
 from workers.quality import (
     PixelPca,
-    active_units,
     frechet_distance,
     kid,
     memorisation,
@@ -28,7 +26,7 @@ from workers.quality import (
     support,
 )
 from workers.quality.neighbours import nearest_distances
-from workers.spec import LinearNetwork, TrainSpec
+from workers.spec import TrainSpec
 from workers.train import train
 
 
@@ -139,23 +137,6 @@ def test_copies_of_training_data_are_noticed(dtype: torch.dtype) -> None:
     exact = exact / 255 if dtype == torch.uint8 else exact
     torch.testing.assert_close(distances[1], exact, rtol=1e-6, atol=1e-6)
     assert memorisation(distances[1], distances[1]) == 1
-
-
-def test_units_that_say_nothing_are_not_active() -> None:
-    model = Autoencoder(
-        LinearNetwork(kind="linear", latent_dim=3),
-        (3,),
-        output="identity",
-        log_std_bound=8.0,
-        generator=torch.Generator().manual_seed(0),
-    )
-    layer = model.encoder.layers[0]
-    assert isinstance(layer, torch.nn.Linear)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[0, 0], layer.weight[1, 1], layer.weight[2, 2] = 1.0, 0.2, 0.05
-    # Variances .9 to 1.1 times 1, .04 and .0025, of which the last is below 0.01.
-    assert active_units(model, draws(4000, 3, 1).float()) == 2
 
 
 def spec_of(**quality: Any) -> TrainSpec:
