@@ -52,6 +52,7 @@ from api.guard import Guard
 from api.links import add_links
 from api.middleware import Entrance, hosts_of
 from api.security import add_security
+from api.study_figures import StudyFigures
 from service import __version__, errors
 from service.settings import Settings
 from service.tracing import OFF, Tracing
@@ -172,6 +173,7 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
     app.state.services = services
     app.state.registry.register(ServiceFigures(services))
     app.state.registry.register(services.measures.registry)
+    app.state.registry.register(StudyFigures(services))
     return app
 
 

@@ -1,7 +1,6 @@
 """``spreadtrain study``: what came of one: trials, the best, plots, samples, promotion."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,12 +8,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from api import bodies
 from api.client import DEFAULT_URL, StudyHandle
 from api.client.study import Form, Picture
 from api.client.study import Table as TableForm
 from api.connecting import Url, connected
 from api.study_commands import StudyArgument
+from api.study_words import told_of_best, values_in_words
 from api.terminal import form_of, terminal, write
 from api.watching import watch_job
 
@@ -64,23 +63,11 @@ def trials(
                 trial.reason,
                 "" if trial.epoch is None else str(trial.epoch),
                 "" if value is None else f"{value:.4g}",
-                _values(trial.values),
+                values_in_words(trial.values),
                 trial.job,
             )
             table.add_row(*(escape(cell) for cell in cells))
     terminal().print(table)
-
-
-def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{pointer.rpartition('/')[2]}={_text(value)}" for pointer, value in values.items()
-    )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 @app.command()
@@ -95,37 +82,8 @@ def best(
         if as_json:
             terminal().print_json(found.model_dump_json())
             return
-        for line in _told(found):
+        for line in told_of_best(found):
             terminal().print(line, markup=False)
-
-
-def _told(found: bodies.BestBody) -> list[str]:
-    metric = found.objective.metric
-    lines = [f"{found.stage}: {found.message}"]
-    if found.configuration is None or found.values is None:
-        return lines
-    name = "candidate" if found.is_candidate else "best"
-    lines.append(f"{name} {found.configuration}: {_values(found.values)}")
-    if found.schedule is not None:
-        scales = ", ".join(f"{one.scale:.4g} from epoch {one.from_epoch}" for one in found.schedule)
-        lines.append(f"its schedule of the scale: {scales}")
-    if found.interval is not None:
-        low, high = (
-            "unknown" if end is None else f"{end:.4g}"
-            for end in (found.interval.low, found.interval.high)
-        )
-        lines.append(
-            f"{metric} {found.interval.mean:.4g} on {found.interval.seeds} fresh seeds, "
-            f"{found.interval.confidence:.0%} interval {low} to {high}"
-        )
-    if found.search_value is not None:
-        lines.append(f"{metric} {found.search_value:.4g} in the search, too good to be true")
-    others = [one for one in found.indistinguishable if one.configuration != found.configuration]
-    lines += [f"as good, maybe: {one.configuration}: {_values(one.values)}" for one in others]
-    for check in found.checks:
-        verdict = "the same order" if check.agrees else f"another order, its best is {check.best}"
-        lines.append(f"by {check.metric}: {verdict}")
-    return lines
 
 
 @app.command()

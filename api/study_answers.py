@@ -22,6 +22,7 @@ from api.study_best import best_body
 from service.jobs import JobState
 from service.jobstore.studies import TrialFilter
 from service.studies.ledger import Phase, Study
+from service.studies.population import SCHEDULE, is_population
 from service.studies.standings import Outcome
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRoute)
@@ -87,11 +88,12 @@ def _as_csv(study: Study, outcomes: Sequence[Outcome]) -> str:
     names = list(dict.fromkeys(name for one in outcomes for name in one.metrics))
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow((*_FACTS, *study.request.space, *names))
+    pointers = [*study.request.space, *([SCHEDULE] if is_population(study.request) else [])]
+    rows.writerow((*_FACTS, *pointers, *names))
     for one in outcomes:
         trial = one.trial
         facts = (trial.number, trial.configuration, trial.seed, trial.phase.value, trial.job_id)
-        values = [cell(trial.values[p]) if p in trial.values else "" for p in study.request.space]
+        values = [cell(trial.values[p]) if p in trial.values else "" for p in pointers]
         metrics = [one.metrics.get(name, "") for name in names]
         came = (trial.state.value, trial.reason.value, one.epoch, cell(one.is_whole))
         rows.writerow((*facts, *came, *values, *metrics))

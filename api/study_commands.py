@@ -12,6 +12,7 @@ from api import bodies
 from api.bodies import State
 from api.client import DEFAULT_URL, Client, StudyFailed, StudyHandle
 from api.connecting import Url, connected
+from api.study_words import told_of_best
 from api.terminal import failure, given, integers, read_json, terminal
 
 app = typer.Typer(no_args_is_help=True, help="Search specs: studies, whose trials are jobs.")
@@ -139,7 +140,8 @@ def watch(study: StudyArgument, url: Url = DEFAULT_URL) -> None:
 
 
 def watch_study(study: StudyHandle) -> None:
-    """Print a line whenever the study has come further; raises StudyFailed unless it succeeds."""
+    """Print a line whenever the study has come further, and the best at its end; raises StudyFailed
+    unless it succeeds."""
     said = ""
     for body in study.watch():
         line = _progress(body)
@@ -148,6 +150,8 @@ def watch_study(study: StudyHandle) -> None:
         said = line
     if study.state != "succeeded":
         raise StudyFailed(study.id, study.state, study.body.reason, study.body.message)
+    for line in told_of_best(study.best()):
+        terminal().print(line, markup=False)
 
 
 def _progress(body: bodies.StudyBody) -> str:
@@ -158,7 +162,7 @@ def _progress(body: bodies.StudyBody) -> str:
     ]
     if fresh.succeeded or fresh.running or fresh.queued:
         parts.append(f"on fresh seeds {fresh.succeeded} done, {fresh.running} running")
-    if body.best_so_far is not None:
+    if body.best_so_far is not None and body.ended_at is None:
         parts.append(f"candidate {body.best_so_far.configuration} at {body.best_so_far.value:.4g}")
     return "; ".join(parts)
 

@@ -98,14 +98,19 @@ def _progress_body(request: StudyRequest, progress: StudyProgress) -> bodies.Stu
     epochs_left = None
     if budget.max_epochs is not None:
         epochs_left = max(budget.max_epochs - progress.epochs, 0)
+    wall_left_s = None
+    if budget.max_wall_s is not None:
+        wall_left_s = max(budget.max_wall_s - progress.searched_s, 0.0)
     return bodies.StudyProgressBody(
         configurations=progress.configurations,
         search=_counts(progress, Phase.SEARCH),
         confirmation=_counts(progress, Phase.CONFIRMATION),
         results=progress.results,
         epochs=progress.epochs,
+        searched_s=progress.searched_s,
         trials_left=max(budget.trials - progress.configurations, 0),
         epochs_left=epochs_left,
+        wall_left_s=wall_left_s,
     )
 
 

@@ -13,7 +13,7 @@ from service.studies.configuring import spec_of
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial
 from service.studies.request import StudyRequest
 from workers.artifacts import LocalStore, chunk_key
-from workers.events import RECORD, MetricsRecord
+from workers.events import RECORD, MetricsRecord, ProgressRecord, StartedRecord
 from workers.run import Run, StopFlag, execute
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -119,11 +119,16 @@ def add_trial(
     job = jobs.start_attempt(job, attempt, Reason.TRAINING, "training")
     for epoch, metrics in (results or {}).items():
         jobs.ledger.add_result(study, trial.number, epoch, metrics, NOON)
+    if results:
+        epoch = max(results)
+        started = StartedRecord(at=NOON, pid=1, host="here", total_steps=45, steps_per_epoch=5)
+        progress = ProgressRecord(at=NOON, step=5 * epoch, epoch=float(epoch))
+        jobs.ingest(job.id, 1, 0, [started, progress])
     if measured_until:
         measured = {study.request.objective.metric: 0.0}
         step = 5 * measured_until
         point = MetricsRecord(at=NOON, step=step, epoch=float(measured_until), values=measured)
-        jobs.ingest(job.id, 1, 0, [point])
+        jobs.ingest(job.id, 1, 1 if results else 0, [point])
     if state is not JobState.RUNNING:
         jobs.settle(jobs.get(job.id), state, reason, "ended")
     return next(one for one in jobs.ledger.trials(study.id) if one.number == trial.number)

@@ -44,11 +44,15 @@ class StudyProgressBody(Body):
     results: int
     """Results that trials have reported."""
     epochs: int
-    """Epochs after which the trials of the search have reported last, summed."""
+    """Epochs that the trials of the search have trained, all together."""
+    searched_s: float
+    """Seconds in which any trial of the search ran."""
     trials_left: int
     """Configurations of the budget that have not begun."""
     epochs_left: int | None
     """Epochs of the budget that are left to the search; null where there is no such limit."""
+    wall_left_s: float | None
+    """Seconds of the budget that are left to the search; null where there is no such limit."""
 
 
 class BestSoFarBody(Body):

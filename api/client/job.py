@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from api import bodies
@@ -13,6 +13,7 @@ from api.client.errors import JobFailed
 from api.client.figure import FigureResults
 from api.client.following import events_of
 from api.client.ica import IcaResults
+from api.client.verbs import Verbs
 
 Form = Literal["png", "npz", "json"]
 Between = Literal["prior", "data"]
@@ -20,7 +21,7 @@ PathKind = Literal["spherical", "linear"]
 _FINAL = ("succeeded", "failed", "cancelled")
 
 
-class JobHandle:
+class JobHandle(Verbs):
     """One job. ``body`` is how it was when it was last read."""
 
     def __init__(self, connection: Connection, body: bodies.JobBody) -> None:
@@ -99,19 +100,7 @@ class JobHandle:
                     line = {**entry, "attempt": event.attempt, "rank": speaker}
                     yield bodies.LogLineBody.model_validate(line)
 
-    def cancel(self) -> "JobHandle":
-        """Ask it to end; asking twice is safe."""
-        return self._ask("cancel")
-
-    def pause(self) -> "JobHandle":
-        """Ask it to publish a checkpoint and give its resources back; asking twice is safe."""
-        return self._ask("pause")
-
-    def resume(self) -> "JobHandle":
-        """Let it go on from its last checkpoint, or take the wish to pause back."""
-        return self._ask("resume")
-
-    def retry(self, limits: Mapping[str, Any] | None = None) -> "JobHandle":
+    def retry(self, limits: Mapping[str, Any] | None = None) -> Self:
         """Let it go on as a new attempt after it failed or was cancelled; ``limits`` (such as
         ``max_wall_s``) replace the job's where they are named."""
         return self._ask("retry", {"limits": dict(limits)} if limits else None)
@@ -143,7 +132,7 @@ class JobHandle:
         forked = bodies.IntentBody.model_validate_json(answer.content).job
         return JobHandle(self._connection, forked)
 
-    def _ask(self, verb: str, body: Mapping[str, Any] | None = None) -> "JobHandle":
+    def _ask(self, verb: str, body: Mapping[str, Any] | None = None) -> Self:
         answer = self._connection.request("POST", self._path(verb), json=body)
         self.body = bodies.IntentBody.model_validate_json(answer.content).job
         return self

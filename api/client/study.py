@@ -4,7 +4,7 @@ import builtins
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from api import bodies
@@ -12,6 +12,7 @@ from api.client.arrays import Array, arrays_in
 from api.client.connection import Connection, job_path, study_path
 from api.client.errors import StudyFailed
 from api.client.job import JobHandle
+from api.client.verbs import Verbs
 
 POLL_S = 1.0
 Table = Literal["json", "png", "csv"]
@@ -20,7 +21,7 @@ Form = Literal["png", "npz", "json"]
 _ENDED = ("succeeded", "failed", "cancelled")
 
 
-class StudyHandle:
+class StudyHandle(Verbs):
     """One study. ``body`` is how it was when it was last read."""
 
     def __init__(self, connection: Connection, body: bodies.StudyBody) -> None:
@@ -78,23 +79,11 @@ class StudyHandle:
         self.body = bodies.StudyBody.model_validate_json(answer.content)
         return self
 
-    def cancel(self) -> "StudyHandle":
-        """Ask it to end with its trials; asking twice is safe."""
-        return self._ask("cancel")
-
-    def pause(self) -> "StudyHandle":
-        """Ask its trials for a checkpoint, and to give their resources back."""
-        return self._ask("pause")
-
-    def resume(self) -> "StudyHandle":
-        """Let it go on, or take the wish to pause back."""
-        return self._ask("resume")
-
-    def retry(self) -> "StudyHandle":
+    def retry(self) -> Self:
         """Let it go on after it failed or was cancelled, from all that it knows."""
         return self._ask("retry")
 
-    def _ask(self, verb: str) -> "StudyHandle":
+    def _ask(self, verb: str) -> Self:
         answer = self._connection.request("POST", self._path(verb))
         self.body = bodies.StudyIntentBody.model_validate_json(answer.content).study
         return self

@@ -7,13 +7,15 @@ from sqlalchemy import Connection, func, insert, literal, select, tuple_
 
 from service.access.caller import Quota
 from service.errors import IdempotencyConflict
-from service.jobs import JobState
+from service.jobs import JobState, Reason
 from service.jobstore import retaining
 from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.database import Database
+from service.jobstore.lease import SECOND_US
 from service.jobstore.quotas import within
 from service.jobstore.rows import to_us
 from service.jobstore.schema import (
+    ATTEMPTS,
     JOBS,
     POINTS,
     SERIES,
@@ -24,7 +26,7 @@ from service.jobstore.schema import (
 )
 from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
 from service.jobstore.submitting import Idempotency
-from service.jobstore.writing import insert_if_absent
+from service.jobstore.writing import insert_if_absent, now_us
 from service.studies.ledger import Phase, Study, StudyPage, Trial, TrialResult
 
 _NAMED_AT_ONCE = 500  # below the parameters that a statement may have
@@ -102,7 +104,43 @@ class Studies:
         with self._database.write() as connection:
             return retaining.delete_study(connection, study_id, expected_version)
 
+    def count_by_state(self) -> dict[JobState, int]:
+        """How many studies are in each state; those of which there are none are left out."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(STUDIES.c.state, func.count())
+                .where(STUDIES.c.deleted_us.is_(None))
+                .group_by(STUDIES.c.state)
+            )
+            return {JobState(row[0]): int(row[1]) for row in rows}
+
     # --- trials -------------------------------------------------------------------------------
+
+    def count_trials(self) -> dict[tuple[JobState, Reason], int]:
+        """How many trials of all studies are in each state for each reason."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(JOBS.c.state, JOBS.c.reason, func.count())
+                .where(JOBS.c.study_id.is_not(None), JOBS.c.deleted_us.is_(None))
+                .group_by(JOBS.c.state, JOBS.c.reason)
+            )
+            return {(JobState(row[0]), Reason(row[1])): int(row[2]) for row in rows}
+
+    def searched_s(self, study_id: str) -> float:
+        """The seconds so far in which any trial of the search had an attempt."""
+        now = now_us()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(ATTEMPTS.c.created_us, func.coalesce(ATTEMPTS.c.ended_us, now))
+                .join(TRIALS, TRIALS.c.job_id == ATTEMPTS.c.job_id)
+                .where(TRIALS.c.study_id == study_id, TRIALS.c.phase == Phase.SEARCH.value)
+                .order_by(ATTEMPTS.c.created_us)
+            )
+            total, end = 0, 0
+            for begun, ended in rows:
+                total += max(ended - max(begun, end), 0)
+                end = max(end, ended)
+        return total / SECOND_US
 
     def counts(self, study_id: str) -> Mapping[tuple[Phase, JobState], int]:
         """How many trials of each phase are in each state; those of which there are none are

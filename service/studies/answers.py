@@ -16,6 +16,7 @@ from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.studies import TrialFilter
 from service.studies import best as ranked
 from service.studies.curves import CurveAnswer, curves
+from service.studies.figures import StudyFigures, study_figures
 from service.studies.fronts import Front, front
 from service.studies.importance import Evaluator, Importance, importance
 from service.studies.ledger import Phase, Study
@@ -28,12 +29,14 @@ _KEPT = 32  # answers kept at hand
 
 @dataclass(frozen=True, slots=True)
 class StudyProgress:
-    """How far a study is; ``counts`` are trials by phase and state."""
+    """How far a study is; ``counts`` are trials by phase and state. ``epochs`` and ``searched_s``
+    are what its budget counts: of the search."""
 
     counts: Mapping[tuple[Phase, JobState], int]
     configurations: int
     results: int
     epochs: int
+    searched_s: float
     best: int | None
     best_values: Mapping[str, Any]
     best_value: float | None
@@ -47,6 +50,10 @@ class Answers:
         self._standings = StandingsCache(jobs)
         self._lock = threading.Lock()
         self._computed: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def figures(self) -> StudyFigures:
+        """Numbers about all studies."""
+        return study_figures(self._jobs)
 
     def standings(self, study_id: str) -> Standings:
         """The outcomes of all its trials."""
@@ -75,7 +82,8 @@ class Answers:
             counts=counts,
             configurations=len(search),
             results=standings.stamp[2],
-            epochs=sum(one.epoch or 0 for found in search.values() for one in found),
+            epochs=int(self._jobs.ledger.epochs(study.id)),
+            searched_s=self._jobs.studies.searched_s(study.id),
             best=number,
             best_values={} if number is None else standings.values[number],
             best_value=value,

@@ -1,8 +1,7 @@
 """What the watcher holds of a running study between two rounds; a restart may forget it."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.jobs import BY_STUDY, FINAL_STATES, JobState
@@ -30,7 +29,7 @@ class Course:
     ``ending`` is why the search is over, once it is, ``candidates`` what is confirmed then, and
     ``noted`` the epoch up to which results of that are stored. ``failure`` is why the study fails.
     The driver was lost ``losses`` times without a new result, and starts again at ``start_at``
-    (time.monotonic). ``searched_s`` are seconds of the search before this course.
+    (time.monotonic). ``looked_at`` is when its time was last asked for.
     """
 
     study: Study
@@ -51,10 +50,9 @@ class Course:
     losses: int = 0
     noted: dict[int, int] = field(default_factory=dict)
     start_at: float = 0.0
-    searched_s: float = 0.0
     candidates: tuple[int, ...] | None = None
     trials: dict[int, Trial] = field(default_factory=dict)
-    _since: float = field(default_factory=time.monotonic)
+    looked_at: float = float("-inf")
 
     def forget_driver(self) -> None:
         """What the next driver knows, it is told anew."""
@@ -109,10 +107,6 @@ class Course:
         until = self.until(trial.configuration)
         return until is None or max(self.readings.of(trial), default=0) < until
 
-    def wall_s(self) -> float:
-        """The seconds for which the study has searched."""
-        return self.searched_s + time.monotonic() - self._since
-
 
 def configurations(trials: Sequence[Trial]) -> dict[int, list[Trial]]:
     """The trials by configuration."""
@@ -127,20 +121,3 @@ def is_whole(trials: Sequence[Trial], seeds: int) -> bool:
     return len(trials) >= seeds and all(
         trial.state is JobState.SUCCEEDED and trial.reason not in BY_STUDY for trial in trials
     )
-
-
-def searched_s(jobs: JobStore, trials: Sequence[Trial], now: Callable[[], float]) -> float:
-    """The seconds in which any of these trials had an attempt: those of the study so far."""
-    spans = sorted(
-        (
-            attempt.created_at.timestamp(),
-            now() if attempt.ended_at is None else attempt.ended_at.timestamp(),
-        )
-        for trial in trials
-        for attempt in jobs.attempts(trial.job_id)
-    )
-    total, end = 0.0, float("-inf")
-    for begun, ended in spans:
-        total += max(ended - max(begun, end), 0.0)
-        end = max(end, ended)
-    return total

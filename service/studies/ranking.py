@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
+
+from workers.student import CONFIDENCE, reach
 
 Mode = Literal["min", "max"]
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,8 @@ def interval(
     """Student's interval of a mean, one of so many that hold at once with this confidence."""
     count = len(values)
     mean = float(np.mean(values))
-    if count < 2:
-        return Interval(mean, -math.inf, math.inf, confidence, count)
-    tail = (1 - confidence) / (2 * comparisons)
-    half = -float(stdtrit(count - 1, tail)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    half = reach(error, count, confidence, comparisons)
     return Interval(mean, mean - half, mean + half, confidence, count)
 
 

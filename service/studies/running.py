@@ -18,7 +18,7 @@ from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore import JobStore
 from service.studies.allotment import of_one_trial, places, without
 from service.studies.confirming import candidates
-from service.studies.course import Course, configurations, searched_s
+from service.studies.course import Course, configurations
 from service.studies.ledger import Phase, Study, StudyReason, Trial
 from service.studies.population import is_population
 from service.studies.readings import Readings
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LOSSES = 3  # drivers in a row that die before any new result; then the study fails
 BACKOFF_S, BACKOFF_MOST_S = 1.0, 60.0
+LOOK_INTERVAL_S = 1.0
 SEARCHING = "Its driver searches; GET its trials to see them."
 
 
@@ -167,9 +168,6 @@ class Studies:
     def _take_up(self, study: Study) -> Course:
         course = Course(study, Readings(self._jobs, study.request))
         course.refresh(self._jobs)
-        if study.request.budget.max_wall_s is not None:
-            now = datetime.now(UTC).timestamp
-            course.searched_s = searched_s(self._jobs, course.in_phase(Phase.SEARCH), now)
         self._courses[study.id] = course
         return course
 
@@ -232,7 +230,7 @@ class Studies:
     def _limit(self, course: Course) -> tuple[StudyReason, str] | None:
         """The limit that the search has reached, if any."""
         budget = course.study.request.budget
-        if budget.max_wall_s is not None and course.wall_s() > budget.max_wall_s:
+        if budget.max_wall_s is not None and self._searched_s(course) > budget.max_wall_s:
             message = f"The search has used its {budget.max_wall_s:g} s (budget.max_wall_s)."
             return StudyReason.TIME_LIMIT, message
         if budget.max_epochs is not None:
@@ -241,6 +239,14 @@ class Studies:
                 message = f"The search has used its {budget.max_epochs} epochs (budget.max_epochs)."
                 return StudyReason.EPOCH_LIMIT, message
         return None
+
+    def _searched_s(self, course: Course) -> float:
+        """The seconds of the search, asked for now and then: it means reading all its attempts."""
+        now = time.monotonic()
+        if now - course.looked_at < LOOK_INTERVAL_S:
+            return 0.0
+        course.looked_at = now
+        return self._jobs.studies.searched_s(course.study.id)
 
     def _lose(self, course: Course, why: str) -> None:
         """The driver is gone: the next one starts later, or the study fails."""

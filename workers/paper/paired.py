@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from scipy.special import stdtrit
-
 from workers.paper.arms import FRECHET
 from workers.paper.base import Row, Verdict
 from workers.paper.means import Mean
 from workers.paper.panels import column, of_kind
+from workers.student import CONFIDENCE, reach
 
-CONFIDENCE = 0.95
 # What decides, by name: the distance that is declared first, and one without its bias.
 _DECIDING = {FRECHET: "Fréchet distance", "kid_pca": "KID"}
 
@@ -31,8 +29,8 @@ class Interval:
         mean = Mean.of(differences)
         if mean.standard_error is None:
             return None
-        reach = float(stdtrit(mean.count - 1, (1 + CONFIDENCE) / 2)) * mean.standard_error
-        return cls(mean.mean, mean.mean - reach, mean.mean + reach, mean.count)
+        half = reach(mean.standard_error, mean.count)
+        return cls(mean.mean, mean.mean - half, mean.mean + half, mean.count)
 
     @property
     def sign(self) -> int:

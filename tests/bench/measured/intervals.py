@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from scipy import stats
-
-CONFIDENCE = 0.95
+from workers.student import reach
 
 
 class Sign(Enum):
@@ -49,8 +47,7 @@ def interval(values: list[float]) -> Interval:
     mean = statistics.fmean(values)
     if count == 1:
         return Interval(mean, None, count)
-    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Interval(mean, t * statistics.stdev(values) / math.sqrt(count), count)
+    return Interval(mean, reach(statistics.stdev(values) / math.sqrt(count), count), count)
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval | None:

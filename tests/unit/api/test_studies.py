@@ -293,6 +293,8 @@ def test_how_far_a_study_is_and_its_candidate_are_told(quiet: Quiet) -> None:
     }
     assert (progress["configurations"], progress["results"], progress["epochs"]) == (5, 4, 21)
     assert (progress["trials_left"], progress["epochs_left"]) == (0, 19)
+    assert progress["searched_s"] > 0
+    assert progress["wall_left_s"] is None
     assert body["best_so_far"] == {
         "configuration": 1,
         "values": LAPLACE,

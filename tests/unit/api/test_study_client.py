@@ -212,6 +212,10 @@ def test_a_study_is_watched_to_its_end(quiet: Quiet, run: Run) -> None:
     line = said(run("watch", done.id))
     assert "succeeded (completed): 12 trials done" in line
     assert "on fresh seeds 10 done" in line
+    assert "candidate" not in line
+    assert "confirmed: The best by kid_pca on fresh seeds" in line
+    best = quiet.http.get(f"/v1/studies/{done.id}/best").json()["configuration"]
+    assert f"best {best}:" in line
     failed = running_study(quiet.jobs)
     ended(quiet.jobs, failed, JobState.FAILED, StudyReason.NO_RESULT)
     refused(run("watch", failed.id), "no_result")

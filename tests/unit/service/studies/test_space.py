@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.errors import InvalidStudy
-from service.studies.checking import problems, require
+from service.studies.checking import problems
 from service.studies.configuring import draw, grid, spec_of
 from service.studies.objective import resolved
 from service.studies.request import StudyRequest, fresh_seeds
@@ -230,12 +229,33 @@ def test_searchers_and_schedulers_refuse_spaces_that_they_cannot_search() -> Non
     assert list(wrong(tolerance, ica_spec(), scheduler=pbt)) == ["/scheduler/kind"]
 
 
-def test_population_based_training_is_refused_until_it_can_be_carried_out() -> None:
-    scheduler = {"kind": "pbt", "interval_epochs": 1}
-    request = study({SCALE: {"uniform": [0.1, 1.0]}}, scheduler=scheduler)
-    with pytest.raises(InvalidStudy) as refused:
-        require(request)
-    assert [error.pointer for error in refused.value.errors] == ["/scheduler/kind"]
+def test_a_population_has_one_search_its_rungs_and_a_scale_that_nothing_else_moves() -> None:
+    ranges = {SCALE: {"uniform": [0.1, 1.0]}}
+
+    def pbt(spec: AnySpec | None = None, interval: int = 1, **fields: Any) -> dict[str, str]:
+        scheduler = {"kind": "pbt", "interval_epochs": interval}
+        return wrong(ranges, spec, scheduler=scheduler, **fields)
+
+    assert pbt() == {}
+    assert list(pbt(search={"kind": "tpe"})) == ["/search/kind"]
+    assert list(pbt(budget={"trials": 1})) == ["/budget/trials"]
+    assert list(pbt(interval=3)) == ["/scheduler/interval_epochs"]  # all epochs that there are
+    assert list(pbt(tiny_spec(epochs=70))) == ["/scheduler/interval_epochs"]
+    assert pbt(tiny_spec(epochs=70), interval=2) == {}
+    schedule = {"kind": "linear", "initial_scale": 1.0, "until_epoch": 2}
+    moved = tiny_spec(spread={"kind": "laplace", "schedule": schedule})
+    assert list(pbt(moved)) == ["/spec/trainer/spread/schedule"]
+    learned = tiny_spec(learned_spread={"covariance": {"kind": "low_rank", "rank": 1}})
+    assert list(pbt(learned)) == ["/spec/trainer/learned_spread"]
+    request = study(ranges, scheduler={"kind": "pbt", "interval_epochs": 1})
+    assert isinstance(request.spec, TrainSpec)
+    assert request.spec.checkpoint_at_epochs == (1, 2)
+
+
+def test_health_is_of_trials_that_have_latents() -> None:
+    tolerance = {"/trainer/tolerance": {"loguniform": [1e-7, 1e-3]}}
+    assert list(wrong(tolerance, ica_spec(), stop_unhealthy={})) == ["/stop_unhealthy"]
+    assert wrong({SCALE: {"uniform": [0.1, 1.0]}}, stop_unhealthy={}) == {}
 
 
 def test_seeds_that_confirm_are_fresh() -> None:
