@@ -7,6 +7,8 @@ from prometheus_client.registry import Collector
 
 from api.dependencies import Services
 
+DATABASE = "database"  # the same from each process
+
 
 class StudyFigures(Collector):
     """Studies by state and trials by outcome: asked for when Prometheus asks."""
@@ -17,15 +19,17 @@ class StudyFigures(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See the class."""
         figures = self._services.answers.figures()
-        studies = GaugeMetricFamily("spreadtrain_studies", "Studies by state.", labels=("state",))
+        studies = GaugeMetricFamily(
+            "spreadtrain_studies", "Studies by state.", labels=("state", "source")
+        )
         for state, count in figures.studies_by_state.items():
-            studies.add_metric((state.value,), count)
+            studies.add_metric((state.value, DATABASE), count)
         yield studies
         trials = GaugeMetricFamily(
             "spreadtrain_trials",
             "Trials of studies by outcome: why they ended, or the state of those that have not.",
-            labels=("outcome",),
+            labels=("outcome", "source"),
         )
         for outcome, count in sorted(figures.trials_by_outcome.items()):
-            trials.add_metric((outcome,), count)
+            trials.add_metric((outcome, DATABASE), count)
         yield trials

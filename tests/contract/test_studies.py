@@ -1,5 +1,6 @@
 """Studies on a real Ray: the driver is a real Tuner in its own process, trials are real jobs."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ import psutil
 import pytest
 
 from service.cluster.ray_cluster import RayCluster
-from service.jobs import JobState
+from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.settings import ray_environment
 from service.studies.configuring import numbered
 from service.studies.ledger import Phase, Study, StudyReason
+from service.studies.population import SCALE, begun_at
 from service.studies.request import Budget, RandomSearch
 from tests.e2e.processes import process_named, wait_until, wait_until_gone
 from tests.harness import make_service
@@ -48,6 +50,14 @@ def studied(one_ray: RayCluster, tmp_path: Path) -> Iterator[Studied]:
 
 def driver() -> int:
     return process_named("tune_driver", os.getpid())
+
+
+def has_driver() -> bool:
+    found = False
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            found = found or "tune_driver" in " ".join(child.cmdline())
+    return found
 
 
 def pid_of_running(studied: Studied, study: Study, phase: Phase) -> tuple[int, int] | None:
@@ -90,6 +100,8 @@ def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Stu
         )
         assert found is not None
         number, pid = found
+        if phase is Phase.CONFIRMATION:
+            wait_until(lambda: not has_driver(), 60, "the end of the driver, which is not needed")
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda n=number: studied.attempts(study)[n] > 1, 240, "its next attempt")  # type: ignore[misc]
         killed.add(number)
@@ -101,6 +113,29 @@ def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Stu
     for number, attempts in studied.attempts(study).items():
         assert (attempts > 1) == (number in killed)
         assert studied.epochs(study)[number] == RESULTS
+
+
+def test_a_population_on_ray_exchanges_and_survives_its_driver(studied: Studied) -> None:
+    study = studied.add(
+        spec=study_spec(epochs=6, every=1),
+        space={SCALE: {"loguniform": [0.05, 1.0]}},
+        scheduler={"kind": "pbt", "interval_epochs": 2},
+        budget={"trials": 4},
+        confirmation={"top": 1, "seeds": [1]},
+        override_guard=True,
+    )
+    studied.wait(study, lambda now: len(studied.trials(now)) > 4)  # one has taken over
+    os.kill(driver(), signal.SIGKILL)
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2), ended.message
+    trials, epochs = studied.trials(study), studied.epochs(study)
+    assert len(trials) == 4 + 2
+    for trial in trials:
+        job = studied.service.jobs.get(trial.job_id)
+        assert (job.parent is not None) == (trial.configuration >= 4)
+        first, last = begun_at(trial.values) + 1, epochs[trial.number][-1]
+        assert epochs[trial.number] == list(range(first, last + 1))
+        assert (last == 6) != (trial.reason is Reason.STOPPED_BY_STUDY)
 
 
 def test_a_cancelled_study_leaves_no_process_of_its_driver(studied: Studied) -> None:

@@ -11,10 +11,10 @@ def test_figures_count_studies_by_state_and_trials_by_outcome(quiet: Quiet) -> N
     add_trial(quiet.jobs, study, 3, {}, state=JobState.FAILED, reason=Reason.DIVERGED)
     add_trial(quiet.jobs, study, 4, {}, state=JobState.RUNNING)
     found = figures(quiet.http.get("/metrics").text)
-    assert found[("spreadtrain_studies", frozenset({"running"}))] == 1
-    assert found[("spreadtrain_studies", frozenset({"failed"}))] == 0
+    assert found[("spreadtrain_studies", frozenset({"running", "database"}))] == 1
+    assert found[("spreadtrain_studies", frozenset({"failed", "database"}))] == 0
     for outcome, count in (
         *(("completed", 2), ("stopped_by_study", 1)),
         *(("diverged", 1), ("running", 1)),
     ):
-        assert found[("spreadtrain_trials", frozenset({outcome}))] == count
+        assert found[("spreadtrain_trials", frozenset({outcome, "database"}))] == count
