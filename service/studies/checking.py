@@ -21,7 +21,7 @@ from service.studies.objective import (
     valid,
 )
 from service.studies.pointers import NoSuchPlace, encloses, escaped, parent_of
-from service.studies.population import NAMED_MAX, SCALE
+from service.studies.population import NAMED_MAX, SCALE, named_epochs
 from service.studies.request import (
     Asha,
     CmaEsSearch,
@@ -288,7 +288,7 @@ def _of_population(request: StudyRequest, scheduler: Pbt) -> Iterator[FieldError
         yield FieldError("/scheduler/interval_epochs", wrong)
     trainer = request.spec.trainer
     if isinstance(request.spec, TrainSpec):
-        named = len(request.spec.checkpoint_at_epochs)
+        named = len(named_epochs(request.spec, interval))
         if named > NAMED_MAX:
             wrong = (
                 f"makes {named} named checkpoints, one at each exchange and those that the spec "

@@ -26,7 +26,7 @@ from service.studies.guard import (
     verdict_on,
 )
 from service.studies.pointers import NoSuchPlace, escaped, keys_of
-from service.studies.population import rungs
+from service.studies.population import NAMED_MAX, named_epochs
 from service.studies.request import (
     Asha,
     HyperBand,
@@ -95,8 +95,10 @@ def _with_quality(request: StudyRequest) -> AnySpec:
 def _with_rungs(spec: AnySpec, scheduler: Scheduler) -> AnySpec:
     if not isinstance(scheduler, Pbt) or not isinstance(spec, TrainSpec):
         return spec
-    named = {*spec.checkpoint_at_epochs, *rungs(scheduler.interval_epochs, spec.trainer.epochs)}
-    return spec.model_copy(update={"checkpoint_at_epochs": tuple(sorted(named))})
+    named = named_epochs(spec, scheduler.interval_epochs)
+    if len(named) > NAMED_MAX:  # which is refused, with its own pointer
+        return spec
+    return spec.model_copy(update={"checkpoint_at_epochs": named})
 
 
 def _meant(metric: str, known: Sequence[str]) -> tuple[str, ...]:

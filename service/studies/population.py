@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.studies.request import Pbt, StudyRequest
+from workers.spec import TrainSpec
 
 SCALE = "/trainer/spread/scale"
 SCHEDULE = "/trainer/spread/schedule"
@@ -33,6 +34,12 @@ def is_population(request: StudyRequest) -> bool:
 def rungs(interval_epochs: int, epochs: int) -> list[int]:
     """The epochs after which members take over one another's checkpoints; the last is none."""
     return list(range(interval_epochs, epochs, interval_epochs))
+
+
+def named_epochs(spec: TrainSpec, interval_epochs: int) -> tuple[int, ...]:
+    """The epochs with a checkpoint of their own of a spec in a population: each rung has one."""
+    found = {*spec.checkpoint_at_epochs, *rungs(interval_epochs, spec.trainer.epochs)}
+    return tuple(sorted(found))
 
 
 def next_rung(interval_epochs: int, epochs: int, epoch: int) -> int:
