@@ -63,7 +63,9 @@ _BODY: dict[str, Any] = {
         "results": 19,
         "epochs": 380,
         "trials_left": 18,
+        "searched_s": 412.5,
         "epochs_left": None,
+        "wall_left_s": None,
     },
     "best_so_far": {
         "configuration": 4,
@@ -122,6 +124,7 @@ BEST: dict[str, Any] = {
     "configuration": 4,
     "is_candidate": False,
     "values": _VALUES,
+    "schedule": None,
     "interval": {"mean": 0.0131, "low": 0.0093, "high": 0.0169, "confidence": 0.95, "seeds": 2},
     "search_value": 0.0121,
     "spec": STUDY_REQUEST["spec"],

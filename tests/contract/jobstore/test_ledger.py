@@ -15,13 +15,15 @@ from service.errors import (
     StudyNotFound,
     VersionConflict,
 )
-from service.jobs import Job, JobState, Reason
+from service.jobs import Job, JobState, Parent, Reason
 from service.jobstore import JobStore
 from service.jobstore.ledger import Ledger
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial
+from service.studies.population import taken_over
 from service.studies.request import Budget, StudyRequest
 from tests.contract.jobstore import making
 from tests.contract.jobstore.making import NOON, together
+from workers.events import ProgressRecord, StartedRecord
 
 SCALE = "/trainer/spread/scale"
 FIRST = NewTrial(0, {SCALE: 0.1}, 0, Phase.SEARCH)
@@ -194,6 +196,37 @@ def test_open_trials_are_those_that_have_not_ended(store: JobStore) -> None:
     store.settle(store.get(one.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
     assert [trial.number for trial in store.ledger.open_trials(study.id)] == [two.number]
     assert store.ledger.epochs(study.id) == 0.0
+
+
+def test_what_a_search_has_used_counts_side_by_side_once_and_a_fork_from_where_it_began(
+    store: JobStore,
+) -> None:
+    study = running(store)
+    values = taken_over({SCALE: 0.5}, {SCALE: 0.4}, 3)
+    third = NewTrial(2, values, 0, Phase.SEARCH)
+    fresh = NewTrial(0, {SCALE: 0.1}, 1, Phase.CONFIRMATION)
+    parent = Parent("job-0", "00000003", "jobs/job-0/parent", "sha256:0", "train_state")
+    forked = replace(job_of(study), parent=parent)
+    store.ledger.add_trial(study, third, forked)
+    trials = [begun(store, study, new) for new in (FIRST, SECOND, fresh)]
+    trials.append(store.ledger.trials(study.id)[0])
+    for trial in trials:
+        job = store.get(trial.job_id)
+        if not job.attempt:
+            store.start_attempt(job, making.attempt(job), Reason.STARTING, "starting")
+        started = StartedRecord(at=NOON, pid=1, host="here", total_steps=90, steps_per_epoch=10)
+        progress = ProgressRecord(at=NOON, step=60, epoch=6.0)
+        store.ingest(job.id, 1, 0, [started, progress])
+    assert store.ledger.epochs(study.id) == 6 + 6 + (6 - 3)
+    for trial in trials:
+        store.settle(store.get(trial.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
+    searched = [trials[0], trials[1], trials[3]]
+    attempts = [store.attempts(trial.job_id)[-1] for trial in searched]
+    ends = [attempt.ended_at for attempt in attempts if attempt.ended_at is not None]
+    whole = max(ends) - min(attempt.created_at for attempt in attempts)
+    assert store.studies.searched_s(study.id) == pytest.approx(whole.total_seconds())
+    assert store.studies.count_by_state() == {JobState.RUNNING: 1}
+    assert store.studies.count_trials() == {(JobState.SUCCEEDED, Reason.COMPLETED): 4}
 
 
 def test_a_trial_that_waits_has_succeeded_when_its_study_wants_no_more_of_it(
