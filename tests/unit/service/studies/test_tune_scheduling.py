@@ -1,5 +1,6 @@
 """Schedulers of Ray Tune: what they are built of, and that a replay decides as the run did."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,10 +8,14 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from service.cluster.tune_population import Population
+from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_scheduling import replay, scheduler, stand_in
+from service.cluster.tune_trials import Places
+from service.studies.channel import Said
 from service.studies.checking import require
 from service.studies.ledger import TrialResult
-from service.studies.request import Pbt, StudyRequest
+from service.studies.request import StudyRequest
 from tests.factories import tiny_spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,6 +44,7 @@ SCHEDULERS: list[dict[str, Any]] = [
     {"kind": "median", "grace_epochs": 3},
     {"kind": "hyperband"},
 ]
+PBT: dict[str, Any] = {"kind": "pbt", "interval_epochs": 9}
 COSTS = (5.0, 3.0, 8.0, 1.0, 9.0, 2.0, 7.0, 4.0, 6.0)
 
 
@@ -161,10 +167,48 @@ def test_rungs_are_in_epochs_and_the_last_epoch_is_no_stop() -> None:
 
 
 def test_population_based_training_is_synchronous_and_keeps_the_scale_within_its_bounds() -> None:
-    changes = {"scheduler": Pbt(kind="pbt", interval_epochs=9)}
-    request = study({"kind": "none"}).model_copy(update=changes)
-    built = scheduler(request, EPOCHS)
+    built = scheduler(study(PBT), EPOCHS)
     assert built._synch
     for scale in (0.01, 0.3, 9.0):
         found = built._custom_explore_fn({"p0": scale, "other": 1})
         assert found == {"p0": min(max(scale, 0.05), 1.0), "other": 1}
+
+
+class Silent:
+    """A way to a service that has nothing to say."""
+
+    def say(self, message: Said) -> None:
+        raise AssertionError(message)
+
+    def ask(self, message: Said) -> None:
+        raise AssertionError(message)
+
+
+def test_a_population_begins_when_it_is_whole_and_goes_on_without_one_that_failed() -> None:
+    live = Live(study(PBT, budget={"trials": 3}))
+    live.trials = {
+        number: stand_in(f"trial-{number}", {"p0": 0.1 * number, CONFIGURATION: number - 1})
+        for number in (1, 2, 3)
+    }
+    places = Places(2, frozenset(), all_at_once=True, in_line=False)
+    request = study(PBT, budget={"trials": 3})
+    real = scheduler(request, EPOCHS)
+    population = Population(real, request, EPOCHS, places, Silent())
+    members: list[Any] = list(live.trials.values())
+    first, second, third = members
+    for trial in members:
+        assert population.choose_trial_to_run(live) is None
+        population.on_trial_add(live, trial)
+        trial.set_status(Trial.PAUSED)
+    assert population.choose_trial_to_run(live) == first
+    for trial in (first, second):
+        told = {"epoch": 9, "kid_pca": math.nan}  # a number that is none is the worst
+        assert population.on_trial_result(live, trial, told) == TrialScheduler.NOOP
+    third.set_status(Trial.RUNNING)
+    assert population.choose_trial_to_run(live) is None
+    population.on_trial_error(live, third)
+    third.set_status(Trial.TERMINATED)
+    assert population.choose_trial_to_run(live) == first
+    first.set_status(Trial.RUNNING)
+    at_the_end = {"epoch": EPOCHS, "kid_pca": 1.0}
+    assert population.on_trial_result(live, first, at_the_end) == TrialScheduler.CONTINUE
