@@ -23,10 +23,18 @@ _BY_THE_SERVICE = frozenset(
 )
 # ... but for these places, by operation.
 _N = {"/query/n": "its bound depends on the form and the size of the answer"}
+_STEPS = dict.fromkeys(
+    (f"/spec/trainer/{noise}/schedule/steps" for noise in ("spread", "observation")),
+    "no schema says that the epochs of its steps rise",
+)
 _PLACES: dict[str, dict[str, str]] = {
+    "submit_job": _STEPS,
     "list_studies": {"/query/cursor": "opaque as well"},
     "list_trials": {"/query/cursor": "opaque as well"},
-    "submit_study": {"/space": "no schema says that a range ends above its beginning"},
+    "submit_study": {
+        **_STEPS,
+        "/space": "no schema says that a range ends above its beginning",
+    },
     "get_curve": {
         "/query/parameter": "what is tuned differs from study to study",
         "/query/metric": "metrics differ as well",

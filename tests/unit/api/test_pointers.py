@@ -24,6 +24,10 @@ def trainer(**fields: object) -> dict[str, object]:
     return spec(trainer={"kind": "delta_vae", **fields})
 
 
+def stepped(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "laplace", "schedule": {"kind": "steps", "steps": list(steps)}}
+
+
 @pytest.mark.parametrize(
     ("body", "where", "message"),
     [
@@ -88,6 +92,21 @@ def trainer(**fields: object) -> dict[str, object]:
             trainer(spread={"kind": "laplace", "schedule": {"kind": "linear"}}),
             "/spec/trainer/spread/schedule/initial_scale",
             "is required",
+        ),
+        (
+            trainer(spread={"kind": "laplace", "schedule": {"kind": "steps"}}),
+            "/spec/trainer/spread/schedule/steps",
+            "is required",
+        ),
+        (
+            trainer(spread=stepped({"scale": 1.0, "until_epoch": 0})),
+            "/spec/trainer/spread/schedule/steps/0/until_epoch",
+            "must be greater than or equal to 1",
+        ),
+        (
+            trainer(spread=stepped(*[{"scale": 1.0, "until_epoch": 3}] * 2)),
+            "/spec/trainer/spread/schedule/steps",
+            "must have rising until_epoch",
         ),
         (
             trainer(network={"kind": "mlp", "hidden": [4, -1]}),
