@@ -17,9 +17,9 @@ from api.study_forms import Form, documented_answer, send_answer
 from service.studies.curves import Axis, CurveAnswer
 from service.studies.ledger import Phase
 from service.studies.plots import curve_png
+from service.studies.ranking import CONFIDENCE
 from service.studies.request import StudyRequest
 from service.studies.standings import Outcome
-from workers.student import CONFIDENCE
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=StrictRoute)
 

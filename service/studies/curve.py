@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 from scipy.special import stdtrit
 
-from service.studies.ranking import Interval, interval
-from workers.student import CONFIDENCE
+from service.studies.ranking import CONFIDENCE, Interval, interval
 
 Array = NDArray[np.float64]
 _LENGTHS = {1: (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), 2: (0.1, 0.25, 0.6, 1.5)}

@@ -24,9 +24,10 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr
 
-from workers.student import CONFIDENCE, reach
+from workers import student
 
 Mode = Literal["min", "max"]
+CONFIDENCE = student.CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def interval(
     count = len(values)
     mean = float(np.mean(values))
     error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-    half = reach(error, count, confidence, comparisons)
+    half = student.reach(error, count, confidence, comparisons)
     return Interval(mean, mean - half, mean + half, confidence, count)
 
 
