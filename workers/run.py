@@ -99,6 +99,7 @@ class Run(BaseModel):
     origin: Origin | None = None
     earlier: tuple[KeptCheckpoint, ...] = ()
     wall_s: float | None = None
+    until_epoch: int | None = None
     tracing: str = ""
     traceparent: str | None = None
     until_epoch: int | None = None

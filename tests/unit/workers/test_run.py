@@ -110,7 +110,7 @@ def test_a_run_pauses_at_the_end_of_the_epoch_that_its_study_names(
 ) -> None:
     run = run_of(artifacts, tmp_path, tiny_spec()).model_copy(update={"until_epoch": 2})
     outcome = execute(run, StopFlag())
-    assert (outcome.reason, outcome.step) == ("paused", 8)
+    assert (outcome.reason, outcome.step) == ("at_rung", 8)
     records = records_of(artifacts, run, outcome)
     last = [record for record in records if isinstance(record, CheckpointRecord)][-1]
     assert (last.epoch, last.step) == (2, 8)
