@@ -18,9 +18,13 @@ COPY constraints.txt ./
 RUN python -m venv /opt/spreadtrain \
     && /opt/spreadtrain/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
         "$(grep '^torch==' constraints.txt)"
+# What it depends on before its sources, so that a change of them installs nothing else again.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && /opt/spreadtrain/bin/pip install --constraint constraints.txt --requirement requirements.txt
 COPY . .
-# What nothing loads at run time goes before it becomes a layer, and what stays is compiled once, as
-# the root file system may be read-only.
+# What nothing loads at run time goes, and what stays is compiled once, as the root file system may be
+# read-only. Then everything is imported that the product imports.
 RUN /opt/spreadtrain/bin/pip install --constraint constraints.txt ".${EXTRAS}" \
     && python deploy/image/slim.py /opt/spreadtrain \
     && /opt/spreadtrain/bin/python -m compileall -q -j 0 /opt/spreadtrain/lib \
