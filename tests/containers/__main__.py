@@ -191,7 +191,7 @@ def attempts(http: httpx2.Client, job: str) -> int:
 
 def first_grid(follower: Follower) -> float | None:
     """When the first grid was heard of."""
-    times = [at for what, at in follower.first_at.items() if what.startswith("artifact grid")]
+    times = [at for what, at in follower.first_at.items() if what.startswith("artifact grids/")]
     return min(times, default=None)
 
 
