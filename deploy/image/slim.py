@@ -24,7 +24,7 @@ UNUSED = (
     "torch/share",
     "torch/bin/protoc*",
     "torch/bin/*test*",
-    "torch/testing/_internal",
+    "torch/testing/_internal/py312_intrinsics.py",  # is not for this Python
     "torch/lib/*.a",
     "functorch",
     "torchgen/packaged",
