@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# What podman runs as the first process of a container (init: true).
+INIT = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/lib/podman/catatonit")
 PULL_TIMEOUT_S = 600
 ASK_AGAIN_S = 0.5
 
@@ -19,6 +21,8 @@ ASK_AGAIN_S = 0.5
 def missing() -> list[str]:
     """The tools that this machine lacks, each with what has it."""
     tools = [name for name in ("buildah", "podman") if shutil.which(name) is None]
+    if not any(Path(path).exists() for path in INIT):
+        tools.append("catatonit")
     if importlib.util.find_spec("podman_compose") is None:
         tools.append("podman-compose (pip install podman-compose)")
     return tools

@@ -126,7 +126,9 @@ def test_secrets_are_references_and_pods_are_locked_down() -> None:
     assert not [manifest for manifest in manifests if manifest["kind"] == "Secret"]
     cluster = one(manifests, "RayCluster")["spec"]
     pods = [one(manifests, kind)["spec"]["template"]["spec"] for kind in ("Deployment", "Job")]
-    pods += [g["template"]["spec"] for g in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    pods += [
+        g["template"]["spec"] for g in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"]
         for container in pod["containers"]:
