@@ -128,7 +128,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, contextlib.closing(InlineCluster()) as c:
                 artifacts = open_store((Path(folder) / "artifacts").as_uri())
                 service = make_service(store, artifacts, Path(folder) / "cache", c, 120)
-                epochs = arguments.epochs if copied is None else 10
+                epochs = arguments.epochs if copied is None else 1
                 request = JobRequest(spec=spec(network, epochs))
                 job = service.run_until(
                     service.submit(request), lambda j: j.state in FINAL_STATES, 3600
