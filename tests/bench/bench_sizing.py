@@ -19,21 +19,18 @@ from sqlalchemy import create_engine
 from service.cluster.inline import InlineCluster
 from service.jobs import FINAL_STATES, Attempt, Job, JobRequest, JobState, Reason
 from service.jobstore import JobStore
+from tests.bench.bench_study_answers import fill as fill_study
 from tests.harness import make_service
 from tests.postgres import Postgres
 from workers.artifacts import open_store
 from workers.events import RECORD, Record
 from workers.spec import TrainSpec
 
-TABLES = (
-    "jobs",
-    "attempts",
-    "events",
-    "metric_series",
-    "metric_points",
-    "checkpoints",
-    "artifacts",
+JOB_TABLES = (
+    *("jobs", "attempts", "events", "metric_series"),
+    *("metric_points", "checkpoints", "artifacts"),
 )
+STUDY_TABLES = ("trials", "trial_results")
 NETWORKS: dict[str, dict[str, object]] = {
     "mlp, the default": {"kind": "mlp"},
     "convolutional": {"kind": "conv", "channels": [32, 64], "latent_dim": 64},
@@ -96,20 +93,20 @@ def fill(store: JobStore, first: Job, chunks: Sequence[Sequence[Record]], copies
             store.ingest(job.id, 1, chunk, list(found))
 
 
-def tables(url: str) -> None:
+def tables(url: str, names: Sequence[str]) -> None:
     """Rows and bytes a row of each table."""
     engine = create_engine(url)
     with engine.connect() as connection:
         total = 0
-        for table in TABLES:
+        for table in names:
             rows = connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
             size = connection.exec_driver_sql(
                 f"SELECT pg_total_relation_size('{table}')"
             ).scalar_one()
             total += size
             print(f"  {table:28} {rows:8} rows, {size / max(rows, 1):8.0f} bytes each")
-        jobs = connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one()
-        print(f"  {'a job, all in all':28} {total / jobs:22,.0f} bytes")
+        first = connection.exec_driver_sql(f"SELECT count(*) FROM {names[0]}").scalar_one()
+        print(f"  {'for each of ' + names[0]:28} {total / first:22,.0f} bytes")
     engine.dispose()
 
 
@@ -140,7 +137,13 @@ def main() -> None:
         assert copied is not None
         fill(store, *copied, arguments.copies)
         print(f"PostgreSQL, with {arguments.copies} more jobs of the first kind")
-        tables(url)
+        tables(url, JOB_TABLES)
+        store.close()
+    with contextlib.closing(Postgres()) as other, other.database() as database:
+        store = JobStore.open(other.url(database))
+        fill_study(store)
+        print("a study of 1,000 trials, 20 epochs or 6, 30 metrics: beside its jobs")
+        tables(other.url(database), STUDY_TABLES)
         store.close()
 
 
