@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install demo serve test check test-gpu fuzz chaos format bench clean
+.PHONY: help install demo serve test check test-gpu fuzz chaos format bench containers clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -56,6 +56,9 @@ format: $(STAMP) ## put the code into the project's format
 
 bench: $(STAMP) ## measure, and print figures beside their bars
 	$(BIN)/python -m tests.bench
+
+containers: $(STAMP) ## build the image and run the whole stack, with buildah and podman
+	$(BIN)/python -m tests.containers
 
 chaos: $(STAMP) ## kill everything in every phase, then leaders and databases, and count what is lost
 	$(BIN)/python -m tests.chaos

@@ -11,6 +11,7 @@ from api import (
     dataset_commands,
     explain_command,
     ica_commands,
+    installation_commands,
     key_commands,
     lifecycle_commands,
     paper_commands,
@@ -48,6 +49,7 @@ app.add_typer(ica_commands.app)
 app.add_typer(paper_commands.app)
 app.add_typer(retention_commands.app)
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(installation_commands.app)
 study_commands.app.add_typer(study_answer_commands.app)
 app.add_typer(study_commands.app, name="study")
 ID_WIDTH = len("job-0123456789abcdef")

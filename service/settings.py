@@ -17,6 +17,9 @@ from service.log_lines import LogFormat
 
 PREFIX = "SPREADTRAIN_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\]")
+EXAMPLE_VALUE = "replace-me"
+"""Part of every secret in the examples of deploy/; no service starts while it is in the
+environment."""
 
 
 class Settings(BaseModel):
@@ -163,9 +166,15 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Settings from SPREADTRAIN_* variables and RAY_ADDRESS.
 
-        Raises ConfigurationError that names each variable that is unknown or out of range.
+        Raises ConfigurationError that names each variable that is unknown or out of range, or has
+        an example's value, which everybody knows.
         """
         source = os.environ if environment is None else environment
+        if known := sorted(name for name, text in source.items() if EXAMPLE_VALUE in text):
+            raise ConfigurationError(
+                f"still an example's value, which everybody knows: {', '.join(known)}; put a value "
+                "of your own there, as openssl rand -hex 24 makes one"
+            )
         values = {
             name.removeprefix(PREFIX).lower(): text
             for name, text in source.items()

@@ -102,7 +102,6 @@ class Run(BaseModel):
     until_epoch: int | None = None
     tracing: str = ""
     traceparent: str | None = None
-    until_epoch: int | None = None
     versions: Versions = Versions()
 
     @property

@@ -32,7 +32,7 @@ from workers.run import Run, StopReason
 from workers.spec import Resources
 
 START_TIMEOUT_S = 90.0
-JOIN_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 60.0  # a node of its own may have to start first
 ANSWER_TIMEOUT_S = 15.0
 LEAVE_TIMEOUT_S = 10.0
 GUARD_TIMEOUT_S = 10.0

@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RpcError
 
 from service.cluster.base import Heard
+from service.cluster.ray_session import ELSEWHERE
 from service.cluster.ray_study import DriverReport, StudyActor
 from service.cluster.vendor_errors import vendor_errors
 
@@ -80,6 +81,7 @@ class RayDrivers:
                     namespace=self._namespace,
                     lifetime="detached",
                     num_cpus=0,
+                    label_selector=ELSEWHERE,
                     max_restarts=0,
                     max_task_retries=0,
                 )

@@ -123,7 +123,8 @@ def main() -> None:
     executors = RayExecutors(session, configuration.namespace)
     news = socket.socket(fileno=int(sys.argv[2]))
     drivers = RayDrivers(configuration.namespace, session.folder, partial(_tell, news))
-    say(session=session.identity, folder=None if session.folder is None else str(session.folder))
+    folder = session.node_folder
+    say(session=session.identity, folder=None if folder is None else str(folder))
     for line in lines:
         try:
             say(result=_answer(executors, drivers, json.loads(line)))

@@ -4,6 +4,7 @@ import pytest
 
 from service.errors import ConfigurationError
 from service.settings import Settings, client_key, prepare_ray_environment
+from tests.e2e.processes import ROOT
 
 
 def test_the_defaults_need_no_environment(tmp_path: Path) -> None:
@@ -116,3 +117,25 @@ def test_a_store_in_s3_crosses_to_other_nodes_with_its_options_and_no_secret() -
 def test_an_option_of_s3_without_s3_is_an_error_that_names_both() -> None:
     with pytest.raises(ConfigurationError, match=r"S3_ENDPOINT is set.*ARTIFACTS_URI is not"):
         Settings.from_environment({"SPREADTRAIN_S3_ENDPOINT": "http://10.0.0.1:8333"})
+
+
+def example_secrets() -> dict[str, str]:
+    """What the example for the compose stack sets, in place of the secrets of an installation."""
+    text = (ROOT / "deploy" / "compose.env.example").read_text(encoding="utf-8")
+    pairs = [line.partition("=") for line in text.splitlines() if line[:1].isalpha()]
+    return {name: value for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("name", sorted(example_secrets()))
+def test_an_examples_secret_is_refused_and_named(name: str) -> None:
+    own = dict.fromkeys(example_secrets(), "f00dfeed" * 6)
+    assert Settings.from_environment(own)
+    with pytest.raises(ConfigurationError, match=f"example's value.*: {name};"):
+        Settings.from_environment(own | {name: example_secrets()[name]})
+
+
+def test_an_examples_secret_is_found_inside_a_url_and_not_repeated() -> None:
+    url = f"postgresql+psycopg://u:{example_secrets()['POSTGRES_PASSWORD']}@db/spreadtrain"
+    with pytest.raises(ConfigurationError, match="SPREADTRAIN_DATABASE_URL") as refused:
+        Settings.from_environment({"SPREADTRAIN_DATABASE_URL": url})
+    assert "replace-me" not in str(refused.value)
