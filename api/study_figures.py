@@ -7,6 +7,7 @@ from prometheus_client.registry import Collector
 
 from api.dependencies import Services
 from api.figures import DATABASE
+from service.errors import NotReady
 
 
 class StudyFigures(Collector):
@@ -17,7 +18,10 @@ class StudyFigures(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See the class."""
-        figures = self._services.answers.figures()
+        try:
+            figures = self._services.answers.figures()
+        except NotReady:  # as spreadtrain_database_up says
+            return
         studies = GaugeMetricFamily(
             "spreadtrain_studies", "Studies by state.", labels=("state", "source")
         )

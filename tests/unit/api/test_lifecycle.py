@@ -34,7 +34,9 @@ def test_a_queued_job_is_paused_listed_and_resumed(quiet: Quiet) -> None:
         assert answer.headers["etag"] == '"2"'
     found = quiet.http.get("/v1/jobs", params={"state": "paused"}).json()["jobs"]
     assert [one["id"] for one in found] == [job]
-    assert 'spreadtrain_jobs{state="paused"} 1.0' in quiet.http.get("/metrics").text
+    assert (
+        'spreadtrain_jobs{source="database",state="paused"} 1.0' in quiet.http.get("/metrics").text
+    )
     for _ in range(2):
         body = ask(quiet, job, "resume").json()
         assert (body["intent"], body["job"]["state"]) == ("running", "queued")
