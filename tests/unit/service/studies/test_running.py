@@ -213,7 +213,7 @@ def test_a_paused_study_goes_on_where_it_was(studied: Studied, cluster: PlayedCl
     assert states(studied, study) == {JobState.PAUSED}
     told = studied.epochs(study)
     studied.service.jobs.ledger.resume(study.id)
-    # What the first attempts had still said is stored first; one in line may have its first attempt.
+    # What the first attempts had still said is stored first; one in line may have its first one.
     studied.wait(study, lambda now: all(studied.attempts(now)[number] == 2 for number in told))
     studied.wait(study, lambda now: all(len(studied.epochs(now)[n]) > len(told[n]) for n in told))
     attempts = studied.attempts(study)
