@@ -1,4 +1,6 @@
-"""Paying for a process's first use of torch before there is anything to train."""
+"""Paying for a process's first use of its libraries before there is anything to train."""
+
+from importlib import import_module
 
 import torch
 
@@ -8,11 +10,13 @@ from workers.train import train
 
 
 def warm_up() -> None:
-    """Train on a few invented pictures and forget them.
+    """Train on a few invented pictures and forget them; import what a fit of `ica` begins with.
 
     The first use of torch's layers and optimisers and of the PNG encoder costs a process more
-    than a second; paid here, the first step of a real attempt comes at once.
+    than a second, and so does scikit-learn; paid here, the first step of a real attempt comes at
+    once. The service, which imports the same modules, needs neither.
     """
+    import_module("sklearn.decomposition")
     spec = TrainSpec.model_validate(
         {
             "dataset": {"name": "warm-up"},
