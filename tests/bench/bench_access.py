@@ -6,14 +6,12 @@ Both run in this process, on SQLite files, behind real servers; they are asked i
 import contextlib
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import uvicorn
 
 from api.app import create_app
 from api.main import running_services
@@ -24,6 +22,7 @@ from service.jobstore import JobStore
 from service.settings import Settings
 from tests.bench.bench_service import quantile, row
 from tests.factories import ica_spec
+from tests.serving import served
 from workers.artifacts import LocalStore
 
 ROUNDS = 500
@@ -91,7 +90,7 @@ def _service(folder: Path, *, has_keys: bool) -> Iterator[Asked]:
         contextlib.closing(JobStore.open(settings.database)) as jobs,
         contextlib.closing(InlineCluster()) as cluster,
         running_services(settings, jobs, artifacts, cluster) as services,
-        _served(create_app(services, settings)) as url,
+        served(create_app(services, settings)) as url,
         httpx2.Client(base_url=url) as http,
     ):
         if has_keys:
@@ -103,19 +102,6 @@ def _service(folder: Path, *, has_keys: bool) -> Iterator[Asked]:
         path = made.headers["location"]
         http.get(f"{path}/events", headers={"Accept": "text/event-stream"})  # to its end
         yield Asked(http, path)
-
-
-@contextlib.contextmanager
-def _served(app: Callable[..., object]) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 if __name__ == "__main__":

@@ -10,15 +10,12 @@ import math
 import random
 import statistics
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvicorn
 from sqlalchemy import insert, update
 
 from api.app import Services, create_app
@@ -31,6 +28,7 @@ from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
 from service.settings import Settings
 from service.studies.ledger import Study
 from tests.bench.bench_service import quantile, row, timed
+from tests.serving import served
 from tests.trials import KIND, NOON, SCALE, ended, job_of, new_study, running_study
 from workers.artifacts import LocalStore
 
@@ -99,21 +97,6 @@ def fill(jobs: JobStore) -> Study:
         counted = {"last_trial": TRIALS_STORED, "last_result": len(result_rows)}
         connection.execute(update(STUDIES).where(STUDIES.c.id == study.id).values(counted))
     return ended(jobs, study)
-
-
-@contextlib.contextmanager
-def served(services: Services, settings: Settings) -> Iterator[str]:
-    """The address of a real server in front of the services."""
-    config = uvicorn.Config(create_app(services, settings), port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 def tell(name: str, seconds: list[float], floor: float, bar: str = BAR) -> None:
@@ -190,7 +173,7 @@ def main() -> None:
             contextlib.closing(jobs),
             contextlib.closing(InlineCluster()) as cluster,
             running_services(settings, jobs, LocalStore(folder / "artifacts"), cluster) as services,
-            served(services, settings) as url,
+            served(create_app(services, settings)) as url,
         ):
             row("figure", "measured", "floor", "ratio", "bar")
             measure(services, jobs, study, url)

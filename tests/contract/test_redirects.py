@@ -3,15 +3,12 @@
 import contextlib
 import hashlib
 import secrets
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from api.app import create_app
 from api.client import ApiError, Client, ClientError, JobHandle
@@ -21,6 +18,7 @@ from service.jobstore import JobStore
 from service.settings import Settings
 from tests.factories import tiny_spec
 from tests.s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, proxy_of
+from tests.serving import served
 from workers.artifacts import open_store
 
 
@@ -34,23 +32,6 @@ class Behind:
 
     def handle(self, client: Client) -> JobHandle:
         return JobHandle(client.connection, self.job.body)
-
-
-@contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            threading.Event().wait(0.01)
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(params=["moto", "seaweedfs"])
@@ -68,10 +49,10 @@ def behind(
         jobs = stack.enter_context(contextlib.closing(JobStore.open("sqlite://")))
         cluster = stack.enter_context(contextlib.closing(InlineCluster()))
         services = stack.enter_context(running_services(settings, jobs, store, cluster))
-        address = stack.enter_context(serving(create_app(services, settings)))
-        client = stack.enter_context(Client(f"http://{address}"))
+        address = stack.enter_context(served(create_app(services, settings)))
+        client = stack.enter_context(Client(address))
         job = client.submit(tiny_spec(epochs=1).model_dump(mode="json")).wait(60)
-        yield Behind(address, job, public)
+        yield Behind(address.removeprefix("http://"), job, public)
 
 
 def sha256(path: Path) -> str:

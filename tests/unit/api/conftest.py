@@ -1,5 +1,4 @@
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -44,6 +42,7 @@ from service.training import Training
 from service.watcher import Watcher
 from tests.factories import request
 from tests.harness import make_datasets
+from tests.serving import served
 from workers.artifacts import LocalStore
 
 DIGITS = {
@@ -101,31 +100,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def url(running: Running) -> Iterator[str]:
     """The address of a real server in front of the same services."""
-    with _served(running.app) as address:
+    with served(running.app) as address:
         yield address
 
 
 @pytest.fixture
 def quiet_url(quiet: "Quiet") -> Iterator[str]:
     """The address of a real server in front of the quiet service."""
-    with _served(quiet.app) as address:
+    with served(quiet.app) as address:
         yield address
-
-
-@contextlib.contextmanager
-def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,21 @@
 """Population-based training in the ledger: who goes on from whose checkpoint, and that a schedule
 which was found so is one job."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import InvalidStudy
 from service.jobs import JobState, Reason
-from service.jobstore import JobStore
 from service.studies.configuring import spec_of
 from service.studies.ledger import Phase, Study, Trial
 from service.studies.population import SCALE, SCHEDULE, Stretch, begun_at, schedule, taken_over
 from service.studies.request import Budget
 from tests.factories import request
-from tests.harness import make_service
 from tests.played_driver import PlayedCluster
 from tests.studying import METRIC, Studied, study_spec
-from workers.artifacts import LocalStore
 
 EPOCHS, INTERVAL = 6, 2
-
-
-@pytest.fixture
-def cluster() -> Iterator[PlayedCluster]:
-    made = PlayedCluster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def studied(
-    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, cluster: PlayedCluster
-) -> Studied:
-    return Studied(make_service(jobs, artifacts, tmp_path, cluster))
 
 
 def population(studied: Studied, **fields: Any) -> Study:

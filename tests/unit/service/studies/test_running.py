@@ -1,6 +1,5 @@
 """Studies as the watcher runs them; the driver is played, the trials are real jobs in threads."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,6 @@ RUNGS: dict[str, Any] = {"kind": "asha", "grace_epochs": 1}
 ENDLESS = study_spec(epochs=100_000, every=50)
 SLOW = study_spec(epochs=200, every=20)  # a second, with its results
 TEN = [1, *range(20, 201, 20)]  # the first epoch has a checkpoint, and is evaluated with it
-
-
-@pytest.fixture
-def cluster() -> Iterator[PlayedCluster]:
-    made = PlayedCluster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def studied(
-    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, cluster: PlayedCluster
-) -> Studied:
-    return Studied(make_service(jobs, artifacts, tmp_path, cluster))
 
 
 def is_searching(studied: Studied, study: Study) -> bool:
