@@ -273,7 +273,7 @@ def metrics(
     replaced = _replaced_beyond(connection, job_id)
     curves: dict[str, list[MetricPoint]] = {}
     for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
-        rows = connection.execute(_points(connection, series.id, at_most))
+        rows = connection.execute(_points(connection, series.id, at_most)).all()
         if len(replaced) <= 1:  # nothing can be replaced, and the order is that of the steps
             curves[series.name] = [to_point(*point) for _, *point in rows]
             continue

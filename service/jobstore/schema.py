@@ -76,7 +76,7 @@ JOBS = Table(
 )
 # Each filter of the list is answered in the list's own order, newest first; combined ones by the
 # columns behind it, without a look at any job that does not match.
-Index("jobs_by_time", JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_time", JOBS.c.deleted_us, JOBS.c.created_us, JOBS.c.id)
 Index(
     "jobs_by_state",
     JOBS.c.state,
@@ -94,7 +94,7 @@ Index(
     JOBS.c.dataset,
     JOBS.c.deleted_us,
 )
-Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id)
+Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id, JOBS.c.deleted_us)
 Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
 Index("jobs_by_parent", JOBS.c.parent_job_id, JOBS.c.created_us, JOBS.c.id)
 # Answers by itself how many jobs there are, which ones are to go, and which have expired.

@@ -105,13 +105,15 @@ def test_parts_start_when_what_they_need_is_ready(stack: dict[str, Any]) -> None
         for name, of in stack["services"].items()
         if "depends_on" in of
     }
-    assert needs["migrations"] == {"postgres": "service_healthy", "seaweedfs": "service_healthy"}
+    waits = re.search(r"prepare --wait-s (\d+)", str(stack["services"]["migrations"]["command"]))
+    assert waits is not None  # for database and store
+    assert int(waits[1]) >= 120
     assert needs["service"] == {
         "migrations": "service_completed_successfully",
         "ray-head": "service_healthy",
     }
     assert needs["ray-worker"] == {"ray-head": "service_healthy"}
-    for first in ("postgres", "seaweedfs", "ray-head"):
+    for first in ("postgres", "seaweedfs", "ray-head", "migrations"):
         assert needs[first] == {"settings": "service_completed_successfully"}
 
 
