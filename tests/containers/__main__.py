@@ -164,9 +164,11 @@ def prove(stack: Stack, url: str, stages: Stages) -> None:
     follower.join(600)
     assert follower.end is not None
     assert follower.end["state"] == "succeeded", follower.end
+    assert follower.seen
     assert follower.lost == []
     events, cuts = len(follower.seen), follower.cuts
-    stages.reached(f"the job has succeeded after {attempts(http, job)} attempts")
+    ends = [one["reason"] for one in http.get(f"/v1/jobs/{job}").json()["attempts"]]
+    stages.reached(f"the job has succeeded; its attempts: {', '.join(ends)}")
     print(f"of {events} events none is lost, over {cuts} cuts of the stream")
     answer = http.get(f"/v1/jobs/{job}/samples?n=64&seed=0").raise_for_status()
     assert answer.content.startswith(b"\x89PNG")

@@ -44,18 +44,16 @@ class Follower(threading.Thread):
             headers["Last-Event-ID"] = str(max(self.seen))
         with httpx2.stream("GET", self._url, headers=headers, timeout=60) as answer:
             answer.raise_for_status()
-            kind, number = "", 0
+            fields: dict[str, str] = {}
             for line in answer.iter_lines():
                 name, _, value = line.partition(": ")
-                match name:
-                    case "event":
-                        kind = value
-                    case "id":
-                        number = int(value)
-                    case "data":
-                        self._take(kind, number, json.loads(value))
-                    case "":
-                        kind, number = "", 0
+                if name:
+                    fields[name] = value
+                    continue
+                if "data" in fields:  # and not only a comment that keeps the stream alive
+                    number = int(fields.get("id", 0))
+                    self._take(fields["event"], number, json.loads(fields["data"]))
+                fields = {}
 
     def _take(self, kind: str, number: int, data: dict[str, Any]) -> None:
         if kind == "end":

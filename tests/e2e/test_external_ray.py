@@ -1,11 +1,15 @@
 """A Ray cluster that somebody else started: the service joins it, and attempts outlive it."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from service.cluster.processes import is_running
+from service.jobstore import JobStore
+from tests.contract.jobstore import test_revisions as revisions
 from tests.e2e.conftest import Start
 from tests.e2e.processes import (
     pid_of_attempt,
@@ -26,7 +30,18 @@ def ray_cluster() -> Iterator[dict[str, str]]:
     ray.close()
 
 
-def test_an_attempt_on_a_joined_cluster_is_not_interrupted_by_the_services_death(
+def to_the_schema_before(database: Path) -> None:
+    """The same rows in the schema of the revision before the last one."""
+    now = database.rename(database.with_name("now.db"))
+    with (
+        contextlib.closing(JobStore.open(f"sqlite:///{now}")) as source,
+        revisions.connected(f"sqlite:///{database}") as connection,
+    ):
+        revisions.upgrade(connection, revisions.REVISIONS[-2])
+        revisions.fill(connection, source)
+
+
+def test_an_attempt_on_a_joined_cluster_is_interrupted_by_no_death_of_the_service_and_no_upgrade(
     start: Start, ray_cluster: dict[str, str]
 ) -> None:
     service = start(**ray_cluster)
@@ -34,6 +49,7 @@ def test_an_attempt_on_a_joined_cluster_is_not_interrupted_by_the_services_death
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
     service.kill()
+    to_the_schema_before(service.data_dir / "spreadtrain.db")
     assert is_running(pid)
     again = start(**ray_cluster)
     same = again.client.job(job.id)

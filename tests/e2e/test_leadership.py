@@ -2,7 +2,8 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,21 @@ def server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def pair(
-    ray_cluster: OtherRay, server: Postgres, tmp_path: Path
-) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
-    """The leader, and who follows."""
-    settings = {
+def settings(ray_cluster: OtherRay, server: Postgres, tmp_path: Path) -> Mapping[str, str]:
+    """What both share."""
+    return {
         **ray_cluster.settings,
         "SPREADTRAIN_DATABASE_URL": server.url(),
         "SPREADTRAIN_ARTIFACTS_URI": (tmp_path / "artifacts").as_uri(),
         "SPREADTRAIN_LEASE_S": str(LEASE_S),
     }
+
+
+@pytest.fixture
+def pair(
+    settings: Mapping[str, str], tmp_path: Path
+) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
+    """The leader, and who follows."""
     with contextlib.ExitStack() as stack:
         services = []
         for name in ("one", "two"):
@@ -92,6 +98,32 @@ def test_a_killed_leaders_job_goes_on_under_the_other_service(
     assert job.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
     assert changes(job) == ["queued", "running", "succeeded"]
+
+
+def test_a_rolling_restart_loses_no_event_and_no_request(
+    pair: tuple[ServiceProcess, ServiceProcess],
+    settings: Mapping[str, str],
+) -> None:
+    job = pair[0].client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    with ThreadPoolExecutor(len(pair)) as threads, contextlib.ExitStack() as stack:
+        # Each over its own service, which goes away meanwhile.
+        watching = [threads.submit(list, same(job, service).watch(240)) for service in pair]
+        for service, other in (pair, pair[::-1]):
+            assert service.stop() == 0
+            # What is sent meanwhile, the other answers; it leads, where it did not.
+            sent = other.client.submit(spec(1))
+            again = ServiceProcess(service.data_dir, service.port, **settings)
+            stack.callback(again.end)
+            assert again.client.job(sent.id).wait(240).state == "succeeded"
+        assert pid_of_attempt(job) == pid
+        job.cancel()
+        for events in (each.result() for each in watching):
+            numbers = [event.seq for event in events if event.seq is not None]
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert events[-1].kind == "end"
+            assert events[-1].data["state"] == "cancelled"
 
 
 def test_a_leader_that_slept_through_its_lease_writes_nothing_any_more(
