@@ -167,8 +167,9 @@ def prove(stack: Stack, url: str, stages: Stages) -> None:
     assert follower.seen
     assert follower.lost == []
     events, cuts = len(follower.seen), follower.cuts
-    ends = [one["reason"] for one in http.get(f"/v1/jobs/{job}").json()["attempts"]]
-    stages.reached(f"the job has succeeded; its attempts: {', '.join(ends)}")
+    stages.reached("the job has succeeded; its attempts:")
+    for attempt in http.get(f"/v1/jobs/{job}").json()["attempts"]:
+        print(f"{'':12}{attempt['reason']}: {attempt['message']}")
     print(f"of {events} events none is lost, over {cuts} cuts of the stream")
     answer = http.get(f"/v1/jobs/{job}/samples?n=64&seed=0").raise_for_status()
     assert answer.content.startswith(b"\x89PNG")

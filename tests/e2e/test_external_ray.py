@@ -32,6 +32,7 @@ def ray_cluster() -> Iterator[dict[str, str]]:
 
 def to_the_schema_before(database: Path) -> None:
     """The same rows in the schema of the revision before the last one."""
+    JobStore.open(f"sqlite:///{database}").close()  # what a killed service left beside the file
     now = database.rename(database.with_name("now.db"))
     with (
         contextlib.closing(JobStore.open(f"sqlite:///{now}")) as source,
