@@ -1,4 +1,6 @@
-"""All benchmarks, one after the other: ``python -m tests.bench``."""
+"""All benchmarks, one after the other: ``python -m tests.bench``; or those named behind it."""
+
+import argparse
 
 from tests.bench import (
     bench_access,
@@ -18,7 +20,7 @@ from tests.bench import (
     bench_upload,
 )
 
-for part in (
+PARTS = (
     bench_step,
     bench_learned,
     bench_precision,
@@ -34,6 +36,15 @@ for part in (
     bench_study,
     bench_upload,
     bench_ica,
-):
+)
+NAMES = {part.__name__.rpartition(".")[2].removeprefix("bench_"): part for part in PARTS}
+
+parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+names = parser.parse_args().names
+if unknown := [name for name in names if name not in NAMES]:
+    parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+for name in names or NAMES:
+    part = NAMES[name]
     print(f"\n== {(part.__doc__ or '').splitlines()[0]}", flush=True)
     part.main()

@@ -156,7 +156,7 @@ def prove(stack: Stack, url: str, stages: Stages) -> None:
     assert set(published) == {"service", "seaweedfs"}
     stages.reached("what is published was looked at")
     stack.kill("ray-worker")
-    wait_for(lambda: attempts(http, job) > 1, 300, "the attempt after the worker's death")
+    wait_for(lambda: trains_again(http, job), 300, "the attempt after the worker's death")
     stages.reached("the Ray worker was killed, and the job goes on as a new attempt")
     stack.kill("service")
     wait_for(lambda: is_ready(url), 240, "the service")
@@ -168,8 +168,11 @@ def prove(stack: Stack, url: str, stages: Stages) -> None:
     assert follower.lost == []
     events, cuts = len(follower.seen), follower.cuts
     stages.reached("the job has succeeded; its attempts:")
-    for attempt in http.get(f"/v1/jobs/{job}").json()["attempts"]:
+    ends = http.get(f"/v1/jobs/{job}").raise_for_status().json()["attempts"]
+    for attempt in ends:
         print(f"{'':12}{attempt['reason']}: {attempt['message']}")
+    # The service's death interrupts nothing.
+    assert [attempt["reason"] for attempt in ends] == ["worker_lost", "completed"]
     print(f"of {events} events none is lost, over {cuts} cuts of the stream")
     answer = http.get(f"/v1/jobs/{job}/samples?n=64&seed=0").raise_for_status()
     assert answer.content.startswith(b"\x89PNG")
@@ -184,12 +187,13 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def attempts(http: httpx2.Client, job: str) -> int:
-    """How many attempts a job has had; 0 while nobody answers."""
+def trains_again(http: httpx2.Client, job: str) -> bool:
+    """Whether its second attempt has done its first step; no, while nobody answers."""
     try:
-        return len(http.get(f"/v1/jobs/{job}").raise_for_status().json()["attempts"])
+        found = http.get(f"/v1/jobs/{job}").raise_for_status().json()
     except httpx2.HTTPError:
-        return 0
+        return False
+    return len(found["attempts"]) == 2 and found["reason"] == "training"
 
 
 def first_grid(follower: Follower) -> float | None:
