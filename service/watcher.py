@@ -68,6 +68,8 @@ class Watcher:
         self._leads = leads
         self._has_led = self._led_before = False
         self._news = threading.Event()
+        self._woken = threading.Event()
+        self._round_at = float("-inf")  # time.monotonic; when the next round is due
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
         self._grace_s = 0.0
@@ -78,6 +80,12 @@ class Watcher:
 
     def wake(self) -> None:
         """From any thread: there is something to do."""
+        self._woken.set()
+        self._news.set()
+
+    def hear(self) -> None:
+        """From any thread: the driver of a study has spoken, and waits for an answer. It has one at
+        once, and not a round, which is due soon enough."""
         self._news.set()
 
     def start(self) -> None:
@@ -97,25 +105,21 @@ class Watcher:
         self._follow_all()
         for job in self._jobs.queued_with_wishes():
             self._grant(job)
+        has_studies = self._attend_studies()
         trouble = self._attempts.store_trouble()
-        # What is started while the store is away, could only wait for it and hold resources.
-        is_there = not isinstance(trouble, StoreAway)
-        has_studies = self._attend_studies(may_start=is_there)
-        running = self._jobs.running()
-        if is_there:
-            trouble = self._serve_queue(running) or trouble
-        at_work = [*running, *self._jobs.running_trials()]
-        known = {self._jobs.attempts(job.id)[-1].executor_id for job in at_work}
+        if not isinstance(trouble, StoreAway):
+            trouble = self._serve_queue() or trouble
+        known = self._jobs.executors_at_work()
         self._require_lead()  # another leader's executors would be strangers
-        self._cluster.tend(frozenset(known) | self._studies.names())
+        self._cluster.tend(known | self._studies.names())
         self.store_trouble = trouble
-        return has_studies or bool(at_work)
+        return has_studies or bool(known)
 
     def _follow_all(self) -> None:
         """Bring every running job up to date. Where the store is away for one, it is for all, and
         the others' requests would only wait: their wishes do not."""
         is_away = False
-        for job in (*self._jobs.running(), *self._jobs.running_trials()):
+        for job in self._jobs.at_work():
             error = self._attend(job, self._attempts.heed if is_away else self._attempts.follow)
             is_away = is_away or isinstance(error, StoreAway)
 
@@ -146,8 +150,10 @@ class Watcher:
                 log.exception("%s cannot be followed", job.id)
         return None
 
-    def _attend_studies(self, *, may_start: bool) -> bool:
+    def _attend_studies(self) -> bool:
         """Bring every running study up to date, each by itself; returns whether there is any."""
+        # What is started while the store is away, could only wait for it and hold resources.
+        may_start = not isinstance(self._attempts.store_trouble(), StoreAway)
         running = self._studies.running()
         for study in running:
             self._require_lead()
@@ -188,16 +194,23 @@ class Watcher:
             self._wind_down()
 
     def _lead_or_follow(self) -> float:
-        """A round, or a look at the cluster while another service leads; seconds to the next."""
+        """A round where one is due, or else what drivers wait for; or a look at the cluster while
+        another service leads. Seconds to the next."""
         if self._leads():
             if self._led_before:
                 self._led_before = False
                 if not self._cluster.own:
                     raise ClusterDown("this service leads again, and its executors may be gone")
             self._has_led = True
+            if not self._woken.is_set() and time.monotonic() < self._round_at:
+                self._attend_studies()
+                return max(self._round_at - time.monotonic(), 0.0)
+            self._woken.clear()
             # Other services cannot wake this one.
             quiet_s = SHARED_QUIET_S if self._jobs.is_shared else QUIET_INTERVAL_S
-            return ROUND_INTERVAL_S if self.round() else quiet_s
+            interval = ROUND_INTERVAL_S if self.round() else quiet_s
+            self._round_at = time.monotonic() + interval
+            return interval
         self._follow()
         self._cluster.capacity()
         return FOLLOWING_INTERVAL_S
@@ -237,7 +250,7 @@ class Watcher:
 
         try:
             self._studies.stop()
-            running = [*self._jobs.running(), *self._jobs.running_trials()]
+            running = self._jobs.at_work()
         except NotReady as error:
             log.warning("%s", error)
             return True
@@ -256,12 +269,15 @@ class Watcher:
             self.trouble = str(error)
             log.warning("%s", error)
 
-    def _serve_queue(self, running: list[Job]) -> StoreError | None:
+    def _serve_queue(self) -> StoreError | None:
         """Start queued jobs and studies in their order; one that does not fit holds up those behind
         it, or a large job would wait for ever behind small ones. One whose checkpoints the store
         does not show holds up nobody; returns what was wrong."""
         trouble: StoreError | None = None
-        free = self._studies.held(self._cluster.capacity(), self._jobs.running_trials())
+        at_work = self._jobs.at_work()
+        running = [job for job in at_work if job.study_id is None]
+        trials = [job for job in at_work if job.study_id is not None]
+        free = self._studies.held(self._cluster.capacity(), trials)
         for job in running:
             free = free.minus(job.spec.resources)
         for waiting in self._in_turn():

@@ -24,11 +24,12 @@ from service.cluster.vendor_errors import vendor_errors
 from workers.spec import Resources
 
 DEFAULT_SHAPE = Resources()
-USES_PER_EXECUTOR = 20
+USES_PER_EXECUTOR = 200
 IDLE_KEPT = 2  # the one just released and the spare; a surplus ends after IDLE_SURPLUS_S
 IDLE_SURPLUS_S = 60.0
-# Between two searches for placement groups without a gang, which Ray lists with all removed ones.
-GROUP_INTERVAL_S = 10.0
+# Between two searches for what earlier services left: Ray lists all of its actors, and placement
+# groups with all removed ones.
+STRANGER_INTERVAL_S, GROUP_INTERVAL_S = 1.0, 10.0
 
 
 @dataclass
@@ -49,7 +50,7 @@ class RayExecutors:
         self._ray = session
         self._namespace = namespace
         self._seen: dict[str, _Seen] = {}
-        self._groups_at = float("-inf")
+        self._strangers_at = self._groups_at = float("-inf")
 
     def capacity(self) -> Capacity:
         """See :meth:`service.cluster.base.Cluster.capacity`."""
@@ -150,7 +151,9 @@ class RayExecutors:
                     self._end(name)
             if not self._idle() and self._fits(DEFAULT_SHAPE) and not self._is_one_waiting():
                 self._create(ray_gang.new_name(DEFAULT_SHAPE), DEFAULT_SHAPE)
-            self._end_strangers(known)
+            if time.monotonic() - self._strangers_at > STRANGER_INTERVAL_S:
+                self._strangers_at = time.monotonic()
+                self._end_strangers(known)
 
     def _end_strangers(self, known: frozenset[str]) -> None:
         """End actors and placement groups of executors that neither this host nor the service

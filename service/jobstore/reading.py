@@ -77,15 +77,25 @@ def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     return [to_attempt(row) for row in rows]
 
 
-def running(connection: Connection, *, trials: bool) -> list[Job]:
-    """The jobs that run, trials of studies or all others, in the order in which they were to
-    start."""
-    rows = connection.execute(
-        select(JOBS)
-        .where(JOBS.c.state == JobState.RUNNING.value, not_(IS_NO_TRIAL) if trials else IS_NO_TRIAL)
-        .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
-    )
+def running(connection: Connection, *, trials: bool | None) -> list[Job]:
+    """The jobs that run, trials of studies or all others, or None for both, in the order in which
+    they were to start."""
+    wanted = select(JOBS).where(JOBS.c.state == JobState.RUNNING.value)
+    if trials is not None:
+        wanted = wanted.where(not_(IS_NO_TRIAL) if trials else IS_NO_TRIAL)
+    rows = connection.execute(wanted.order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id))
     return [to_job(row) for row in rows]
+
+
+def executors_at_work(connection: Connection) -> frozenset[str]:
+    """The executors of the attempts that running jobs are at."""
+    is_last = and_(ATTEMPTS.c.job_id == JOBS.c.id, ATTEMPTS.c.number == JOBS.c.attempt)
+    found = connection.execute(
+        select(ATTEMPTS.c.executor_id)
+        .join(JOBS, is_last)
+        .where(JOBS.c.state == JobState.RUNNING.value)
+    )
+    return frozenset(found.scalars())
 
 
 def startable(connection: Connection, limit: int | None, now_us: int) -> list[Job]:

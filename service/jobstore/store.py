@@ -339,6 +339,16 @@ class JobStore:
         with self._database.read() as connection:
             return reading.running(connection, trials=True)
 
+    def at_work(self) -> builtins.list[Job]:
+        """The jobs that have an attempt at work, trials of studies among them."""
+        with self._database.read() as connection:
+            return reading.running(connection, trials=None)
+
+    def executors_at_work(self) -> frozenset[str]:
+        """The executors of the attempts at work."""
+        with self._database.read() as connection:
+            return reading.executors_at_work(connection)
+
     def ahead_of(self, job: Job) -> int:
         """How many queued jobs start before this one."""
         with self._database.read() as connection:

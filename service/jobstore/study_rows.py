@@ -71,7 +71,10 @@ def trials_of(study_id: str) -> Select[Any]:
             *(TRIALS.c[n] for n in ("study_id", "number", "configuration", "seed", "phase")),
             TRIALS.c["values"].label("values_json"),
             TRIALS.c.job_id,
-            *(JOBS.c[n] for n in ("state", "reason", "message", "created_us", "ended_us")),
+            *(
+                JOBS.c[n]
+                for n in ("state", "reason", "message", "created_us", "ended_us", "last_seq")
+            ),
         )
         .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
         .where(TRIALS.c.study_id == study_id)
@@ -93,6 +96,7 @@ def to_trial(row: Row[Any]) -> Trial:
         reason=Reason(row.reason),
         message=row.message,
         created_at=from_us(row.created_us),
+        last_event=row.last_seq,
         ended_at=None if row.ended_us is None else from_us(row.ended_us),
     )
 

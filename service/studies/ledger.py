@@ -119,7 +119,8 @@ class NewTrial:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial as it is stored; state, reason and message are those of its job."""
+    """A trial as it is stored; state, reason and message are those of its job, and ``last_event``
+    is the number of the last of its events."""
 
     study_id: str
     number: int
@@ -132,6 +133,7 @@ class Trial:
     reason: Reason
     message: str
     created_at: datetime
+    last_event: int
     ended_at: datetime | None = None
 
 

@@ -13,6 +13,7 @@ from service.studies.request import StudyRequest
 from workers.run import StudyStop
 from workers.spec import DeltaVae, IcaSpec, Vae
 
+AT_A_TIME = 1000  # events
 LAST = 20  # events among which the last with a result is looked for
 
 
@@ -39,12 +40,14 @@ class Readings:
             if isinstance(trainer, DeltaVae | Vae):
                 latent_dim = trainer.network.latent_dim
                 self._vigils[trial.number] = Vigil(self._request.stop_unhealthy, latent_dim)
-        while events := self._jobs.events(
-            trial.job_id, after=self._read.get(trial.number, 0), kinds=["metrics"]
-        ):
-            self._read[trial.number] = events[-1].seq
+        while (read := self._read.get(trial.number, 0)) < trial.last_event:
+            events = self._jobs.events(trial.job_id, read, AT_A_TIME, ["metrics"])
             for event in events:
                 self._note(trial.number, event)
+            seen = [event.seq for event in events]
+            if len(events) < AT_A_TIME:
+                seen.append(trial.last_event)
+            self._read[trial.number] = max(seen)
 
     def of(self, trial: Trial) -> Mapping[int, Mapping[str, float]]:
         """The trial's results by epoch, of what was read."""

@@ -109,7 +109,7 @@ def studied(trials: int) -> tuple[float, list[float]]:
         jobs = JobStore.open(f"sqlite:///{folder}/jobs.db")
         store = LocalStore(folder / "artifacts")
         service = make_service(jobs, store, folder, ray, 120, store_interval_s=1.0)
-        ray.listen(service.watcher.wake)
+        ray.listen(service.watcher.hear)
         service.watcher.start()
         try:
             found = Studied(service, is_watched=True)

@@ -350,7 +350,10 @@ def test_a_trial_is_not_the_queues_and_is_not_deleted_alone(store: JobStore) -> 
     trial = begun(store, study)
     assert store.running() == []
     assert [job.id for job in store.running_trials()] == [trial.job_id]
+    assert [job.id for job in store.at_work()] == [trial.job_id]
+    assert store.executors_at_work() == {store.attempts(trial.job_id)[-1].executor_id}
     ended = store.settle(store.get(trial.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
+    assert (store.at_work(), store.executors_at_work()) == ([], frozenset())
     with pytest.raises(StateConflict, match=f"trial of {study.id}"):
         store.delete(ended.id)
     assert store.delete_expired({JobState.SUCCEEDED: 0.0}, 10) == []

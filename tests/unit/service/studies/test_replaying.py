@@ -25,6 +25,7 @@ def trial(number: int, configuration: int, seed: int = 0) -> Trial:
         reason=Reason.COMPLETED,
         message="",
         created_at=NOW,
+        last_event=1,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service import watcher
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies import running as running_module
@@ -13,6 +14,7 @@ from service.studies.ledger import Phase, Study, StudyReason
 from service.studies.request import Budget, RandomSearch
 from tests.factories import long_spec, request
 from tests.harness import make_service
+from tests.looking import looks
 from tests.played_driver import PlayedCluster
 from tests.studying import METRIC, Studied, study_spec
 from workers.artifacts import LocalStore
@@ -59,6 +61,26 @@ def test_a_study_is_searched_confirmed_and_over(studied: Studied) -> None:
     assert set(studied.epochs(study)) == set(studied.attempts(study))
     assert set(studied.attempts(study).values()) == {1}
     assert {t.state for t in studied.service.jobs.ledger.trials(study.id)} == {JobState.SUCCEEDED}
+
+
+def test_what_a_driver_says_is_answered_before_a_round_is_due(
+    studied: Studied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "ROUND_INTERVAL_S", 600.0)
+    study, watching = studied.add(), studied.service.watcher
+    watching.start()  # the first round admits it
+    try:
+        for _ in looks(60):
+            if is_searching(studied, study):
+                break
+            if studied.now(study).state is JobState.RUNNING:
+                watching.hear()
+        begun = [t for t in studied.trials(study) if t.state is JobState.RUNNING]
+        assert begun
+        attempts = [studied.service.jobs.attempts(trial.job_id)[-1] for trial in begun]
+        assert {attempt.next_chunk for attempt in attempts} == {0}  # no round has followed them
+    finally:
+        watching.stop(5)
 
 
 def test_a_study_holds_its_allotment_and_the_queue_is_in_order(studied: Studied) -> None:
