@@ -24,6 +24,7 @@ SPEC: Mapping[str, Any] = {
     "trainer": {
         "kind": "delta_vae",
         "network": {"kind": "mlp", "hidden": [4], "latent_dim": 2},
+        "batch_size": 45,
         "epochs": 1,
         "grid_every_epochs": 100_000,
     },
