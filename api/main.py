@@ -229,9 +229,7 @@ def answer(services: Services, settings: Settings, listener: socket.socket) -> N
             timeout_graceful_shutdown=CONNECTION_GRACE_S,
         )
     )
-    # What is loaded by now stays to the end. Without this each full collection looks through all
-    # of it, for some 200 ms in which nobody is answered.
-    gc.collect()
+    gc.collect()  # what is left is there to the end, and full collections need not look through it
     gc.freeze()
     server.run(sockets=[listener])
 

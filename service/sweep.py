@@ -188,7 +188,7 @@ class Sweep:
             yield
 
     def _unfinished(self, report: Report, before: datetime) -> Iterator[None]:
-        at_work = tuple(f"{attempt_prefix(job.id, job.attempt)}/" for job in self._jobs.running())
+        at_work = tuple(f"{attempt_prefix(job.id, job.attempt)}/" for job in self._jobs.at_work())
         for write in self._artifacts.unfinished():
             if write.touched_at >= before or write.name.startswith(at_work):
                 continue

@@ -336,7 +336,7 @@ class Training:
     def _free(self) -> Capacity:
         """What the running jobs leave."""
         free = self.ceiling.now()
-        for job in (*self._jobs.running(), *self._jobs.running_trials()):
+        for job in self._jobs.at_work():
             free = free.minus(job.spec.resources)
         return free
 

@@ -15,7 +15,7 @@ from service.jobs import Attempt, Job, JobState, Reason
 from service.jobstore import JobStore
 from service.sweep import Report, Sweep
 from service.uploads import Condition, Upload
-from tests.contract.jobstore import making
+from tests.contract.jobstore import making, test_ledger
 from tests.contract.test_artifacts import ENDPOINTS, unfinished_write
 from tests.harness import make_datasets
 from tests.s3_servers import BUCKET
@@ -139,7 +139,9 @@ def test_a_sweep_finds_what_nobody_needs_and_removes_no_more(
     making.queued(jobs, of=making.spec(dataset={"name": "theirs", "digest": PINNED}))
     store.put("probes/0123456789abcdef/spreadtrain", b"spreadtrain")
     orphans.add("probes/0123456789abcdef/spreadtrain")
-    unfinished_write(store, f"{attempt_prefix(live.id, 1)}/files/slow.png")
+    trial = test_ledger.begun(jobs, test_ledger.running(jobs))
+    for busy in (live.id, trial.job_id):
+        unfinished_write(store, f"{attempt_prefix(busy, 1)}/files/slow.png")
     unfinished_write(store, f"{attempt_prefix('job-nobody', 1)}/files/cut.png")
     everything, future = keys(store), store.now() + HOUR
     sizes = sum(store.size(key) for key in orphans) + len(b"half of it")
@@ -161,8 +163,9 @@ def test_a_sweep_finds_what_nobody_needs_and_removes_no_more(
     assert (done.counts, done.sizes, done.findings) == (dry.counts, dry.sizes, dry.findings)
     assert keys(store) == everything - orphans
     assert sweep.reclaimed_bytes == sizes
-    [left] = [write.name for write in store.unfinished() if write.name.startswith("jobs/")]
-    assert live.id in left
+    left = sorted(write.name for write in store.unfinished() if write.name.startswith("jobs/"))
+    for name, busy in zip(left, sorted([live.id, trial.job_id]), strict=True):
+        assert busy in name
     assert sum(swept(sweep, future).counts.values()) == 0
 
 
