@@ -245,7 +245,7 @@ def metrics_json(metrics: Mapping[str, Sequence[MetricPoint]]) -> bytes:
     """A :class:`bodies.MetricsBody` as JSON, without a model for each of thousands of points."""
     curves = {
         name: [
-            {"step": step, "epoch": epoch, "value": finite(value), "at": at}
+            {"step": step, "epoch": epoch, "value": value if isfinite(value) else None, "at": at}
             for step, epoch, value, at in points
         ]
         for name, points in metrics.items()

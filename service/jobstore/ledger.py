@@ -211,13 +211,13 @@ class Ledger:
     def trials(self, study_id: str) -> list[Trial]:
         """The study's trials, in the order in which they were stored."""
         with self._database.read() as connection:
-            return [to_trial(row) for row in connection.execute(trials_of(study_id))]
+            return list(map(to_trial, connection.execute(trials_of(study_id)).all()))
 
     def open_trials(self, study_id: str) -> list[Trial]:
         """Those of the study's trials that have not ended."""
         statement = trials_of(study_id).where(JOBS.c.state.not_in(sorted(FINAL_STATES)))
         with self._database.read() as connection:
-            return [to_trial(row) for row in connection.execute(statement)]
+            return list(map(to_trial, connection.execute(statement).all()))
 
     def epochs(self, study_id: str) -> float:
         """The epochs that the trials of the search have trained, all together."""
@@ -243,7 +243,7 @@ class Ledger:
                 .where(TRIAL_RESULTS.c.study_id == study_id, TRIAL_RESULTS.c.seq > after)
                 .order_by(TRIAL_RESULTS.c.seq)
             )
-            return [to_result(row) for row in rows]
+            return list(map(to_result, rows.all()))
 
 
 def _held(connection: Connection, study: Study) -> Row[Any]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     ScalarSelect,
@@ -35,7 +36,7 @@ from service.jobstore.rows import (
     to_checkpoint,
     to_event,
     to_job,
-    to_point,
+    to_points,
     to_us,
 )
 from service.jobstore.schema import (
@@ -283,23 +284,28 @@ def metrics(
     replaced = _replaced_beyond(connection, job_id)
     curves: dict[str, list[MetricPoint]] = {}
     for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
-        rows = connection.execute(_points(connection, series.id, at_most)).all()
         if len(replaced) <= 1:  # nothing can be replaced, and the order is that of the steps
-            curves[series.name] = [to_point(*point) for _, *point in rows]
+            rows = connection.execute(_points(connection, series.id, _POINT, at_most))
+            curves[series.name] = to_points(rows.all())
             continue
+        rows = connection.execute(
+            _points(connection, series.id, (POINTS.c.attempt, *_POINT), at_most)
+        )
         by_step = {
             point[0]: point
             for attempt, *point in rows
             if point[0] <= replaced.get(attempt, SEQ_MAX)
         }
-        curves[series.name] = [to_point(*by_step[step]) for step in sorted(by_step)]
+        curves[series.name] = to_points(by_step[step] for step in sorted(by_step))
     return curves
 
 
-_POINT = (POINTS.c.attempt, POINTS.c.step, POINTS.c.epoch, POINTS.c.value, POINTS.c.at_us)
+_POINT = (POINTS.c.step, POINTS.c.epoch, POINTS.c.value, POINTS.c.at_us)
 
 
-def _points(connection: Connection, series_id: int, at_most: int | None) -> Select[Any]:
+def _points(
+    connection: Connection, series_id: int, columns: Sequence[Column[Any]], at_most: int | None
+) -> Select[Any]:
     """The points of a curve, thinned inside the database: a long run has millions."""
     order = (POINTS.c.attempt, POINTS.c.step)
     of_series = POINTS.c.series_id == series_id
@@ -307,14 +313,14 @@ def _points(connection: Connection, series_id: int, at_most: int | None) -> Sele
     if at_most is not None:
         count = connection.execute(select(func.count()).where(of_series)).scalar() or 0
     if at_most is None or count <= at_most:
-        return select(*_POINT).where(of_series).order_by(*order)
+        return select(*columns).where(of_series).order_by(*order)
     stride = -(-count // at_most)
     number = func.row_number().over(order_by=order).label("number")
-    numbered = select(*_POINT, number).where(of_series).subquery()
+    numbered = select(*columns, number).where(of_series).subquery()
     return (
-        select(*(numbered.c[column.name] for column in _POINT))
+        select(*(numbered.c[column.name] for column in columns))
         .where((numbered.c.number % stride == 1) | (numbered.c.number == count))
-        .order_by(numbered.c.attempt, numbered.c.step)
+        .order_by(numbered.c.number)
     )
 
 

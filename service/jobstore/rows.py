@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Row
 
 from service.jobs import (
@@ -55,7 +56,11 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 def _from_json(text: str) -> dict[str, Any]:
     # JSON has no NaN and no infinity: who reads events gets null.
-    content: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    content: dict[str, Any] = (
+        json.loads(text, parse_constant=lambda _: None)
+        if "NaN" in text or "Infinity" in text
+        else from_json(text)  # takes a quarter of the time
+    )
     return content
 
 
@@ -211,14 +216,21 @@ def to_attempt(row: Row[Any]) -> Attempt:
     )
 
 
-def to_event(row: Row[Any]) -> JobEvent:
+def to_event(row: Sequence[Any]) -> JobEvent:
     """The event of a row of ``events``."""
-    return JobEvent(row.seq, from_us(row.at_us), row.attempt, row.kind, _from_json(row.data))
+    _, seq, at_us, attempt, kind, data = row
+    return JobEvent(seq, from_us(at_us), attempt, kind, _from_json(data))
 
 
-def to_point(step: int, epoch: float, value: float | None, at_us: int) -> MetricPoint:
-    """The point of a row of ``metric_points``."""
-    return MetricPoint(step, epoch, math.nan if value is None else value, from_us(at_us))
+def to_points(rows: Iterable[Sequence[Any]]) -> list[MetricPoint]:
+    """The points of rows of ``metric_points``, each a step, an epoch, a value and a time."""
+    # In one expression, as an answer has ten thousand of them.
+    return [
+        MetricPoint(
+            step, epoch, math.nan if value is None else value, _EPOCH + at_us * _MICROSECOND
+        )
+        for step, epoch, value, at_us in rows
+    ]
 
 
 def to_checkpoint(row: Row[Any]) -> CheckpointInfo:

@@ -181,7 +181,7 @@ class Studies:
         if wanted.configuration is not None:
             statement = statement.where(TRIALS.c.configuration == wanted.configuration)
         with self._database.read() as connection:
-            return [to_trial(row) for row in connection.execute(statement.limit(limit))]
+            return list(map(to_trial, connection.execute(statement.limit(limit)).all()))
 
     def last_results(
         self, study_id: str, trials: Sequence[int] | None = None
@@ -206,7 +206,7 @@ class Studies:
                     )
                     .where(TRIAL_RESULTS.c.study_id == study_id)
                 )
-                found |= {row.trial: to_result(row) for row in rows}
+                found |= {result.trial: result for result in map(to_result, rows.all())}
         return found
 
     def measured_until(
@@ -264,7 +264,7 @@ class Studies:
                         TRIAL_RESULTS.c.epoch.in_(sorted(epochs)),
                     )
                 )
-                found += [to_result(row) for row in rows]
+                found += map(to_result, rows.all())
         return sorted(found, key=lambda result: result.seq)
 
     def results_of(self, study_id: str, trials: Sequence[int]) -> list[TrialResult]:
@@ -277,7 +277,7 @@ class Studies:
                         TRIAL_RESULTS.c.study_id == study_id, TRIAL_RESULTS.c.trial.in_(some or ())
                     )
                 )
-                found += [to_result(row) for row in rows]
+                found += map(to_result, rows.all())
         return sorted(found, key=lambda result: result.seq)
 
 

@@ -1,9 +1,10 @@
 """Rows of studies, trials and their results to values and back."""
 
-import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Row, Select, select
 
 from service.jobs import JobState, Reason
@@ -82,25 +83,29 @@ def trials_of(study_id: str) -> Select[Any]:
     )
 
 
-def to_trial(row: Row[Any]) -> Trial:
-    """The trial of a row of ``trials`` beside its job's."""
+def to_trial(row: Sequence[Any]) -> Trial:
+    """The trial of a row of :func:`trials_of`."""
+    # By position, as a study has thousands of them and a column by name takes six times as long.
+    study_id, number, configuration, seed, phase, values, job_id, *of_job = row
+    state, reason, message, created_us, ended_us, last_seq = of_job
     return Trial(
-        study_id=row.study_id,
-        number=row.number,
-        configuration=row.configuration,
-        values=json.loads(row.values_json),
-        seed=row.seed,
-        phase=Phase(row.phase),
-        job_id=row.job_id,
-        state=JobState(row.state),
-        reason=Reason(row.reason),
-        message=row.message,
-        created_at=from_us(row.created_us),
-        last_event=row.last_seq,
-        ended_at=None if row.ended_us is None else from_us(row.ended_us),
+        study_id=study_id,
+        number=number,
+        configuration=configuration,
+        values=from_json(values),
+        seed=seed,
+        phase=Phase(phase),
+        job_id=job_id,
+        state=JobState(state),
+        reason=Reason(reason),
+        message=message,
+        created_at=from_us(created_us),
+        last_event=last_seq,
+        ended_at=None if ended_us is None else from_us(ended_us),
     )
 
 
-def to_result(row: Row[Any]) -> TrialResult:
+def to_result(row: Sequence[Any]) -> TrialResult:
     """The result of a row of ``trial_results``."""
-    return TrialResult(row.seq, row.trial, row.epoch, json.loads(row.metrics), from_us(row.at_us))
+    _, seq, trial, epoch, metrics, at_us = row
+    return TrialResult(seq, trial, epoch, from_json(metrics), from_us(at_us))
