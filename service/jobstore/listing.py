@@ -21,8 +21,12 @@ def page(connection: Connection, filter: JobFilter, cursor: str | None, limit: i
         statement = statement.where(
             tuple_(created_us, job_id) < tuple_(literal(last.created_us), literal(last.job_id))
         )
+    order = [created_us.desc(), job_id.desc()]
+    if filter == JobFilter():
+        # That it is NULL in all of them does not tell PostgreSQL that its index has their order.
+        order.insert(0, JOBS.c.deleted_us.desc())
     # The indexes know which jobs these are; only these are then read.
-    found = statement.order_by(created_us.desc(), job_id.desc()).limit(limit + 1).subquery()
+    found = statement.order_by(*order).limit(limit + 1).subquery()
     rows = connection.execute(
         select(JOBS)
         .join(found, found.c.id == JOBS.c.id)

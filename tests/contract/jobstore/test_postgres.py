@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import NullPool, create_engine, event, select
 
 from service.checks import check_installation
 from service.errors import ConfigurationError, InvalidSpec, JobNotFound, NotReady, StateConflict
 from service.jobs import Job, JobFilter, JobState, Reason
 from service.jobstore import Idempotency, JobStore
+from service.jobstore.listing import page
 from service.jobstore.schema import JOBS
 from service.settings import Settings
 from tests.contract.jobstore import making
@@ -25,6 +26,31 @@ from tests.contract.jobstore.test_datasets import ANY, digest, pinning, upload
 from tests.postgres import PASSWORD, Postgres
 
 WRITERS = 6
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_the_list_of_all_jobs_comes_in_the_order_of_an_index(postgres_url: str, limit: int) -> None:
+    """Without its index PostgreSQL would sort all jobs for each page."""
+    engine = create_engine(postgres_url, poolclass=NullPool)
+    asked: list[tuple[str, Any]] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked.append((statement, values))
+
+    with contextlib.closing(JobStore.open(postgres_url)) as store:
+        for _ in range(3):
+            queued(store)
+        cursor = store.list(JobFilter(), None, limit).next_cursor
+    with engine.connect() as connection:
+        for after in (None, cursor):
+            page(connection, JobFilter(), after, limit)
+        connection.exec_driver_sql("SET LOCAL enable_seqscan TO off")  # as if there were many
+        for statement, values in asked[:2]:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+            assert [line for line in plan if "jobs_by_time" in line], plan
+            sorts = [line for line in plan if line.lstrip(" ->").startswith("Sort  (")]
+            assert len(sorts) == 1, plan  # that of the page itself, once it is found
 
 
 @pytest.fixture
