@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT = 7.2, 4.8  # inches
+_LETTERS_AN_INCH = 15  # of a note
 _COLOURS = 10
 _ON_FRESH_SEEDS = "on fresh seeds"
 
@@ -48,7 +50,8 @@ def _figure(width: float = _WIDTH, height: float = _HEIGHT) -> "tuple[Figure, Ax
 def _finish(figure: "Figure", axes: "Axes", title: str, notes: Sequence[str] = ()) -> bytes:
     axes.set_title(title, fontsize=10)
     if notes:
-        figure.supxlabel("\n".join(notes), fontsize=8)
+        width = int(_LETTERS_AN_INCH * figure.get_figwidth())
+        figure.supxlabel("\n".join(textwrap.fill(note, width) for note in notes), fontsize=8)
     return encode_figure(figure)
 
 

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
@@ -15,6 +16,7 @@ from service.studies.request import StudyRequest
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row, Rung, spec_of
 
 METRIC = "kid_pca"
+KIND, SCALE = "/trainer/spread/kind", "/trainer/spread/scale"
 CONCURRENCY = 2
 TOP, FRESH = 3, 5
 
@@ -43,21 +45,19 @@ class Choice:
     like: int
 
 
-def request_of(data: str) -> StudyRequest:
+def request_of(data: str, **fields: Any) -> StudyRequest:
     """The study: any noise of the grid, no trial stopped before a third of its epochs."""
     asked = StudyRequest.model_validate(
         {
             "name": "which noise",
             "spec": spec_of(data, KINDS[0], SCALES[0], 0).model_dump(mode="json"),
-            "space": {
-                "/trainer/spread/kind": {"choice": list(KINDS)},
-                "/trainer/spread/scale": {"grid": list(SCALES)},
-            },
+            "space": {KIND: {"choice": list(KINDS)}, SCALE: {"grid": list(SCALES)}},
             "objective": {"metric": METRIC, "mode": "min"},
             "search": {"kind": "grid"},
             "scheduler": {"kind": "asha", "grace_epochs": EPOCHS[data] // 3},
             "budget": {"trials": len(NOISES)},
             "concurrency": CONCURRENCY,
+            **fields,
         }
     )
     return resolved(asked)
@@ -94,6 +94,14 @@ def searched(
             judge.on_trial_add(None, trials[left[-1]])
             begin(left.pop(), 0)
     return reached
+
+
+def whole_seeds(data: str, rows: Sequence[Row]) -> int:
+    """Of how many seeds, from 0 on, the whole grid is recorded."""
+    seeds = 0
+    while len([r for r in rows if (r.data, r.seed) == (data, seeds)]) == len(NOISES):
+        seeds += 1
+    return seeds
 
 
 def replayed(data: str, rows: Iterable[Row], seed: int, seeds: int) -> Choice:

@@ -103,7 +103,7 @@ def _scales(lines: Sequence[Line], study: str) -> str:
             text = "–" if line is None else f"{line.metrics[CHOSEN_BY]:.4g}"
             cells.append(f"**{text}**" if scale == best else text)
         rows.append([Arm(family).label(lines, study), *cells])
-    return _table(["", *(f"σ = {scale:g}" for scale in columns)], rows)
+    return table(["", *(f"σ = {scale:g}" for scale in columns)], rows)
 
 
 def _means(lines: Sequence[Line], study: str, distances: dict[str, str]) -> str:
@@ -117,9 +117,9 @@ def _means(lines: Sequence[Line], study: str, distances: dict[str, str]) -> str:
         cells = []
         for metric in columns:
             values = [line.metrics[metric] for line in found.values() if metric in line.metrics]
-            cells.append(_shown(interval(values)) if values else "–")
+            cells.append(shown(interval(values)) if values else "–")
         rows.append([arm.label(lines, study), str(len(found)), *cells])
-    return _table(["", "seeds", *columns.values()], rows)
+    return table(["", "seeds", *columns.values()], rows)
 
 
 def _differences(lines: Sequence[Line], study: str, distances: dict[str, str]) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _differences(lines: Sequence[Line], study: str, distances: dict[str, str]) -
             sentences.append(
                 f"- {names[0]} against {names[1]} ({_seeds(count)}): {verdict(nearer, *names)}"
             )
-    yield _table(["", "seeds", *columns.values()], rows)
+    yield table(["", "seeds", *columns.values()], rows)
     if sentences:
         yield "\n".join(sentences)
 
@@ -150,7 +150,8 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _shown(of: Interval) -> str:
+def shown(of: Interval) -> str:
+    """A mean with the half width of its interval, where it has one."""
     if of.half_width is None:
         return f"{of.mean:.4g}"
     return f"{of.mean:.4g} ± {of.half_width:.2g}"
@@ -158,10 +159,11 @@ def _shown(of: Interval) -> str:
 
 def _marked(of: Interval) -> str:
     is_told = of.sign in (Sign.BELOW, Sign.ABOVE)
-    return f"**{_shown(of)}**" if is_told else _shown(of)
+    return f"**{shown(of)}**" if is_told else shown(of)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
