@@ -16,12 +16,12 @@ class StudyFigures:
 
 
 def study_figures(jobs: JobStore) -> StudyFigures:
-    """Of the studies that are not deleted; every state of a study is there, outcomes as they come.
+    """Of the studies that are not deleted. Every state is there, the reasons as they come.
 
     Raises NotReady.
     """
     found = jobs.studies.count_by_state()
-    outcomes: dict[str, int] = {}
+    outcomes = {state.value: 0 for state in JobState if state not in FINAL_STATES}
     for (state, reason), count in jobs.studies.count_trials().items():
         outcome = _outcome(state, reason)
         outcomes[outcome] = outcomes.get(outcome, 0) + count

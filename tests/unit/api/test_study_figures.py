@@ -15,6 +15,6 @@ def test_figures_count_studies_by_state_and_trials_by_outcome(quiet: Quiet) -> N
     assert found[("spreadtrain_studies", frozenset({"failed", "database"}))] == 0
     for outcome, count in (
         *(("completed", 2), ("stopped_by_study", 1)),
-        *(("diverged", 1), ("running", 1)),
+        *(("diverged", 1), ("running", 1), ("paused", 0)),
     ):
         assert found[("spreadtrain_trials", frozenset({outcome, "database"}))] == count
