@@ -34,8 +34,9 @@ serve: $(STAMP) ## the service in the foreground, on PORT
 
 # Side by side, file by file; two keep two cores busy, and three take longer. Files begin in the
 # order of tests/conftest.py, not by their number of tests.
+# One thread of linear algebra in each of two processes: more wait for one another, and spin.
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff format --check .

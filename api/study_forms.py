@@ -58,6 +58,11 @@ def send_answer(
     headers = {"ETag": tag, "Cache-Control": "no-cache", **VARY}
     if is_unchanged(request, tag):
         return Response(status_code=304, headers=headers)
-    made = forms[form](standings)
-    content = made.model_dump_json() if isinstance(made, BaseModel) else made
+
+    def write() -> bytes | str:
+        made = forms[form](standings)
+        return made.model_dump_json() if isinstance(made, BaseModel) else made
+
+    # Several look at the same plot, and drawing it takes a good part of a second.
+    content = services.answers.once(standings, (form, repr(query)), write)
     return Response(content, headers=headers, media_type=TYPES[form])

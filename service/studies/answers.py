@@ -24,7 +24,7 @@ from service.studies.parallels import Parallels, parallels
 from service.studies.standings import Outcome, Standings, StandingsCache, outcomes_of
 
 T = TypeVar("T")
-_KEPT = 32  # answers kept at hand
+_KEPT = 64  # answers kept at hand, computed and written
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Answers:
 
     def best(self, standings: Standings) -> ranked.Best:
         """The best as far as it is known; see :mod:`service.studies.best`."""
-        return self._once(standings, ("best",), lambda: ranked.best(standings))
+        return self.once(standings, ("best",), lambda: ranked.best(standings))
 
     def curve(
         self, standings: Standings, pointers: Sequence[str], metric: str | None
@@ -135,17 +135,17 @@ class Answers:
                 studies.epochs(study_id),
             )
 
-        return self._once(standings, ("curve", tuple(pointers), metric), compute)
+        return self.once(standings, ("curve", tuple(pointers), metric), compute)
 
     def front(self, standings: Standings, second: str | None) -> Front:
         """Two metrics against one another; see :func:`service.studies.fronts.front`."""
-        return self._once(standings, ("front", second), lambda: front(standings, second))
+        return self.once(standings, ("front", second), lambda: front(standings, second))
 
     def importance(
         self, standings: Standings, metric: str | None, evaluator: Evaluator
     ) -> Importance:
         """How much each parameter matters; see :func:`service.studies.importance.importance`."""
-        return self._once(
+        return self.once(
             standings,
             ("importance", metric, evaluator),
             lambda: importance(standings, metric, evaluator),
@@ -153,10 +153,10 @@ class Answers:
 
     def parallels(self, standings: Standings, metric: str | None) -> Parallels:
         """Every trial as a line; see :func:`service.studies.parallels.parallels`."""
-        return self._once(standings, ("parallels", metric), lambda: parallels(standings, metric))
+        return self.once(standings, ("parallels", metric), lambda: parallels(standings, metric))
 
-    def _once(self, standings: Standings, asked: Hashable, compute: Callable[[], T]) -> T:
-        """What is computed, or was from the same standings."""
+    def once(self, standings: Standings, asked: Hashable, compute: Callable[[], T]) -> T:
+        """What is computed, or was for the same question from the same standings."""
         key = (standings.study.id, standings.stamp, asked)
         with self._lock:
             if key in self._computed:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from api import study_curves
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.studies.curves import CurveAnswer
 from service.studies.ledger import Study
+from service.studies.plots import curve_png
 from service.studies.rungs import rung_epochs
 from tests.trials import KIND, SCALE, add_trial, confirm, ended, new_study, running_study
 from tests.unit.api.conftest import Quiet
@@ -347,3 +350,24 @@ def test_the_answers_follow_new_results_and_survive_the_end(quiet: Quiet) -> Non
     assert len(get(quiet, study, f"curve?parameter={KIND}")["points"]) == before + 1
     ended(quiet.jobs, study)
     assert len(get(quiet, study, f"curve?parameter={KIND}")["points"]) == before + 1
+
+
+def test_a_plot_is_drawn_once_until_the_study_changes(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def counted(found: CurveAnswer) -> bytes:
+        drawn.append(found)
+        return curve_png(found)
+
+    monkeypatch.setattr(study_curves, "curve_png", counted)
+    study = searched(quiet.jobs, 12)
+    first, again = (picture(quiet, study, f"curve?parameter={SCALE}") for _ in range(2))
+    assert first == again
+    assert len(drawn) == 1
+    assert picture(quiet, study, f"curve?parameter={SCALE}&parameter={KIND}") != first
+    assert len(drawn) == 2
+    add_trial(quiet.jobs, study, 12, {KIND: "laplace", SCALE: 0.9}, results={9: {"kid_pca": 9.0}})
+    assert picture(quiet, study, f"curve?parameter={SCALE}") != first
+    assert len(drawn) == 3
