@@ -64,7 +64,7 @@ class ReversalsBody(Body):
 
 
 class CheckBody(Body):
-    """How another extractor orders the confirmed configurations."""
+    """How another distance, or another extractor, orders the confirmed configurations."""
 
     metric: str
     means: dict[str, float]
@@ -119,7 +119,7 @@ class BestBody(Body):
     untested: list[int]
     """Configurations without a result that can be compared: failed, or stopped early."""
     checks: list[CheckBody]
-    """The same order by other extractors, where trials have their metrics."""
+    """The same order by other distances and extractors, where trials have their metrics."""
     links: dict[str, str]
 
 

@@ -1,7 +1,7 @@
 """The best of a study, said honestly: by fresh seeds, with an interval and with its like.
 
-See service.studies.ranking. A second extractor is a check: distances in other features may order
-the same models otherwise, and then no one number decides.
+See service.studies.ranking. Other distances are a check, in the same features and in others: they
+may order the same models otherwise, and then no one number decides.
 """
 
 import math
@@ -142,7 +142,7 @@ def _message(stage: Stage, standings: Standings, number: int | None) -> str:
 
 
 def _checks(standings: Standings, ranking: Ranking) -> tuple[Check, ...]:
-    """The measures of confirmed trials in other features than the objective's."""
+    """The distances of confirmed trials that are not the objective, in whatever features."""
     objective = standings.study.request.objective
     own = measure_of(objective.metric)
     if own is None:
@@ -150,7 +150,7 @@ def _checks(standings: Standings, ranking: Ranking) -> tuple[Check, ...]:
     found = []
     for metric in standings.metrics:
         measure = measure_of(metric)
-        if measure is None or measure[0] not in _CHECKS or measure[1] == own[1]:
+        if measure is None or measure[0] not in _CHECKS or measure == own:
             continue
         means = {}
         for number, by_seed in standings.fresh(metric).items():

@@ -192,6 +192,18 @@ def test_a_second_extractor_is_a_check_that_says_whether_the_order_is_another(qu
     assert best_of(quiet, agreeing)["checks"][0]["agrees"] is True
 
 
+def test_another_distance_in_the_same_features_is_a_check_too(quiet: Quiet) -> None:
+    jobs = quiet.jobs
+    study = running_study(jobs)
+    searched(jobs, study, [0.1, 0.2])
+    for number, (own, other) in enumerate(((0.2, 9.0), (0.3, 5.0))):
+        others = {"frechet_pca": [other] * 5, "mmd_pca": [other] * 5}
+        confirm(jobs, study, number, SCALES[number], kid_pca=[own] * 5, **others)
+    ended(jobs, study)
+    (check,) = best_of(quiet, study)["checks"]
+    assert (check["metric"], check["best"], check["agrees"]) == ("frechet_pca", 1, False)
+
+
 def test_more_is_better_where_the_objective_says_so(quiet: Quiet) -> None:
     jobs = quiet.jobs
     study = running_study(jobs, objective={"metric": "recall", "mode": "max"})
