@@ -85,6 +85,15 @@ class Versions(_Stored):
     torch: str = torch.__version__
     python: str = platform.python_version()
 
+    def agree(self, other: "Versions") -> bool:
+        """Whether they are the same but for torch's build: nodes with GPUs have another (+cu130)
+        than a service without (+cpu)."""
+
+        def public(of: Versions) -> Versions:
+            return of.model_copy(update={"torch": of.torch.partition("+")[0]})
+
+        return public(self) == public(other)
+
 
 class Manifest(Description):
     """What a checkpoint is and where it comes from."""

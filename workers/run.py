@@ -324,7 +324,7 @@ def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, me
 def _prepare(run: Run, store: ArtifactStore) -> tuple[Dataset, Beginning]:
     """What every worker needs: data, and the train state to go on from."""
     here = Versions()
-    if run.versions != here:
+    if not here.agree(run.versions):
         raise VersionMismatch(
             f"This node runs {here!r}, the service {run.versions!r}; "
             "install the same versions on every node."

@@ -115,6 +115,15 @@ def test_the_chart_lints_with_nothing_to_say() -> None:
     assert [m for m in found["messages"] if "icon is recommended" not in m["error"]] == []
 
 
+def test_by_default_there_is_a_worker_that_jobs_can_have() -> None:
+    """The service counts live nodes, and the head offers no core."""
+    (cluster,) = [one for one in rendered(STORE) if one["kind"] == "RayCluster"]
+    least = {
+        group["groupName"]: group["minReplicas"] for group in cluster["spec"]["workerGroupSpecs"]
+    }
+    assert least == {"cpu": 1, "gpu": 0}
+
+
 def test_values_that_nobody_reads_and_a_missing_store_are_refused() -> None:
     for values in ({}, {**STORE, "replicas": 3}):
         with pytest.raises(helm_python.HelmError, match="schema"):

@@ -11,12 +11,12 @@ from ray.tune.schedulers import TrialScheduler
 
 from service.cluster.tune_scheduling import EPOCH, scheduler, stand_in
 from service.studies.objective import most_epochs, resolved
+from service.studies.presets import KIND, REDUCTION_FACTOR, SCALE
 from service.studies.ranking import rank, top
 from service.studies.request import StudyRequest
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row, Rung, spec_of
 
 METRIC = "kid_pca"
-KIND, SCALE = "/trainer/spread/kind", "/trainer/spread/scale"
 CONCURRENCY = 2
 TOP, FRESH = 3, 5
 
@@ -54,7 +54,11 @@ def request_of(data: str, **fields: Any) -> StudyRequest:
             "space": {KIND: {"choice": list(KINDS)}, SCALE: {"grid": list(SCALES)}},
             "objective": {"metric": METRIC, "mode": "min"},
             "search": {"kind": "grid"},
-            "scheduler": {"kind": "asha", "grace_epochs": EPOCHS[data] // 3},
+            "scheduler": {
+                "kind": "asha",
+                "grace_epochs": EPOCHS[data] // 3,
+                "reduction_factor": REDUCTION_FACTOR,
+            },
             "budget": {"trials": len(NOISES)},
             "concurrency": CONCURRENCY,
             **fields,

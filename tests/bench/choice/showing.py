@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from service.jobs import JobState, Reason
 from service.studies.curves import CurveAnswer, curves
 from service.studies.ledger import Phase, Study, StudyReason, Trial, TrialResult
+from service.studies.presets import KIND, SCALE
 from service.studies.standings import Outcome, Standings
 from tests.bench.choice.recording import KINDS, SCALES, Row
-from tests.bench.choice.replaying import KIND, NOISES, SCALE, request_of
+from tests.bench.choice.replaying import NOISES, request_of
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -185,6 +185,17 @@ def test_other_versions_are_refused_by_name(artifacts: LocalStore, tmp_path: Pat
     assert "0.0.1" in outcome.message
 
 
+@pytest.mark.parametrize("build", ["", "+cpu", "+cu130"])
+def test_another_build_of_torch_is_no_other_version(
+    artifacts: LocalStore, tmp_path: Path, build: str
+) -> None:
+    public = Versions().torch.partition("+")[0]
+    versions = Versions(torch=f"{public}{build}")
+    run = run_of(artifacts, tmp_path, tiny_spec(epochs=1), versions=versions)
+    assert execute(run, StopFlag()).reason == "completed"
+    assert not Versions().agree(Versions(torch=f"{public}9{build}"))
+
+
 def test_data_that_is_not_there_is_a_reason_and_not_a_traceback(
     artifacts: LocalStore, tmp_path: Path
 ) -> None:
