@@ -4,7 +4,7 @@ Each change is a compare-and-set on (id, state, attempt), as of jobs, and of a r
 version too; of that only the wish is stored, which its driver carries out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -17,7 +17,8 @@ from service.errors import (
     StudyStateConflict,
 )
 from service.jobs import FINAL_STATES, JobState
-from service.jobstore.schema import STUDIES
+from service.jobstore import wishes
+from service.jobstore.schema import JOBS, STUDIES, TRIALS
 from service.jobstore.study_rows import to_study
 from service.jobstore.wishes import ended_how
 from service.jobstore.writing import now_us
@@ -88,7 +89,8 @@ def extend(
 
 
 def request_cancel(connection: Connection, study_id: str) -> Study:
-    """Wish for the end; what does not run ends at once. Raises StudyStateConflict."""
+    """Wish for the end; what does not run ends at once, and its trials with it. Raises
+    StudyStateConflict."""
     cancelled = {"cancel_requested": True, "pause_requested": False}
     row = found(connection, study_id, locked=True)
     match JobState(row.state):
@@ -101,6 +103,8 @@ def request_cancel(connection: Connection, study_id: str) -> Study:
                 to_study(row) if row.cancel_requested else _changed(connection, study_id, cancelled)
             )
         case JobState.QUEUED | JobState.PAUSED:
+            for job_id in _trials_in(connection, study_id, set(JobState) - FINAL_STATES):
+                wishes.request_cancel(connection, job_id)
             values = _state(JobState.CANCELLED, StudyReason.CANCELLED, "cancelled")
             return _changed(connection, study_id, {**cancelled, **values})
 
@@ -130,12 +134,18 @@ def resume(connection: Connection, study_id: str) -> Study:
 
 
 def retry(connection: Connection, study_id: str) -> Study:
-    """Failed or cancelled -> queued, once; raises StudyStateConflict."""
+    """Failed or cancelled -> queued, once, with the trials that were cancelled, and those that
+    have failed where no trial had a result; raises StudyStateConflict."""
     row = found(connection, study_id, locked=True)
     if (row.state, row.reason) == (JobState.QUEUED, StudyReason.RETRIED):
         return to_study(row)
     if row.state not in (JobState.FAILED, JobState.CANCELLED):
         raise StudyStateConflict(f"the study is {row.state}; nothing to retry", row.state)
+    left = {JobState.CANCELLED}
+    if row.reason == StudyReason.NO_RESULT:
+        left.add(JobState.FAILED)
+    for job_id in _trials_in(connection, study_id, left):
+        wishes.retry(connection, job_id, None)
     values = _state(JobState.QUEUED, StudyReason.RETRIED, "retried")
     return _changed(connection, study_id, {**values, "cancel_requested": False})
 
@@ -149,6 +159,17 @@ def found(connection: Connection, study_id: str, *, locked: bool = False) -> Row
     if row is None:
         raise StudyNotFound(f"there is no study {study_id}; GET /v1/studies lists them")
     return row
+
+
+def _trials_in(connection: Connection, study_id: str, states: Collection[JobState]) -> list[str]:
+    """The jobs of the study's trials in these states, in the order of their numbers."""
+    statement = (
+        select(TRIALS.c.job_id)
+        .join(JOBS, JOBS.c.id == TRIALS.c.job_id)
+        .where(TRIALS.c.study_id == study_id, JOBS.c.state.in_(sorted(states)))
+        .order_by(TRIALS.c.number)
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]:

@@ -311,7 +311,20 @@ def _of_health(request: StudyRequest) -> Iterator[FieldError]:
 
 
 def _of_seeds(request: StudyRequest) -> Iterator[FieldError]:
+    if len(request.seeds) > 1 and _ends_by_itself(request):
+        # Results are means over seeds at epochs that all of them have.
+        yield FieldError("/seeds", "must be one seed, as these trials end at epochs of their own")
     for index, seed in enumerate(request.confirmation.seeds):
         if seed in request.seeds:
             wrong = f"is a seed of the search ({seed}); a fresh one is needed"
             yield FieldError(f"/confirmation/seeds/{index}", wrong)
+
+
+def _ends_by_itself(request: StudyRequest) -> bool:
+    """Whether trials of one configuration may end at different epochs."""
+    if isinstance(request.spec, IcaSpec):
+        return True
+    stopping = getattr(request.spec.trainer, "early_stopping", None)
+    return stopping is not None or any(
+        pointer.startswith("/trainer/early_stopping") for pointer in request.space
+    )

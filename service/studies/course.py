@@ -26,8 +26,9 @@ class Course:
     up to which it has had them stored, ``ended`` those of whose end it was told; ``is_searched``
     says that it has said all.
 
-    ``ending`` is why the search is over, once it is, ``candidates`` what is confirmed then, and
-    ``noted`` the epoch up to which results of that are stored. ``failure`` is why the study fails.
+    ``ending`` is why the search is over, once it is, ``cut_off`` the configurations that were
+    wanted when a limit was reached, ``candidates`` what is confirmed then, and ``noted`` the epoch
+    up to which results of that are stored. ``failure`` is why the study fails.
     The driver was lost ``losses`` times without a new result, and starts again at ``start_at``
     (time.monotonic). ``looked_at`` is when its time was last asked for.
     """
@@ -50,6 +51,7 @@ class Course:
     losses: int = 0
     noted: dict[int, int] = field(default_factory=dict)
     start_at: float = 0.0
+    cut_off: frozenset[int] = frozenset()
     candidates: tuple[int, ...] | None = None
     trials: dict[int, Trial] = field(default_factory=dict)
     looked_at: float = float("-inf")

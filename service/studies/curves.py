@@ -18,6 +18,7 @@ from service.errors import FieldError, InvalidQuery, NoAnswerYet
 from service.studies.curve import curve, levels
 from service.studies.guard import better
 from service.studies.ledger import TrialResult
+from service.studies.objective import objectives
 from service.studies.population import is_population
 from service.studies.ranking import Interval, Mode
 from service.studies.request import StudyRequest
@@ -164,13 +165,19 @@ def curves(
 
 
 def known_metric(standings: Standings, metric: str | None, parameter: str = "metric") -> str:
-    """A metric that trials have reported, the objective where none is named; raises InvalidQuery.
+    """A metric that trials have reported, the objective where none is named.
 
     It may be named without its features where one kind of them is measured, as an objective may.
+    Raises InvalidQuery for one that no trial has, NoAnswerYet where none has any.
     """
+    own = [objective.metric for _, objective in objectives(standings.study.request)]
     if metric is None:
-        return standings.study.request.objective.metric
+        return own[0]
     known = standings.metrics
+    if metric in own:
+        return metric
+    if not known:
+        raise NoAnswerYet("no trial has reported anything yet")
     meant = [name for name in known if name == metric or name.startswith(f"{metric}_")]
     if metric in known:
         return metric

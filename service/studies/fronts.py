@@ -42,7 +42,7 @@ def front(standings: Standings, second: str | None) -> Front:
         if request.second_objective is None:
             raise _bad("must name a metric, as the study has no second objective")
         second = request.second_objective.metric
-    second = known_metric(standings, second, "second") if standings.outcomes else second
+    second = known_metric(standings, second, "second")
     mode = mode_of(request, second)
     if mode is None or second == objective.metric:
         raise _bad("must name another metric, of which less or more is better")

@@ -81,7 +81,8 @@ def _share(
     values = [one.trial.values[pointer] for one in having]
     if len(having) < TRIALS_MIN:
         return Share(pointer, None, len(having))
-    if all(same(values[0], value) for value in values):
+    results = {one.value(metric) for one in having}
+    if len(results) == 1 or all(same(values[0], value) for value in values):
         return Share(pointer, 0.0, len(having))
     beside = [
         other

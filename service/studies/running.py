@@ -8,7 +8,7 @@ replaced while trials run on: what it knew is in the ledger.
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 
 from service.attempts import Attempts
@@ -24,6 +24,7 @@ from service.studies.population import is_population
 from service.studies.readings import Readings
 from service.studies.searching import Searching
 from service.studies.trying import Trying
+from workers.kinds import epochs
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,6 @@ class Studies:
             self._say_waiting(study, count)
             return None
         started = self._jobs.ledger.start(study, self._said_of_places(study, count))
-        self._retry_cancelled(study)
         self._take_up(started)
         return left
 
@@ -105,14 +105,6 @@ class Studies:
         if study.message != message:
             with contextlib.suppress(StateConflict):
                 self._jobs.ledger.explain(study, study.reason, message)
-
-    def _retry_cancelled(self, study: Study) -> None:
-        """A study that was cancelled and is retried goes on with what it was at."""
-        if study.reason is not StudyReason.RETRIED:
-            return
-        for trial in self._jobs.ledger.trials(study.id):
-            if trial.state is JobState.CANCELLED:
-                self._jobs.retry(trial.job_id)
 
     # --- rounds -------------------------------------------------------------------------------
 
@@ -174,6 +166,8 @@ class Studies:
     def _go_on(self, course: Course, *, may_start: bool) -> None:
         if course.ending is None:
             course.ending = self._limit(course)
+            if course.ending is not None:
+                course.cut_off = frozenset(course.wanted)
         if course.ending is None:
             self._search(course)
         elif course.candidates is None:
@@ -270,12 +264,16 @@ class Studies:
     def _end_search(self, course: Course) -> None:
         """Choose what is confirmed, once nothing of the search runs any more.
 
-        What a limit cuts off is paused: it goes on if the budget is raised.
+        What a limit cuts off is paused: it goes on if the budget is raised. What has trained all
+        its epochs comes to its end, and its last results count.
         """
         self._end_driver(course)
         self._stop_trials(course)
-        if self._hush(course, course.in_phase(Phase.SEARCH)):
+        searched = course.in_phase(Phase.SEARCH)
+        trained = {trial.number for trial in searched if self._is_trained(trial)}
+        if self._hush(course, searched, but=trained):
             return
+        self._searching.keep_last(course)
         assert course.ending is not None
         reason, message = course.ending
         study, trials = course.study, course.in_phase(Phase.SEARCH)
@@ -306,12 +304,13 @@ class Studies:
             course.add(stored)
         is_done = True
         for trial in course.in_phase(Phase.CONFIRMATION):
-            if trial.configuration not in course.candidates:
-                continue
-            if trial.state is JobState.PAUSED:
-                self._jobs.resume(trial.job_id)
             is_done = is_done and trial.state in FINAL_STATES
             self._note(course, trial)
+            if trial.configuration not in course.candidates:  # as it was, before an extension
+                if trial.state not in FINAL_STATES:
+                    course.stopping.setdefault(trial.number, "stopped_by_study")
+            elif trial.state is JobState.PAUSED:
+                self._jobs.resume(trial.job_id)
         if is_done:
             if not course.candidates:
                 message += " No trial had come to its end, so that nothing could be confirmed."
@@ -351,11 +350,20 @@ class Studies:
         if not self._hush(course, course.trials.values()):
             self._jobs.ledger.settle(course.study, JobState.FAILED, *course.failure)
 
-    def _hush(self, course: Course, trials: Iterable[Trial]) -> bool:
-        """Pause these trials; returns whether any has not ended or paused yet."""
+    def _is_trained(self, trial: Trial) -> bool:
+        """Whether a trial that runs has all its epochs behind it, if not its end."""
+        if trial.state is not JobState.RUNNING:
+            return False
+        job = self._jobs.get(trial.job_id)
+        return job.progress is not None and job.progress.epoch >= epochs(job.spec)
+
+    def _hush(
+        self, course: Course, trials: Iterable[Trial], but: Container[int] = frozenset()
+    ) -> bool:
+        """Pause these trials, ``but`` some; returns whether any has not ended or paused yet."""
         left = [trial for trial in trials if trial.state in (JobState.QUEUED, JobState.RUNNING)]
         for trial in left:
-            if trial.number not in course.stopping:
+            if trial.number not in course.stopping and trial.number not in but:
                 with contextlib.suppress(StateConflict):
                     self._jobs.request_pause(trial.job_id)
         return bool(left)

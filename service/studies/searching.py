@@ -25,7 +25,7 @@ from service.studies.channel import (
     Suggested,
     Told,
 )
-from service.studies.course import Course, configurations
+from service.studies.course import Course, configurations, is_whole
 from service.studies.ledger import Phase, StudyReason, Trial
 from service.studies.objective import most_epochs
 from service.studies.population import is_population
@@ -217,6 +217,21 @@ class Searching:
     def _resume(self, trial: Trial) -> None:
         with contextlib.suppress(StateConflict):
             self._jobs.resume(trial.job_id)
+
+    def keep_last(self, course: Course) -> None:
+        """Store what the configurations that a limit has cut off had measured, if they came to
+        their own end: the driver was ended before it was told."""
+        now = datetime.now(UTC)
+        for number in sorted(course.cut_off):
+            trials = course.of(number)
+            if not is_whole(trials, len(course.study.request.seeds)):
+                continue
+            for trial in trials:
+                course.readings.read(trial)
+            for epoch in common([course.readings.of(trial) for trial in trials]):
+                for trial in trials:
+                    metrics = course.readings.of(trial)[epoch]
+                    self._jobs.ledger.add_result(course.study, trial.number, epoch, metrics, now)
 
     # --- what it is told ----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 from service.jobs import BY_STUDY, FINAL_STATES, JobState
 from service.jobstore import JobStore
 from service.jobstore.studies import TrialFilter
-from service.studies.ledger import Phase, Study, Trial, TrialResult
+from service.studies.ledger import Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.objective import objectives
 
 _KEPT = 8  # studies whose trials are kept at hand
@@ -99,14 +99,19 @@ class Standings:
 
     @cached_property
     def is_confirming(self) -> bool:
-        """Whether trials on fresh seeds are still under way, or to come."""
+        """Whether trials on fresh seeds are still under way, or to come. A study that was extended
+        and searches again has those that confirmed it before."""
         if self.study.state in FINAL_STATES:
             return False
         confirmation = self.study.request.confirmation
         found = self.of(Phase.CONFIRMATION)
         values = self.searched(self.study.request.objective.metric)
         usable = sum(math.isfinite(value) for value in values.values())
-        is_short = len(found) < min(confirmation.top, usable)
+        has_searched = (
+            self.study.reason is StudyReason.CONFIRMING
+            or len(self.of(Phase.SEARCH)) >= self.study.request.budget.trials
+        )
+        is_short = has_searched and len(found) < min(confirmation.top, usable)
         return is_short or any(
             len(outcomes) < len(confirmation.seeds)
             or any(one.trial.state not in FINAL_STATES for one in outcomes)
@@ -146,8 +151,9 @@ class StandingsCache:
 
     def get(self, study_id: str) -> Standings:
         """The standings of a study; raises StudyNotFound."""
-        study = self._jobs.ledger.get(study_id)
+        # The stamp first: what changes in between is read again, and never kept as what it was.
         stamp = self._jobs.studies.stamp(study_id)
+        study = self._jobs.ledger.get(study_id)
         with self._lock:
             kept = self._kept.get(study_id)
             if kept is not None:

@@ -339,6 +339,23 @@ def test_wishes_of_studies_follow_those_of_jobs(store: JobStore) -> None:
         ledger.retry(study.id)
 
 
+def test_trials_end_with_a_study_that_waits_and_are_retried_with_it(store: JobStore) -> None:
+    study = running(store)
+    trial, _ = store.ledger.add_trial(study, SECOND, job_of(study))
+    store.request_pause(trial.job_id)
+    wished = store.ledger.request_pause(study.id)
+    store.ledger.settle(wished, JobState.PAUSED, StudyReason.PAUSED, "paused")
+    store.ledger.request_cancel(study.id)
+    (cancelled,) = store.ledger.trials(study.id)
+    assert cancelled.state is JobState.CANCELLED
+    # At once, and not when a place is free: what comes between would lose the wish.
+    store.ledger.retry(study.id)
+    store.ledger.request_pause(study.id)
+    store.ledger.resume(study.id)
+    (again,) = store.ledger.trials(study.id)
+    assert (again.state, again.reason) == (JobState.QUEUED, Reason.RETRIED)
+
+
 def test_a_trial_is_not_the_queues_and_is_not_deleted_alone(store: JobStore) -> None:
     study = running(store)
     waiting, _ = store.ledger.add_trial(study, SECOND, job_of(study))

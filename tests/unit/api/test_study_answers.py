@@ -10,6 +10,7 @@ import pytest
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies.ledger import Phase, Study, StudyReason
+from service.studies.request import Budget
 from tests.trials import KIND, SCALE, add_trial, confirm, ended, new_study, running_study
 from tests.unit.api.conftest import Quiet
 from tests.unit.api.test_problems import problem
@@ -107,6 +108,7 @@ def test_before_confirmation_there_is_a_candidate_and_no_best(quiet: Quiet) -> N
         "kind": "laplace",
         "scale": 0.2,
     }
+    study = quiet.jobs.ledger.explain(study, StudyReason.CONFIRMING, "confirming")
     confirm(quiet.jobs, study, 1, SCALES[1], kid_pca=[0.3] * 5)
     partly = best_of(quiet, study)
     assert (partly["stage"], partly["is_candidate"]) == ("confirming", True)
@@ -303,6 +305,22 @@ def test_what_has_not_changed_is_answered_with_304_and_what_has_is_not(quiet: Qu
     changed = quiet.http.get(path, headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.json()["configuration"] == 1
+
+
+def test_an_answer_that_was_confirmed_stands_while_an_extended_study_searches(
+    quiet: Quiet,
+) -> None:
+    jobs = quiet.jobs
+    study = running_study(jobs)
+    searched(jobs, study, [0.4, 0.2])  # fewer than would be confirmed
+    for number, value in enumerate((0.41, 0.21)):
+        confirm(jobs, study, number, SCALES[number], kid_pca=[value] * 5)
+    ended(jobs, study)
+    jobs.ledger.start(jobs.ledger.extend(study.id, Budget(trials=20)), "again")
+    add_trial(jobs, jobs.ledger.get(study.id), 2, SCALES[2], results={9: {"kid_pca": 0.1}})
+    found = best_of(quiet, study)
+    assert (found["stage"], found["configuration"]) == ("confirmed", 1)
+    assert "may find a better one" in found["message"]
 
 
 def test_a_metric_that_is_measured_more_seldom_counts_with_its_own_last_value(quiet: Quiet) -> None:

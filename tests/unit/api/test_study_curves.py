@@ -317,6 +317,27 @@ def test_a_conditional_parameter_matters_among_the_trials_that_have_it(quiet: Qu
     assert shares[SCALE]["trials"] == 40
 
 
+@pytest.mark.parametrize("evaluator", ["fanova", "ped_anova", "mdi"])
+def test_nothing_matters_where_all_results_are_equal(quiet: Quiet, evaluator: str) -> None:
+    study = running_study(quiet.jobs)
+    for number in range(9):
+        values = {KIND: ("gaussian", "laplace")[number % 2], SCALE: 0.1 + number / 10}
+        add_trial(quiet.jobs, study, number, values, results={9: {"kid_pca": 0.5}})
+    found = get(quiet, study, f"importance?evaluator={evaluator}")
+    assert {share["importance"] for share in found["shares"]} == {0.0}
+
+
+def test_a_front_of_trials_that_have_reported_nothing_is_no_answer_yet(quiet: Quiet) -> None:
+    study = running_study(quiet.jobs, second_objective={"metric": "recall", "mode": "max"})
+    path = f"/v1/studies/{study.id}"
+    for number in range(2):
+        answer = quiet.http.get(f"{path}/pareto")
+        assert (answer.status_code, answer.json()["type"].rsplit("/")[-1]) == (404, "no-answer-yet")
+        assert quiet.http.get(f"{path}/curve?parameter={SCALE}&metric=kid_pca").status_code == 404
+        values = {KIND: "laplace", SCALE: 0.4 + number / 10}
+        add_trial(quiet.jobs, study, number, values, state=JobState.RUNNING)
+
+
 def test_importances_of_too_few_trials_are_refused_with_their_number(quiet: Quiet) -> None:
     study = searched(quiet.jobs, count=6)
     answer = quiet.http.get(f"/v1/studies/{study.id}/importance")

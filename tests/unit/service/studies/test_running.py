@@ -10,7 +10,7 @@ from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies import running as running_module
 from service.studies.configuring import numbered
-from service.studies.ledger import Phase, Study, StudyReason
+from service.studies.ledger import Phase, Study, StudyReason, Trial
 from service.studies.request import Budget, RandomSearch
 from tests.factories import long_spec, request
 from tests.harness import make_service
@@ -274,6 +274,52 @@ def test_what_a_limit_cuts_off_goes_on_when_it_is_raised(
     studied.wait(study, lambda now: is_training(studied, now))
     assert all(studied.attempts(study)[number] == 2 for number in begun)
     end(studied, study)
+
+
+def test_the_last_result_counts_of_a_trial_whose_end_is_the_limit(studied: Studied) -> None:
+    for trials in (1, 2):
+        study = studied.add(
+            concurrency=1,
+            budget={"trials": trials, "max_epochs": 3 * trials},
+            confirmation={"top": trials, "seeds": [1]},
+        )
+        ended = studied.wait_for_end(study)
+        assert ended.state is JobState.SUCCEEDED
+        assert {trial.reason for trial in studied.trials(study)} == {Reason.COMPLETED}
+        assert studied.of_fresh_seeds(study) == [(number, 1) for number in range(trials)]
+
+
+def test_what_was_being_confirmed_ends_when_a_longer_search_finds_better(studied: Studied) -> None:
+    ledger = studied.service.jobs.ledger
+    study = studied.add(
+        spec=SLOW,
+        objective={"metric": METRIC, "mode": "max"},  # by which the first of the draws is not best
+        concurrency=1,
+        budget={"trials": 1},
+        confirmation={"top": 1, "seeds": [1, 2]},
+    )
+
+    def confirming() -> list[Trial]:
+        return [trial for trial in ledger.trials(study.id) if trial.phase is Phase.CONFIRMATION]
+
+    studied.wait(study, lambda _: any(t.state is JobState.RUNNING for t in confirming()))
+    ledger.extend(study.id, Budget(trials=4))
+    assert studied.wait_for_end(study).state is JobState.SUCCEEDED
+    assert len({trial.configuration for trial in confirming()}) == 2
+    assert {trial.state for trial in ledger.trials(study.id)} == {JobState.SUCCEEDED}
+
+
+def test_a_study_without_a_result_tries_its_failed_trials_again(studied: Studied) -> None:
+    space = {"/trainer/batch_size": {"grid": [1000]}}  # more than there are data
+    study = studied.add(space=space, budget={"trials": 1})
+    failed = studied.wait_for_end(study)
+    assert failed.reason is StudyReason.NO_RESULT
+    studied.service.jobs.ledger.retry(study.id)
+    (trial,) = studied.trials(study)
+    assert trial.state is JobState.QUEUED
+    again = studied.wait_for_end(study)
+    assert again.reason is StudyReason.NO_RESULT
+    assert set(studied.attempts(study).values()) == {2}
 
 
 def test_a_trial_whose_latents_are_dead_is_stopped_with_that_reason(studied: Studied) -> None:

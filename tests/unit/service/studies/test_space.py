@@ -258,6 +258,18 @@ def test_health_is_of_trials_that_have_latents() -> None:
     assert wrong({SCALE: {"uniform": [0.1, 1.0]}}, stop_unhealthy={}) == {}
 
 
+def test_trials_that_end_by_themselves_have_one_seed() -> None:
+    tolerance = {"/trainer/tolerance": {"loguniform": [1e-7, 1e-3]}}
+    assert list(wrong(tolerance, ica_spec(), seeds=[0, 6])) == ["/seeds"]
+    assert wrong(tolerance, ica_spec(), seeds=[6]) == {}
+    scale = {SCALE: {"uniform": [0.1, 1.0]}}
+    stops = {"early_stopping": {"metric": "excess_nats"}}
+    assert list(wrong(scale, tiny_spec(**stops), seeds=[0, 6])) == ["/seeds"]
+    patience = {"/trainer/early_stopping": {"choice": [None, stops["early_stopping"]]}}
+    assert "/seeds" in wrong(scale | patience, seeds=[0, 6])
+    assert wrong(scale, seeds=[0, 6]) == {}
+
+
 def test_seeds_that_confirm_are_fresh() -> None:
     space = {SCALE: {"uniform": [0.1, 1.0]}}
     found = wrong(space, seeds=[0, 3], confirmation={"seeds": [1, 2, 3]})
