@@ -160,15 +160,38 @@ class StandingsCache:
                 self._kept.move_to_end(study_id)
         if kept is not None and kept.stamp == stamp:
             return kept
-        trials = self._jobs.studies.trials(study_id, TrialFilter(), 0, None)
-        last = self._last(study_id, kept)
-        found = Standings(study, outcomes_of(self._jobs, study, trials, last, None), stamp, last)
+        # A retry takes trials up that had ended, and is another version of the study.
+        if kept is not None and kept.study.version == study.version:
+            found = self._brought_up(kept, study, stamp)
+        else:
+            trials = self._jobs.studies.trials(study_id, TrialFilter(), 0, None)
+            last = self._last(study_id, kept)
+            outcomes = outcomes_of(self._jobs, study, trials, last, None)
+            found = Standings(study, outcomes, stamp, last)
         with self._lock:
             self._kept[study_id] = found
             self._kept.move_to_end(study_id)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return found
+
+    def _brought_up(self, kept: Standings, study: Study, stamp: tuple[int, ...]) -> Standings:
+        """With what is new of trials that had not ended, and of results: others do not change."""
+        studies = self._jobs.studies
+        outcomes = {one.trial.number: one for one in kept.outcomes}
+        still = [n for n, one in outcomes.items() if one.trial.state not in FINAL_STATES]
+        trials = {trial.number: trial for trial in studies.trials_numbered(study.id, still)}
+        newest = max(outcomes, default=0)
+        for trial in studies.trials(study.id, TrialFilter(), newest, None):
+            trials[trial.number] = trial
+        last = self._last(study.id, kept)
+        for number, result in last.items():
+            if result is not kept.last.get(number) and number in outcomes:
+                trials.setdefault(number, outcomes[number].trial)
+        changed = outcomes_of(self._jobs, study, list(trials.values()), last, list(trials))
+        outcomes.update((one.trial.number, one) for one in changed)
+        in_order = tuple(outcomes[number] for number in sorted(outcomes))
+        return Standings(study, in_order, stamp, last)
 
     def _last(self, study_id: str, kept: Standings | None) -> Mapping[int, TrialResult]:
         """The last results: what is new of them, as a result that is stored never changes."""

@@ -1,0 +1,48 @@
+"""What is kept of a study's standings between two questions is what a first reading would give."""
+
+from datetime import UTC, datetime
+
+from service.jobs import JobState, Reason
+from service.jobstore import JobStore
+from service.studies.ledger import Study, StudyReason
+from service.studies.standings import StandingsCache
+from tests.trials import KIND, SCALE, add_trial, confirm, running_study
+
+VALUES = [{KIND: "laplace", SCALE: 0.1 * k} for k in range(1, 6)]
+
+
+def agree(jobs: JobStore, cache: StandingsCache, study: Study) -> None:
+    kept, anew = cache.get(study.id), StandingsCache(jobs).get(study.id)
+    assert kept.outcomes == anew.outcomes
+    assert kept.last == anew.last
+    assert (kept.study, kept.stamp) == (anew.study, anew.stamp)
+
+
+def test_what_is_brought_up_is_what_a_first_reading_gives(jobs: JobStore) -> None:
+    cache = StandingsCache(jobs)
+    study = running_study(jobs)
+    agree(jobs, cache, study)
+    add_trial(jobs, study, 0, VALUES[0], results={3: {"kid_pca": 0.5}, 9: {"kid_pca": 0.2}})
+    running = add_trial(jobs, study, 1, VALUES[1], state=JobState.RUNNING)
+    agree(jobs, cache, study)
+    now = datetime.now(UTC)
+    jobs.ledger.add_result(study, running.number, 3, {"kid_pca": 0.4}, now)
+    agree(jobs, cache, study)
+    assert cache.get(study.id).outcomes[1].epoch == 3
+    jobs.settle(jobs.get(running.job_id), JobState.FAILED, Reason.DIVERGED, "diverged")
+    agree(jobs, cache, study)
+    # A result that comes after the trial's end, of a metric that the others lack.
+    jobs.ledger.add_result(study, 1, 12, {"recall_pca": 0.7}, now)
+    agree(jobs, cache, study)
+    assert cache.get(study.id).outcomes[0].metrics == {"kid_pca": 0.2, "recall_pca": 0.7}
+    confirm(jobs, study, 0, VALUES[0], kid_pca=[0.3] * 5)
+    agree(jobs, cache, study)
+    cancelled = add_trial(jobs, study, 2, VALUES[2], state=JobState.QUEUED)
+    jobs.request_pause(cancelled.job_id)
+    jobs.request_cancel(cancelled.job_id)
+    agree(jobs, cache, study)
+    failed = jobs.ledger.settle(study, JobState.FAILED, StudyReason.DRIVER_LOST, "lost")
+    agree(jobs, cache, failed)
+    jobs.ledger.retry(study.id)
+    agree(jobs, cache, study)
+    assert cache.get(study.id).outcomes[-1].trial.state is JobState.QUEUED
