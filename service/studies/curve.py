@@ -4,11 +4,16 @@ Where a parameter has few values, each has its mean over trials with Student's i
 curve is the posterior of a Gaussian process with a Matérn-5/2 kernel (Rasmussen and Williams, 2006,
 sections 2.2, 4.2 and 5.4): with r² = Σ_d (x_d − x'_d)²/l_d²,
 
-    k(x, x') = σ² (1 + √5 r + 5r²/3) e^{−√5 r},   y_i = m + f(x_i) + noise of variance σ²ν/n_i,
+    k(x, x') = σ² (1 + √5 r + 5r²/3) e^{−√5 r},   ȳ_i = m + f(x_i) + noise of variance σ²ν/n_i,
 
-where n_i trials lie at x_i. m is flat, so that σ² and it have a closed form given l and ν; these
-are chosen on a grid by the restricted likelihood, in which m and σ² are done with. With n places
-the posterior is Student's t with n − 1 degrees of freedom. x is in [0, 1], the parameter's own u:
+where ȳ_i is the mean of n_i trials at x_i, and S the sum of squares of all trials about these
+means, which is noise alone. m is flat, so that σ² and it have a closed form given l and ν; these
+are chosen on a grid by the restricted likelihood of all N trials, in which m and σ² are done with:
+with n places, K = k/σ² + diag(ν/n_i), Q = (ȳ − m)ᵀK⁻¹(ȳ − m) + S/ν and σ² = Q/(N − 1),
+
+    log L = −½ ((N − 1) log σ² + log|K| + (N − n) log ν + log 1ᵀK⁻¹1).
+
+The posterior is Student's t with N − 1 degrees of freedom. x is in [0, 1], the parameter's own u:
 loguniform ones are seen in the logarithm.
 """
 
@@ -59,23 +64,33 @@ def curve(x: Array, y: Array, at: Array, confidence: float = CONFIDENCE) -> Curv
     Results that are no numbers are left out. Raises ValueError for fewer than three places.
     """
     usable = np.isfinite(y)
-    places, means, counts = _together(x[usable], y[usable])
-    if len(places) < 3:
+    seen = _together(x[usable], y[usable])
+    if len(seen.places) < 3:
         raise ValueError("a curve needs results at three places at least")
     fits = [
-        _fit(places, means, counts, np.array(lengths), noise)
+        _fit(seen, np.array(lengths), noise)
         for lengths in product(_LENGTHS[x.shape[1]], repeat=x.shape[1])
         for noise in _NOISES
     ]
     best = max(fits, key=lambda fit: fit.log_likelihood)
     mean, deviation = best.posterior(at)
-    half = -stdtrit(len(places) - 1, (1 - confidence) / 2) * deviation
+    half = -stdtrit(int(usable.sum()) - 1, (1 - confidence) / 2) * deviation
     noise = math.sqrt(best.variance * best.noise)
     return Curve(at, mean, mean - half, mean + half, noise, confidence)
 
 
-def _together(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Places, mean results and their numbers: one place for equal x, or for those of one bin."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Places n×d, mean results and their numbers, and the squares of results about the means."""
+
+    places: Array
+    means: Array
+    counts: Array
+    squares: float
+
+
+def _together(x: Array, y: Array) -> _Seen:
+    """One place for equal x, or for those of one bin."""
     keys = x
     if len(np.unique(x, axis=0)) > _BINS[x.shape[1]] ** x.shape[1]:
         keys = np.minimum(np.floor(x * _BINS[x.shape[1]]), _BINS[x.shape[1]] - 1)
@@ -83,7 +98,8 @@ def _together(x: Array, y: Array) -> tuple[Array, Array, Array]:
     inverse = inverse.reshape(-1)
     means = np.bincount(inverse, y) / counts
     columns = [np.bincount(inverse, column) / counts for column in x.T]
-    return np.stack(columns, axis=1), means, counts.astype(np.float64)
+    squares = float(((y - means[inverse]) ** 2).sum())
+    return _Seen(np.stack(columns, axis=1), means, counts.astype(np.float64), squares)
 
 
 def kernel(a: Array, b: Array, lengths: Array) -> Array:
@@ -120,17 +136,22 @@ class _Fit:
         return mean, np.sqrt(self.variance * np.maximum(relative, 0.0))
 
 
-def _fit(places: Array, means: Array, counts: Array, lengths: Array, noise: float) -> _Fit:
-    count = len(places)
-    covariance = kernel(places, places, lengths) + np.diag(noise / counts + 1e-10)
+def _fit(seen: _Seen, lengths: Array, noise: float) -> _Fit:
+    places, means = seen.places, seen.means
+    count, trials = len(places), float(seen.counts.sum())
+    covariance = kernel(places, places, lengths) + np.diag(noise / seen.counts + 1e-10)
     factor = cholesky(covariance, lower=True)
     ones = np.ones(count)
     inverse_ones = cho_solve((factor, True), ones)
     mean = float(inverse_ones @ means / (ones @ inverse_ones))
     weights = cho_solve((factor, True), means - mean)
-    variance = max(float((means - mean) @ weights) / (count - 1), 1e-300)
+    squares = float((means - mean) @ weights) + seen.squares / noise
+    variance = max(squares / (trials - 1), 1e-300)
     log_determinant = 2 * float(np.log(np.diag(factor)).sum())
     likelihood = -0.5 * (
-        (count - 1) * math.log(variance) + log_determinant + math.log(ones @ inverse_ones)
+        (trials - 1) * math.log(variance)
+        + log_determinant
+        + (trials - count) * math.log(noise)
+        + math.log(ones @ inverse_ones)
     )
     return _Fit(places, lengths, noise, mean, variance, likelihood, factor, weights)

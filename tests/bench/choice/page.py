@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from service.studies.plots import curve_png
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row
-from tests.bench.choice.replaying import FRESH, NOISES, Choice, replayed, whole_seeds
+from tests.bench.choice.replaying import FRESH, NOISES, Choice, Noise, replayed, whole_seeds
 from tests.bench.choice.showing import curve_of
 from tests.bench.measured.intervals import interval
 from tests.bench.measured.page import TITLES, shown, table
@@ -23,7 +23,8 @@ METRICS = {
 
 def tables(rows: Sequence[Row]) -> str:
     """All data sets of the file, in Markdown."""
-    return "\n\n".join("\n\n".join(_data(rows, data)) for data in EPOCHS) + "\n"
+    parts = ["\n\n".join(_data(rows, data)) for data in EPOCHS]
+    return "\n\n".join([*parts, *_all(rows)]) + "\n"
 
 
 def pictures(rows: Sequence[Row]) -> Mapping[str, bytes]:
@@ -62,7 +63,7 @@ def _data(rows: Sequence[Row], data: str) -> Iterator[str]:
         at = int(process.mean.argmin())
         (kind,) = process.where.values()
         lowest.append(f"{kind} at {process.places[0][at]:.2f} ({process.mean[at]:.4g})")
-    yield f"The curves are lowest for {' and '.join(lowest)}. {' '.join(found.notes)}"
+    yield " ".join((f"The curves are lowest for {' and '.join(lowest)}.", *found.notes))
     for kind in KINDS:
         yield f"**{kind}**: means over seeds, with the half width of the 95 % interval."
         yield _metrics(mine, kind)
@@ -71,6 +72,38 @@ def _data(rows: Sequence[Row], data: str) -> Iterator[str]:
         yield "ASHA, replayed once for each seed:"
         yield _replays(choices)
         yield _bars(choices)
+
+
+def _all(rows: Sequence[Row]) -> Iterator[str]:
+    """The place of each noise among the 16, as a mean over the measures."""
+    of = {data: _places(mine) for data in EPOCHS if (mine := _whole(rows, data))}
+    if not of:
+        return
+    yield "### All measures together"
+    yield (
+        f"The place of a noise among all {len(NOISES)}, the best 1, as a mean over the "
+        f"{len(METRICS)} measures above."
+    )
+    means = {noise: math.fsum(one[noise] for one in of.values()) / len(of) for noise in NOISES}
+    lines = [
+        [f"{noise[0]}, σ = {noise[1]:g}", *(f"{one[noise]:.2f}" for one in (*of.values(), means))]
+        for noise in sorted(NOISES, key=lambda noise: means[noise])
+    ]
+    yield table(["", *(TITLES[data] for data in of), "mean"], lines)
+
+
+def _places(rows: Sequence[Row]) -> Mapping[Noise, float]:
+    places = dict.fromkeys(NOISES, 0.0)
+    for metric, (_, is_less_better) in METRICS.items():
+        values: dict[Noise, list[float]] = {noise: [] for noise in NOISES}
+        for row in rows:
+            if row.failed is None:
+                values[row.kind, row.scale].append(row.rungs[-1].metrics[metric])
+        means = {noise: math.fsum(of) / len(of) for noise, of in values.items()}
+        order = sorted(NOISES, key=lambda noise: means[noise], reverse=not is_less_better)
+        for place, noise in enumerate(order, start=1):
+            places[noise] += place / len(METRICS)
+    return places
 
 
 def _metrics(rows: Sequence[Row], kind: str) -> str:

@@ -4,9 +4,13 @@ import math
 
 import pytest
 
-from service.studies.presets import REDUCTION_FACTOR
-from tests.bench.choice.recording import EPOCHS, KINDS, Row, Rung, wanted
+from service.studies.presets import KIND, REDUCTION_FACTOR
+from tests.bench.choice.__main__ import GRID
+from tests.bench.choice.page import METRICS, tables
+from tests.bench.choice.recording import EPOCHS, KINDS, Row, Rung, rows_of, wanted
 from tests.bench.choice.replaying import METRIC, NOISES, replayed
+from tests.bench.choice.showing import curve_of
+from tests.bench.measured.page import written_into
 
 DATA = "mnist-10k"
 LAST = EPOCHS[DATA]
@@ -55,3 +59,57 @@ def test_what_looks_worst_at_the_rung_is_missed_and_that_is_seen() -> None:
     assert missed
     assert all(one.regret > 0 for one in missed)
     assert not any(one.holds for one in missed)
+
+
+def test_the_curve_is_the_services_and_lowest_where_the_grid_is() -> None:
+    found = curve_of(DATA, grid(0.3, 0.05))
+    lowest = {
+        process.where[KIND]: process.places[0][int(process.mean.argmin())]
+        for process in found.processes
+    }
+    assert lowest == {
+        "gaussian": pytest.approx(0.3, rel=0.1),
+        "laplace": pytest.approx(0.3, rel=0.1),
+    }
+    assert len(found.points) == len(NOISES) * SEEDS
+    assert any("Ranks reverse" in note for note in found.notes)
+
+
+def test_the_page_has_the_tables_of_the_file_beside_it() -> None:
+    page = (GRID.parent / "noise.md").read_text()
+    assert written_into(page, tables(rows_of(GRID))) == page
+
+
+def test_the_best_noise_is_first_by_all_measures_and_bold_by_each() -> None:
+    rows = [
+        row.model_copy(
+            update={
+                "rungs": tuple(
+                    rung.model_copy(
+                        update={
+                            "metrics": {
+                                name: rung.metrics[METRIC] * (1 if is_less_better else -1)
+                                for name, (_, is_less_better) in METRICS.items()
+                            }
+                        }
+                    )
+                    for rung in row.rungs
+                )
+            }
+        )
+        for row in grid(0.3, 0.3)
+    ]
+    found = tables(rows)
+    assert (
+        found.partition("### All measures together")[2]
+        .split("|")[9]
+        .strip()
+        .startswith("gaussian, σ = 0.3")
+    )
+    (best,) = [
+        line
+        for line in found.partition("**gaussian**")[2].partition("**laplace**")[0].splitlines()
+        if "**" in line
+    ]
+    assert best.startswith("| σ = 0.3 |")
+    assert best.count("**") == 2 * len(METRICS)
