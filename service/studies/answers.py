@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -67,20 +67,11 @@ class Answers:
     def progress(self, study: Study) -> StudyProgress:
         """How far a study is, and its candidate."""
         standings = self.standings(study.id)
-        counts: dict[tuple[Phase, JobState], int] = {}
-        for one in standings.outcomes:
-            at = (one.trial.phase, one.trial.state)
-            counts[at] = counts.get(at, 0) + 1
-        search = standings.of(Phase.SEARCH)
-        number = ranked.candidate(standings)
-        value = None
-        if number is not None:
-            metric = study.request.objective.metric
-            values = (standings.searched(metric), standings.reached(metric))
-            value = next(found[number] for found in values if isfinite(found[number]))
+        counts, configurations = self.once(standings, ("counts",), lambda: _counted(standings))
+        number, value = self.once(standings, ("candidate",), lambda: _candidate(standings))
         return StudyProgress(
             counts=counts,
-            configurations=len(search),
+            configurations=configurations,
             results=standings.stamp[2],
             epochs=int(self._jobs.ledger.epochs(study.id)),
             searched_s=self._jobs.studies.searched_s(study.id),
@@ -169,3 +160,19 @@ class Answers:
             while len(self._computed) > _KEPT:
                 self._computed.popitem(last=False)
         return found
+
+
+def _counted(standings: Standings) -> tuple[Mapping[tuple[Phase, JobState], int], int]:
+    """The trials by phase and state, and the configurations of the search."""
+    counts = Counter((one.trial.phase, one.trial.state) for one in standings.outcomes)
+    return counts, len(standings.of(Phase.SEARCH))
+
+
+def _candidate(standings: Standings) -> tuple[int | None, float | None]:
+    """The search's best and its value, if it has any."""
+    number = ranked.candidate(standings)
+    if number is None:
+        return None, None
+    metric = standings.study.request.objective.metric
+    values = (standings.searched(metric), standings.reached(metric))
+    return number, next(found[number] for found in values if isfinite(found[number]))
