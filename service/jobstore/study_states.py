@@ -20,7 +20,6 @@ from service.jobs import FINAL_STATES, JobState
 from service.jobstore import wishes
 from service.jobstore.schema import JOBS, STUDIES, TRIALS
 from service.jobstore.study_rows import to_study
-from service.jobstore.wishes import ended_how
 from service.jobstore.writing import now_us
 from service.studies.ledger import STUDY_TRANSITIONS, Study, StudyReason
 from service.studies.population import is_population
@@ -64,7 +63,9 @@ def extend(
     if expected_version is not None and row.version != expected_version:
         raise StudyChanged
     if row.state in (JobState.FAILED, JobState.CANCELLED):
-        raise StudyStateConflict(f"the study has {ended_how(row)}; retry it instead", row.state)
+        raise StudyStateConflict(
+            f"the study has {wishes.ended_how(row)}; retry it instead", row.state
+        )
     study = to_study(row)
     lowered = _lowered(study.request.budget, budget)
     if is_population(study.request) and budget.trials > study.request.budget.trials:
@@ -186,7 +187,7 @@ def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]
 def _refuse_the_ended(row: Row[Any], verb: str) -> None:
     if row.state in FINAL_STATES:
         raise StudyStateConflict(
-            f"the study has {ended_how(row)}; there is nothing to {verb}", row.state
+            f"the study has {wishes.ended_how(row)}; there is nothing to {verb}", row.state
         )
     if row.cancel_requested:
         raise StudyStateConflict(
