@@ -57,6 +57,11 @@ class Readings:
         last = max(results)
         return {last: results[last]} if trial.ended_at is not None else {}
 
+    def forget(self, trial: Trial) -> None:
+        """Nobody asks for a trial any more; should one all the same, it is read again."""
+        for known in (self._read, self._results, self._vigils):
+            known.pop(trial.number, None)
+
     def verdict(self, trial: Trial) -> StudyStop | None:
         """Why a trial is to be stopped for its model's health, of what was read."""
         vigil = self._vigils.get(trial.number)

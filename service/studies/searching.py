@@ -179,7 +179,10 @@ class Searching:
         """Nothing more is wanted of a configuration."""
         course.wanted.discard(number)
         course.paused.discard(number)
-        self._stop(course, course.of(number))
+        trials = course.of(number)
+        self._stop(course, trials)
+        for trial in trials:
+            course.readings.forget(trial)
 
     def _stop(
         self, course: Course, trials: Iterable[Trial], reason: StudyStop = "stopped_by_study"

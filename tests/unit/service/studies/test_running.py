@@ -11,7 +11,8 @@ from service.jobstore import JobStore
 from service.studies import running as running_module
 from service.studies.configuring import numbered
 from service.studies.ledger import Phase, Study, StudyReason, Trial
-from service.studies.request import Budget, RandomSearch
+from service.studies.readings import Readings
+from service.studies.request import Budget, RandomSearch, StudyRequest
 from tests.factories import long_spec, request
 from tests.harness import make_service
 from tests.looking import looks
@@ -61,6 +62,22 @@ def test_a_study_is_searched_confirmed_and_over(studied: Studied) -> None:
     assert set(studied.epochs(study)) == set(studied.attempts(study))
     assert set(studied.attempts(study).values()) == {1}
     assert {t.state for t in studied.service.jobs.ledger.trials(study.id)} == {JobState.SUCCEEDED}
+
+
+def test_results_of_what_is_over_are_no_longer_held(
+    studied: Studied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Readings] = []
+
+    def make(jobs: JobStore, asked: StudyRequest) -> Readings:
+        made.append(Readings(jobs, asked))
+        return made[-1]
+
+    monkeypatch.setattr(running_module, "Readings", make)
+    study = studied.wait_for_end(studied.add())
+    (readings,) = made
+    assert [readings.of(trial) for trial in studied.trials(study)] == [{}] * 4
+    assert all(readings.of(trial) for trial in studied.trials(study, Phase.CONFIRMATION))
 
 
 def test_what_a_driver_says_is_answered_before_a_round_is_due(
