@@ -1,6 +1,7 @@
 """The rules of the house, read from the code's own imports (see ARCHITECTURE.md)."""
 
 import ast
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -31,6 +32,9 @@ VENDORS = {
     "pickle": (),
     "cloudpickle": (),
 }
+# What takes longer to import than it is worth at each start: imported in functions, when needed.
+SLOW = re.compile(r"^(import|from) (matplotlib|pandas|scipy|sklearn)\b", re.MULTILINE)
+AN_SKLEARN_ESTIMATOR = "workers/ica/estimator.py"  # for callers of the library; we import it never
 ENVIRONMENT_READER = "service/settings.py"
 BROAD_EXCEPT = ("service/watcher.py", "workers/run.py")
 
@@ -79,6 +83,11 @@ def test_a_vendor_is_imported_only_where_it_belongs(path: Path) -> None:
         places = VENDORS.get(name.split(".")[0])
         if places is not None:
             assert name_of(path).startswith(places), f"{name_of(path)} imports {name}"
+
+
+def test_what_is_slow_to_import_is_imported_where_it_is_needed() -> None:
+    at_the_top = {name_of(path) for path in sources() if SLOW.search(path.read_text())}
+    assert at_the_top == {AN_SKLEARN_ESTIMATOR}
 
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)

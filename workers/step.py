@@ -147,7 +147,7 @@ class Stepper:
         if step % GRADIENT_NORM_EVERY == 0:
             self.last_gradient_norm = gradient_norm(self._parameters) if norm is None else norm
         rate = learning_rate_at(optimizer, epoch, self._trainer.epochs)
-        state.optimizer.param_groups[0]["lr"] = rate
+        state.optimizer.learning_rate = rate
         gradients = [parameter.grad for parameter in self._still]
         for parameter in self._still:
             parameter.grad = None  # which Adam passes over

@@ -2,8 +2,6 @@
 
 import math
 
-from scipy.special import stdtrit
-
 CONFIDENCE = 0.95
 
 
@@ -16,5 +14,7 @@ def reach(
     """
     if count < 2:
         return math.inf
+    from scipy.special import stdtrit  # slow to import, and rarely needed
+
     tail = (1 - confidence) / (2 * comparisons)
     return -float(stdtrit(count - 1, tail)) * standard_error

@@ -17,7 +17,7 @@ from workers.errors import CheckpointError
 from workers.metrics import EpochMeans
 from workers.networks import Autoencoder
 from workers.networks.batch_norm import Reduce
-from workers.optimize import build_optimizer
+from workers.optimize import Adam, build_optimizer
 from workers.rounds import Position
 from workers.spec import DeltaVae, TrainSpec
 from workers.spread.learned import Psi
@@ -40,7 +40,7 @@ class TrainState:
     """
 
     model: Autoencoder
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     average: Autoencoder | None
     step: int = 0
     means: EpochMeans = field(default_factory=EpochMeans)
@@ -48,7 +48,7 @@ class TrainState:
     stopping_best: float = math.inf
     stale: int = 0
     psi: Psi | None = None
-    psi_optimizer: torch.optim.Adam | None = None
+    psi_optimizer: Adam | None = None
     noise_steps: int = 0
     encoder_steps: int = 0
     round_left: int = 0
@@ -79,7 +79,7 @@ def start(
         assert isinstance(spec.trainer, DeltaVae)
         assert spec.trainer.learned_spread is not None
         rate = spec.trainer.learned_spread.learning_rate
-        state.psi_optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+        state.psi_optimizer = Adam(parameters, rate)
     return state
 
 
@@ -129,7 +129,7 @@ def snapshot(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
-def _moments(optimizer: torch.optim.Adam, parameter: Tensor, name: str) -> dict[str, Tensor]:
+def _moments(optimizer: Adam, parameter: Tensor, name: str) -> dict[str, Tensor]:
     moments = optimizer.state.get(parameter)
     if not moments:
         return {}
@@ -178,7 +178,7 @@ def _restore_psi(state: TrainState, psi: Psi, tensors: Mapping[str, Tensor]) -> 
 
 
 def _restore_moments(
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     tensors: Mapping[str, Tensor],
     name: str,
     parameter: Tensor,

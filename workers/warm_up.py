@@ -1,7 +1,5 @@
 """Paying for a process's first use of its libraries before there is anything to train."""
 
-from importlib import import_module
-
 import torch
 
 from workers.data import Dataset, DatasetInfo
@@ -10,13 +8,12 @@ from workers.train import train
 
 
 def warm_up() -> None:
-    """Train on a few invented pictures and forget them; import what a fit of `ica` begins with.
+    """Train on a few invented pictures and forget them.
 
-    The first use of torch's layers and optimisers and of the PNG encoder costs a process more
-    than a second, and so does scikit-learn; paid here, the first step of a real attempt comes at
-    once. The service, which imports the same modules, needs neither.
+    The first use of torch's layers, gradients and kernels and of the PNG encoder costs a process
+    TODO; paid here, the first step of a real attempt comes at once. The service, which
+    imports the same modules, does not need it.
     """
-    import_module("sklearn.decomposition")
     spec = TrainSpec.model_validate(
         {
             "dataset": {"name": "warm-up"},

@@ -24,8 +24,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
-from scipy.special import stdtrit
 
 from service.studies.ranking import CONFIDENCE, Interval, interval
 
@@ -63,6 +61,8 @@ def curve(x: Array, y: Array, at: Array, confidence: float = CONFIDENCE) -> Curv
 
     Results that are no numbers are left out. Raises ValueError for fewer than three places.
     """
+    from scipy.special import stdtrit  # slow to import, as scipy.linalg is, and rarely needed
+
     usable = np.isfinite(y)
     seen = _together(x[usable], y[usable])
     if len(seen.places) < 3:
@@ -125,6 +125,8 @@ class _Fit:
 
     def posterior(self, at: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of m + f at M×d places, that of m included."""
+        from scipy.linalg import cho_solve
+
         across = kernel(at, self.places, self.lengths)
         mean = self.mean + across @ self.weights
         solved = cho_solve((self.factor, True), across.T)
@@ -137,6 +139,8 @@ class _Fit:
 
 
 def _fit(seen: _Seen, lengths: Array, noise: float) -> _Fit:
+    from scipy.linalg import cho_solve, cholesky
+
     places, means = seen.places, seen.means
     count, trials = len(places), float(seen.counts.sum())
     covariance = kernel(places, places, lengths) + np.diag(noise / seen.counts + 1e-10)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr
 
 from workers import student
 
@@ -175,6 +174,8 @@ def _p_worse(worse: float, error: float, freedom: float) -> float:
         return 1.0
     if error == 0:
         return 0.0 if worse > 0 else 1.0
+    from scipy.special import stdtr  # slow to import, and rarely needed
+
     return float(stdtr(freedom, -worse / error))
 
 

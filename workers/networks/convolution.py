@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from workers.errors import SpecMismatch
 from workers.networks.batch_norm import BatchNorm, Reduce
-from workers.networks.dense import dense, draw
+from workers.networks.dense import dense
+from workers.networks.layers import Conv2d, ConvTranspose2d, draw
 from workers.spec import ConvNetwork
 
 
@@ -183,7 +184,7 @@ class _Layer(nn.Module):
 
 def _convolution(
     network: ConvNetwork, before: Map, after: Map, *, bias: bool, generator: torch.Generator
-) -> nn.Conv2d | nn.ConvTranspose2d:
+) -> Conv2d | ConvTranspose2d:
     """A convolution between two maps; its padding makes them fit.
 
     Between maps of one size a transposed convolution is one with its kernel turned round.
@@ -193,17 +194,17 @@ def _convolution(
     """
     size = network.kernel_size
     is_doubling = after.height > before.height
-    layer: nn.Conv2d | nn.ConvTranspose2d
+    device = generator.device
+    layer: Conv2d | ConvTranspose2d
     if is_doubling:
-        layer = nn.ConvTranspose2d(
-            before.channels, after.channels, size, 2, size // 2, 1, bias=bias, device="meta"
+        layer = ConvTranspose2d(
+            before.channels, after.channels, size, 2, size // 2, 1, bias=bias, device=device
         )
     else:
         stride = before.height // after.height
-        layer = nn.Conv2d(
-            before.channels, after.channels, size, stride, size // 2, bias=bias, device="meta"
+        layer = Conv2d(
+            before.channels, after.channels, size, stride, size // 2, bias=bias, device=device
         )
-    layer.to_empty(device=generator.device)
     draw(layer, before.channels * size**2 / (4 if is_doubling else 1), generator)
     layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return layer

@@ -1,11 +1,12 @@
 """Dense layers, drawn from a generator of our own and not the process's."""
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from workers.networks.layers import Linear, draw
 
 LEAK = 0.01  # slope of LeakyReLU below zero, as in the authors' code
 
@@ -27,19 +28,8 @@ class Layers(nn.Module):
         return h
 
 
-def dense(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def dense(inputs: int, outputs: int, generator: torch.Generator) -> Linear:
     """A dense layer drawn from U(±1/√inputs)."""
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
+    layer = Linear(inputs, outputs, device=generator.device)
     draw(layer, inputs, generator)
     return layer
-
-
-@torch.no_grad()
-def draw(
-    layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, inputs: float, generator: torch.Generator
-) -> None:
-    """Draw weights and biases from U(±1/√inputs), for ``inputs`` values that reach one output."""
-    bound = 1 / math.sqrt(inputs)
-    layer.weight.uniform_(-bound, bound, generator=generator)
-    if layer.bias is not None:
-        layer.bias.uniform_(-bound, bound, generator=generator)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from workers.divergence import LowRankGaussian, gaussian
 from workers.images import encode_figure
+from workers.optimize import Adam
 from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean
 from workers.paper.panels import column, label, of_kind, panels
@@ -227,9 +228,9 @@ def _learned(
     generator = torch.Generator().manual_seed(seed)
     first = math.radians(45.0 if repetition % 2 == 0 else 135.0)
     angle = torch.tensor(first, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([angle], lr=_RATE)
+    optimizer = Adam([angle], _RATE, is_fused=False)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.learning_rate = _RATE * (1 + math.cos(math.pi * step / steps)) / 2
         p, q = spread_pair(distance, angle)
         y = p.sample(_DRAWS, generator)
         value = -q.log_prob(y).mean()

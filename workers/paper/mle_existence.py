@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from workers.images import encode_figure
+from workers.optimize import Adam
 from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
@@ -191,7 +192,7 @@ def _ascent(kind: str, mean: float, variance: float, steps: int) -> Iterator[Row
     """Adam on μ and log v from a start, some of whose steps become rows; nothing is drawn."""
     objective = log_likelihood if kind == "likelihood" else spread_log_likelihood
     at = torch.tensor([mean, math.log(variance)], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([at], lr=_RATE)
+    optimizer = Adam([at], _RATE, is_fused=False)
     for step in range(steps + 1):
         value = objective(at[0], at[1].exp())
         if step % max(1, steps // _KEEP) == 0 or step == steps:

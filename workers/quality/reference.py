@@ -24,7 +24,7 @@ from workers.delta_vae import NAIVE, Terms, estimate_terms, importance_bound
 from workers.errors import Diverged
 from workers.metrics import as_float
 from workers.networks import Autoencoder
-from workers.optimize import clip_gradients
+from workers.optimize import Adam, clip_gradients
 from workers.order import Order
 from workers.seeds import SeedStream
 from workers.spec import GaussianSpread, LaplaceSpread, ReferenceScales
@@ -83,7 +83,7 @@ class Refit:
         model.decoder.load_state_dict(decoder)
         model.decoder.requires_grad_(requires_grad=False)
         self.parameters = list(model.encoder.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=spec.learning_rate, fused=True)
+        self.optimizer = Adam(self.parameters, spec.learning_rate)
         batch = min(spec.batch_size, len(train))
         order = SeedStream(seed, f"reference order {scale!r}")
         self._order = Order(order, len(train), batch, train.device)

@@ -1,10 +1,17 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from workers.optimize import build_optimizer, clip_gradients, gradient_norm, learning_rate_at
+from workers.optimize import (
+    Adam,
+    build_optimizer,
+    clip_gradients,
+    gradient_norm,
+    learning_rate_at,
+)
 from workers.seeds import SeedStream
 from workers.spec import ConstantRate, CosineRate, Optimizer, StaircaseRate
 
@@ -49,6 +56,60 @@ def test_weight_decay_is_coupled_in_adam_and_decoupled_in_adamw() -> None:
         moved[kind] = 2.0 - weight[0].item()
     assert moved["adam"] == pytest.approx(0.1, rel=1e-3)
     assert moved["adamw"] == pytest.approx(0.1 * 0.01 * 2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.02])
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_fifty_steps_are_those_of_torchs_own_class_bit_for_bit(
+    kind: str, weight_decay: float
+) -> None:
+    spec = Optimizer.model_validate({"kind": kind, "weight_decay": weight_decay})
+    ours, theirs = (_weights() for _ in range(2))
+    optimizer = build_optimizer(spec, ours)
+    theirs_of = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    oracle = theirs_of(
+        theirs, lr=spec.learning_rate, betas=spec.betas, weight_decay=weight_decay, fused=True
+    )
+    _take_steps(optimizer, ours, oracle, theirs)
+
+
+def test_so_are_those_of_the_other_form_in_double_precision() -> None:
+    ours, theirs = ([one.detach().double().requires_grad_()] for one in _weights()[:1] * 2)
+    _take_steps(Adam(ours, 0.1, is_fused=False), ours, torch.optim.Adam(theirs, lr=0.1), theirs)
+
+
+def _weights() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(1)
+    draws = [torch.randn(shape, generator=generator) for shape in ((37, 11), (7,), (5, 3, 5, 5))]
+    draws[2] = draws[2].contiguous(memory_format=torch.channels_last)
+    return [nn.Parameter(draw) for draw in draws]
+
+
+def _take_steps(
+    optimizer: Adam,
+    ours: Sequence[Tensor],
+    oracle: torch.optim.Adam,
+    theirs: Sequence[Tensor],
+) -> None:
+    """At changing learning rates, and some without a gradient of the last parameter."""
+    generator = torch.Generator().manual_seed(2)
+    for step in range(50):
+        optimizer.zero_grad()
+        assert all(one.grad is None for one in ours)
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(one.shape, generator=generator, dtype=one.dtype)
+            is_still = index == 2 and step % 3 == 0
+            one.grad, other.grad = (None if is_still else gradient.clone() for _ in range(2))
+        optimizer.learning_rate = oracle.param_groups[0]["lr"] = 0.01 / (1 + step)
+        optimizer.step()
+        oracle.step()
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+            state = optimizer.state.get(one, {})
+            assert state.keys() == oracle.state[other].keys()
+            for name, value in state.items():
+                assert torch.equal(value, oracle.state[other][name])
+                assert value.stride() == oracle.state[other][name].stride()
 
 
 def test_the_low_bits_of_seeds_never_repeat_within_a_stream() -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.errors import SpecMismatch
-from workers.networks.dense import LEAK, dense, draw
+from workers.networks.dense import LEAK, dense
+from workers.networks.layers import Conv2d, draw
 from workers.spec.learned import Activation, ConvTransform, MeanTransform, MlpTransform
 from workers.spread.learned.operator_norm import clip_conv, clip_dense
 
@@ -193,8 +194,8 @@ def _block(spec: MeanTransform, shape: tuple[int, ...], generator: torch.Generat
             assert_never(spec)
 
 
-def _convolution(inputs: int, outputs: int, generator: torch.Generator) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, _KERNEL, padding=_KERNEL // 2, device="meta")
-    layer.to_empty(device=generator.device)
+def _convolution(inputs: int, outputs: int, generator: torch.Generator) -> Conv2d:
+    device = generator.device
+    layer = Conv2d(inputs, outputs, _KERNEL, padding=_KERNEL // 2, device=device)
     draw(layer, inputs * _KERNEL**2, generator)
     return layer
