@@ -17,8 +17,8 @@ _EPSILON = 1e-8  # beside the root of the second moment
 class Adam:
     """Adam (Kingma and Ba, ICLR 2015), or AdamW (Loshchilov and Hutter, ICLR 2019).
 
-    The arithmetic is torch's, bit for bit. Its classes of optimisers import torch._dynamo and
-    sympy, which cost each process more than a second and 80 MiB; its functions do not.
+    The arithmetic is torch's, bit for bit, by the function beneath its class: the class imports
+    torch's compiler at its first use, which costs a process more than a second and 70 MiB.
 
     ``state`` has for each parameter that was ever moved its ``step`` and its moments ``exp_avg``
     and ``exp_avg_sq``. ``learning_rate`` may be changed between steps. ``is_decoupled`` is AdamW's

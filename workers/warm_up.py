@@ -10,9 +10,10 @@ from workers.train import train
 def warm_up() -> None:
     """Train on a few invented pictures and forget them.
 
-    The first use of torch's layers, gradients and kernels and of the PNG encoder costs a process
-    TODO; paid here, the first step of a real attempt comes at once. The service, which
-    imports the same modules, does not need it.
+    The first use of torch's layers, gradients and kernels and of the PNG encoder comes here, so
+    that the first step of a real attempt comes at once. The service, which imports the same
+    modules, does not need it; nor does an attempt before it needs them what takes longer than all
+    this to import, such as scikit-learn.
     """
     spec = TrainSpec.model_validate(
         {
