@@ -67,8 +67,9 @@ class ForkBody(_Body):
     """Id of a checkpoint of the parent, or ``latest``, or ``best``."""
     start: ForkStart = "train_state"
     """``train_state`` goes on with weights, optimiser and step; data, batch size and network must
-    stay. ``weights`` begins at step 0 with the checkpoint's weights; only the network and the
-    shape of the data must stay. The trainer ``refit_encoder`` begins so."""
+    stay. ``weights`` begins at step 0 with the checkpoint's weights; the network and the shape of
+    the data must stay, and of the same data none may be held out that the weights were trained on:
+    ``split_seed`` stays, ``held_out_fraction`` may be lowered. ``refit_encoder`` begins so."""
     spec: dict[str, Any] = Field(default_factory=dict)
     """Changes of the parent's spec, as a JSON merge patch (RFC 7396): what is named replaces, an
     object is merged, null resets to the default."""

@@ -4,7 +4,8 @@
 step its meaning must stay: the data and their order into epochs, and the network. Learning rate,
 noise and schedules may change; schedules count from the run's first epoch, not from the fork.
 ``weights`` begins at step 0 with the weights that the checkpoint shows (the average, where there
-is one) and a fresh optimiser: only network and data shape must stay.
+is one) and a fresh optimiser: network and data shape must stay, and of the same data none may be
+held out that the weights were trained on.
 
 Either way the fork's own record begins anew: its best checkpoint, early stopping and the means of
 the epoch, as its objective may be another.
@@ -20,6 +21,7 @@ from workers.build import learned_spread
 from workers.checkpoint import Description
 from workers.data import DatasetInfo
 from workers.errors import SpecMismatch
+from workers.held_out import seen_by_parent
 from workers.spec import Start, TrainSpec
 from workers.train_state import SPREAD, STATE_VERSION
 
@@ -46,6 +48,8 @@ def obstacles(
         )
     if start == "train_state":
         yield from _obstacles_to_going_on(checkpoint, spec, info)
+    elif info.digest == checkpoint.dataset.digest:
+        yield from seen_by_parent(old.dataset, spec.dataset)
 
 
 def _obstacles_of_the_spread(old: TrainSpec, new: TrainSpec) -> Iterator[SpecMismatch]:
@@ -82,8 +86,7 @@ def _obstacles_to_going_on(
     for name in ("held_out_fraction", "split_seed"):
         if (kept := getattr(old.dataset, name)) != getattr(spec.dataset, name):
             yield SpecMismatch(
-                f"/dataset/{name}",
-                f"must stay {kept}, as else held out data were seen, {otherwise}",
+                f"/dataset/{name}", f"must stay {kept}, as the split says what an epoch is made of"
             )
     if spec.trainer.batch_size != old.trainer.batch_size:
         yield SpecMismatch(

@@ -9,6 +9,7 @@ from workers import build, costs
 from workers.checkpoint import Description
 from workers.data import DatasetInfo
 from workers.errors import SpecMismatch
+from workers.held_out import seen_by_parent
 from workers.quality.reference import reference_noise
 from workers.spec import (
     DeltaVae,
@@ -93,11 +94,7 @@ def obstacles(
             "/trainer/network", "must stay that of the checkpoint; leave it out of the changes"
         )
     if info.digest == checkpoint.dataset.digest:
-        for name in ("held_out_fraction", "split_seed"):
-            if (kept := getattr(old.dataset, name)) != getattr(spec.dataset, name):
-                yield SpecMismatch(
-                    f"/dataset/{name}", f"must stay {kept}, as else the decoder saw held-out data"
-                )
+        yield from seen_by_parent(old.dataset, spec.dataset)
     if info.shape != checkpoint.dataset.shape:
         yield SpecMismatch(
             "/dataset",

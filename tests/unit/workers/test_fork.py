@@ -128,8 +128,7 @@ def test_rates_noise_and_schedules_may_change(data: Dataset, trainer: dict[str, 
         ({"optimizer": {"ema_decay": 0.9}}, {}, "/trainer/optimizer/ema_decay"),
         ({"epochs": 2}, {}, "/trainer/epochs"),
         ({}, {"samples": 200}, "/dataset"),
-        ({}, {"held_out_fraction": 0.2}, "/dataset/held_out_fraction"),
-        ({}, {"split_seed": 1}, "/dataset/split_seed"),
+        ({}, {"held_out_fraction": 0.05}, "/dataset/held_out_fraction"),
     ],
 )
 def test_what_gives_a_step_its_meaning_changes_with_weights_alone(
@@ -143,6 +142,19 @@ def test_what_gives_a_step_its_meaning_changes_with_weights_alone(
     spec = TrainSpec.model_validate(content)
     assert pointers("train_state", spec, data) == [pointer]
     assert pointers("weights", spec, data) == []
+
+
+@pytest.mark.parametrize("start", ["train_state", "weights"])
+@pytest.mark.parametrize(("name", "value"), [("held_out_fraction", 0.2), ("split_seed", 1)])
+def test_data_that_the_parent_was_trained_on_are_not_held_out(
+    data: Dataset, start: Start, name: str, value: float
+) -> None:
+    content = plain().model_dump()
+    content["dataset"][name] = value
+    spec = TrainSpec.model_validate(content)
+    assert pointers(start, spec, data) == [f"/dataset/{name}"]
+    other = {**content, "dataset": {**content["dataset"], "seed": 1}}  # other draws, none seen
+    assert pointers("weights", TrainSpec.model_validate(other), data) == []
 
 
 @pytest.mark.parametrize("start", ["train_state", "weights"])
