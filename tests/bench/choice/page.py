@@ -7,8 +7,8 @@ from service.studies.plots import curve_png
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row
 from tests.bench.choice.replaying import FRESH, NOISES, Choice, Noise, replayed, whole_seeds
 from tests.bench.choice.showing import curve_of
-from tests.bench.measured.intervals import interval
-from tests.bench.measured.page import TITLES, shown, table
+from tests.bench.measured.intervals import interval, paired
+from tests.bench.measured.page import TITLES, marked, shown, table
 
 # By metric, its title, and whether less is better.
 METRICS = {
@@ -67,6 +67,11 @@ def _data(rows: Sequence[Row], data: str) -> Iterator[str]:
     for kind in KINDS:
         yield f"**{kind}**: means over seeds, with the half width of the 95 % interval."
         yield _metrics(mine, kind)
+    yield (
+        "**laplace − gaussian** at the same scale and seed, with the half width of the 95 % "
+        "interval; bold where it excludes 0."
+    )
+    yield _differences(mine)
     if seeds > FRESH:
         choices = [replayed(data, mine, seed, seeds) for seed in range(seeds)]
         yield "ASHA, replayed once for each seed:"
@@ -121,6 +126,25 @@ def _metrics(rows: Sequence[Row], kind: str) -> str:
         [f"σ = {scale:g}", *(cells[metric][k][1] for metric in METRICS)]
         for k, scale in enumerate(SCALES)
     ]
+    return table(["", *(title for title, _ in METRICS.values())], lines)
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    lines = []
+    for scale in SCALES:
+        line = [f"σ = {scale:g}"]
+        for metric in METRICS:
+            of_gaussian, of_laplace = (
+                {
+                    row.seed: row.rungs[-1].metrics[metric]
+                    for row in rows
+                    if (row.kind, row.scale, row.failed) == (kind, scale, None)
+                }
+                for kind in KINDS
+            )
+            found = paired(of_laplace, of_gaussian)
+            line.append("–" if found is None else marked(found))
+        lines.append(line)
     return table(["", *(title for title, _ in METRICS.values())], lines)
 
 

@@ -134,7 +134,7 @@ def _differences(lines: Sequence[Line], study: str, distances: dict[str, str]) -
         }
         names = [arm.label(lines, study) for arm in (first, second)]
         count = len(a.keys() & b.keys())
-        cells = [_marked(found[title]) if title in found else "–" for title in columns.values()]
+        cells = [marked(found[title]) if title in found else "–" for title in columns.values()]
         rows.append([f"{names[0]} − {names[1]}", str(count), *cells])
         nearer = {title: found[title] for title in distances.values() if title in found}
         if nearer:
@@ -157,7 +157,8 @@ def shown(of: Interval) -> str:
     return f"{of.mean:.4g} ± {of.half_width:.2g}"
 
 
-def _marked(of: Interval) -> str:
+def marked(of: Interval) -> str:
+    """A difference as :func:`shown`, bold where its interval excludes 0."""
     is_told = of.sign in (Sign.BELOW, Sign.ABOVE)
     return f"**{shown(of)}**" if is_told else shown(of)
 
