@@ -4,8 +4,10 @@ The same latents side by side, with measures that do not depend on the noise bel
 paper shows pictures and no numbers, so the verdicts say whose samples are nearer to the data. Rank
 20 and one epoch of a plain VAE at first are the paper's; network, σ, epochs and seeds are ours.
 
-Of the covariance little should be expected on MNIST: the best directions are those in which the
-model errs least, pixels that are black in every digit, and noise there tells nothing.
+Of the covariance theory expects little on MNIST: the best directions while the latents stay are
+those in which the model errs least, pixels that are black in every digit, and noise there tells
+nothing. What is learned goes elsewhere, and was no nearer to the data than noise of equal entropy
+(docs/results.md).
 """
 
 from collections.abc import Mapping
