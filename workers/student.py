@@ -5,6 +5,11 @@ import math
 CONFIDENCE = 0.95
 
 
+def confidence_of(sigmas: float) -> float:
+    """The probability with which a normal value is within so many standard deviations."""
+    return math.erf(sigmas / math.sqrt(2))
+
+
 def reach(
     standard_error: float, count: int, confidence: float = CONFIDENCE, comparisons: int = 1
 ) -> float:

@@ -7,9 +7,10 @@ from itertools import pairwise
 from workers.paper.base import Row, Verdict
 from workers.paper.means import Mean, values_by
 from workers.paper.panels import column, of_kind
+from workers.student import CONFIDENCE, reach
 
 DISTANCES = ("samples_to_surface", "data_to_samples", "spread_data_to_surface")
-_SIGMAS = 4.0  # standard errors that a difference must exceed
+_CONFIDENCE = 0.99  # of a verdict over the data
 _UNMOVED = 1e-9  # a shift that is 0 but for rounding
 _CURVATURE = 2.0  # the surface's largest, at its ridges: ½·4
 
@@ -49,7 +50,7 @@ def jumps(rows: Sequence[Row]) -> Verdict:
 def does_not_jump(rows: Sequence[Row]) -> Verdict:
     """With both spread no shift is better than none, and both ends are worse.
 
-    By four standard errors of paired differences over the data.
+    By Student's intervals of paired differences over the data.
     """
     values = values_by(of_kind(rows, "kind", "spread"), "nats", "shift")
     shifts = sorted(float(key[0]) for key in values)
@@ -67,9 +68,9 @@ def does_not_jump(rows: Sequence[Row]) -> Verdict:
     )
     if first.standard_error is None:
         return Verdict(None, f"{text}; one datum has no standard error.")
-    is_best = all(drop.mean >= -_SIGMAS * (drop.standard_error or 0.0) for drop in drops.values())
-    is_lower = all(drop.mean > _SIGMAS * (drop.standard_error or 0.0) for drop in (first, last))
-    return Verdict(abs(none) < _UNMOVED and is_best and is_lower, f"{text}.")
+    is_best = all(drop.mean >= -_reach(drop, _CONFIDENCE, len(drops)) for drop in drops.values())
+    holds = _are_above_0((first, last), _CONFIDENCE)
+    return Verdict(abs(none) < _UNMOVED and is_best and holds, f"{text}.")
 
 
 def is_learned(rows: Sequence[Row], scale: float) -> Verdict:
@@ -85,5 +86,16 @@ def is_learned(rows: Sequence[Row], scale: float) -> Verdict:
     )
     if any(gap.standard_error is None for gap in gaps):
         return Verdict(None, f"{text}; one training has no standard error.")
-    holds = all(gap.mean > _SIGMAS * (gap.standard_error or 0.0) for gap in gaps)
+    holds = _are_above_0(gaps, CONFIDENCE)
     return Verdict(holds, f"{text} (root mean squares, {len(trained)} trainings).")
+
+
+def _are_above_0(means: Sequence[Mean], confidence: float) -> bool | None:
+    """Whether all intervals are above 0; None where none is below and some have it within."""
+    if any(mean.mean <= -_reach(mean, confidence) for mean in means):
+        return False
+    return True if all(mean.mean > _reach(mean, confidence) for mean in means) else None
+
+
+def _reach(mean: Mean, confidence: float, comparisons: int = 1) -> float:
+    return reach(mean.standard_error or 0.0, mean.count, confidence, comparisons)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from workers.paper.base import Row, Verdict
 from workers.paper.means import Mean, values_by
+from workers.student import reach
 
-_SIGMAS = 2.0  # standard errors that a difference must exceed
 # By hand: what is claimed are orders of magnitude, for which no closed form gives a margin. Methods
 # that work differ by a quarter or so, and what fails is several times worse.
 _FROZEN = 3.0  # times spread EM's error
@@ -21,7 +21,7 @@ _Key = tuple[float | int | str, ...]
 def em_freezes(rows: Sequence[Row]) -> Verdict:
     """Standard EM's error at the least γ: above that at the greatest, and thrice spread EM's.
 
-    The first by two standard errors of the paired differences over repetitions.
+    The first by Student's interval of the paired differences over repetitions.
     """
     errors = _by(rows, "gamma")
     least, greatest = _ends(errors)
@@ -35,8 +35,10 @@ def em_freezes(rows: Sequence[Row]) -> Verdict:
     )
     if grown.standard_error is None:
         return Verdict(None, f"{text} One repetition has no standard error.")
-    has_grown = grown.mean > _SIGMAS * grown.standard_error
-    return Verdict(has_grown and em.mean > _FROZEN * spread.mean, text)
+    allowed = reach(grown.standard_error, grown.count)
+    if em.mean <= _FROZEN * spread.mean or grown.mean < -allowed:
+        return Verdict(False, text)
+    return Verdict(True if grown.mean > allowed else None, text)
 
 
 def spread_em_does_not(rows: Sequence[Row]) -> Verdict:

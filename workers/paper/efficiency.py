@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from workers.ica.priors import Laplace
 from workers.images import encode_figure
 from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
+from workers.paper.means import DECISIVE, chance
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
 
@@ -38,7 +39,7 @@ _POINTS = 40_001
 _NODES = 200  # of Gauss–Hermite, for E_e
 _HALVINGS = 32
 _BLOCK = 100  # repetitions at once
-_STANDARD_ERRORS = 5.0  # twenty variances are compared
+_SIGMAS = 5.0  # twenty variances are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,7 @@ class Efficiency:
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
         """The closed form, the bound, and its two ends."""
-        judges = follows_theory, above_the_bound, efficient_without_noise
-        if all(int(row["repetitions"]) > 1 for row in rows):
-            return tuple(judge(rows) for judge in judges)
-        alone = "one repetition has no variance."
-        claims = "The closed form", "The Cramér–Rao bound", "Efficiency as σ → 0"
-        return tuple(Verdict(None, f"{claim}: {alone}") for claim in claims)
+        return follows_theory(rows), above_the_bound(rows), efficient_without_noise(rows)
 
     def draw(self, rows: Sequence[Row], kept: Kept = NOTHING) -> bytes:
         """Relative variances with their standard errors; lines are the closed form."""
@@ -125,27 +121,25 @@ class Efficiency:
 
 
 def follows_theory(rows: Sequence[Row]) -> Verdict:
-    """Each variance within five standard errors of its closed form, and what finite N adds."""
+    """Each variance is its closed form, but for chance and what finite N adds."""
     worst = max(rows, key=_excess)
-    reach = _allowed(worst)
+    low, high = _allowed(worst)
     return Verdict(
-        _excess(worst) <= 1,
+        False if _excess(worst) > 0 else _if_decided(rows),
         f"The variances are those of the closed form at all {len(rows)} settings; the farthest is "
         f"{float(worst['relative_variance']):.3f} for {float(worst['expected']):.3f} times the "
-        f"bound ({_described(worst)}), allowed ± {reach:.3f}.",
+        f"bound ({_described(worst)}), {_repeated(worst)} allow {low:.3f} to {high:.3f}.",
     )
 
 
 def above_the_bound(rows: Sequence[Row]) -> Verdict:
-    """No variance is below the bound by more than five standard errors."""
-    lowest = min(
-        rows, key=lambda row: (float(row["relative_variance"]) - 1) / float(row["standard_error"])
-    )
-    value, error = float(lowest["relative_variance"]), float(lowest["standard_error"])
+    """No variance is farther below the bound than chance takes it."""
+    lowest = min(rows, key=lambda row: float(row["relative_variance"]) / _chance(row)[0])
+    value, (low, _) = float(lowest["relative_variance"]), _chance(lowest)
     return Verdict(
-        value >= 1 - _STANDARD_ERRORS * error,
-        f"No variance is below the Cramér–Rao bound: the lowest is {value:.3f} ± {error:.3f} times "
-        f"it ({_described(lowest)}).",
+        False if value < low else _if_decided(rows),
+        f"No variance is below the Cramér–Rao bound: the lowest is {value:.3f} times it "
+        f"({_described(lowest)}), where {_repeated(lowest)} allow {low:.3f}.",
     )
 
 
@@ -155,21 +149,47 @@ def efficient_without_noise(rows: Sequence[Row]) -> Verdict:
     least, largest = (of_kind(drawn, "sigma", end(SIGMAS)) for end in (min, max))
     gap = max(float(row["relative_variance"]) - 1 for row in least)
     cost = min(float(row["relative_variance"]) - 1 for row in largest)
-    sure = all(
-        float(row["relative_variance"]) - 1 > _STANDARD_ERRORS * float(row["standard_error"])
-        for row in largest
-    )
+    is_near = all(float(row["relative_variance"]) <= _allowed(row)[1] for row in least)
+    is_far = all(float(row["relative_variance"]) > _chance(row)[1] for row in largest)
+    as_expected = all(float(row["relative_variance"]) >= _allowed(row)[0] for row in largest)
+    holds: bool | None = None
+    if not is_near or not (is_far or as_expected):
+        holds = False
+    elif is_far:
+        holds = _if_decided(rows)
     return Verdict(
-        gap <= max(float(row["expected"]) - 1 + _allowed(row) for row in least) and sure,
+        holds,
         f"The spread MLE is efficient as σ → 0 and not else: with one draw it is at most {gap:.3f} "
-        f"above the bound at σ = {min(SIGMAS):g}, and at least {cost:.3f} at σ = {max(SIGMAS):g}.",
+        f"above the bound at σ = {min(SIGMAS):g}, and at least {cost:.3f} at σ = {max(SIGMAS):g} "
+        f"({_repeated(least[0])}).",
     )
 
 
-def _allowed(row: Row) -> float:
+def _chance(row: Row) -> tuple[float, float]:
+    # θ = 0 is known, so each repetition is a degree of freedom.
+    return chance(float(row["repetitions"]), _SIGMAS)
+
+
+def _allowed(row: Row) -> tuple[float, float]:
+    expected, (low, high) = float(row["expected"]), _chance(row)
     share = finite_share("gaussian" if row["family"] == "gaussian" else "laplace")
-    finite = float(row["expected"]) * share / math.sqrt(float(row["samples"]))
-    return _STANDARD_ERRORS * float(row["standard_error"]) + finite
+    finite = expected * share / math.sqrt(float(row["samples"]))
+    return expected * low - finite, expected * high + finite
+
+
+def _excess(row: Row) -> float:
+    """How far a variance is from what is allowed, as a share of its closed form."""
+    value, (low, high) = float(row["relative_variance"]), _allowed(row)
+    return max(low - value, value - high) / float(row["expected"])
+
+
+def _if_decided(rows: Sequence[Row]) -> bool | None:
+    """True, or None where so few repetitions allow nearly everything."""
+    return True if all(_chance(row)[1] <= DECISIVE for row in rows) else None
+
+
+def _repeated(row: Row) -> str:
+    return f"{int(row['repetitions']):,} repetitions"
 
 
 def finite_share(family: Family) -> float:
@@ -186,10 +206,6 @@ def finite_share(family: Family) -> float:
             return 2 * math.sqrt(2 / math.pi)
         case _:
             assert_never(family)
-
-
-def _excess(row: Row) -> float:
-    return abs(float(row["relative_variance"]) - float(row["expected"])) / _allowed(row)
 
 
 def _described(row: Row) -> str:

@@ -18,20 +18,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import polygamma
 from torch import Tensor
 
 from workers.divergence import em_step, model_noise_optimum
 from workers.images import encode_figure
 from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
-from workers.paper.means import Mean, values_by
+from workers.paper.means import DECISIVE, Mean, chance, values_by
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
+from workers.student import confidence_of, reach
 
 TRUTH = (2.0, 1.0, -1.0)
 VARIANCE = 0.8
 START = (1.0, 0.5, 0.1)
 _LAST_VARIANCE = 1e-6
-_SIGMAS = 4.0  # standard errors within which values agree
+_SIGMAS = 4.0  # of a normal value: how sure a verdict is
+_LEAST_POWER = -0.25  # half of that of a consistent estimate; by hand
 # Of the error without annealing, by hand: no closed form says what a schedule leaves, which falls
 # about as one over its steps.
 _HEALED = 0.1
@@ -141,16 +144,20 @@ def inconsistent(rows: Sequence[Row]) -> Verdict:
     )
     if found.standard_error is None:
         return Verdict(None, f"{text}; one repetition has no standard error.")
-    reach = _SIGMAS * found.standard_error
-    holds = abs(found.mean - expected) <= reach and 1 - found.mean > reach
-    return Verdict(holds, f"{text}; {_SIGMAS:g} standard errors are {reach:.1g}.")
+    allowed = reach(found.standard_error, found.count, confidence_of(_SIGMAS))
+    holds: bool | None = None
+    if abs(found.mean - expected) > allowed:
+        holds = False
+    elif 1 - found.mean > allowed:
+        holds = True
+    return Verdict(holds, f"{text}; {found.count} repetitions allow ± {allowed:.1g}.")
 
 
 def consistent(rows: Sequence[Row]) -> Verdict:
     """Mean squared errors of the spread fall as N grows, at the largest N to their closed form.
 
-    By four standard errors, of the power of N in a weighted line and of the last mean. The closed
-    form leaves out a share of 1/N of itself there, far below them.
+    What chance allows is that of a χ² with the closed form's degrees of freedom, at the largest N
+    and for the power of N. The closed form leaves out a share of 1/N of itself, far below it.
     """
     squares = {
         samples: Mean.of([error**2 for error in errors])
@@ -158,30 +165,35 @@ def consistent(rows: Sequence[Row]) -> Verdict:
     }
     last = max(squares)
     found, expected = squares[last], asymptotic_square()
-    text = (
-        f"The spread of both is consistent: its error falls to {math.sqrt(found.mean):.2g} at "
-        f"N = {last:g}, whose square is {last * found.mean:.3f}/N, the closed form {expected:.3f}/N"
-    )
-    if any(mean.standard_error is None for mean in squares.values()):
-        return Verdict(None, f"{text}; one repetition has no standard error.")
+    low, high = chance(found.count * _degrees(), _SIGMAS)
     power, error = _power(squares)
-    reach = _SIGMAS * last * (found.standard_error or 0.0)
+    share, allowed = last * found.mean / expected, _SIGMAS * error
+    holds: bool | None = None
+    if not low <= share <= high or power - allowed > _LEAST_POWER:
+        holds = False
+    elif high <= DECISIVE and power + allowed < _LEAST_POWER:
+        holds = True
     return Verdict(
-        power < -_SIGMAS * error and abs(last * found.mean - expected) <= reach,
-        f"{text}; {_SIGMAS:g} standard errors are {reach:.2g}/N. Over all N it falls as "
-        f"N^{power:.3f} ± {error:.2g}.",
+        holds,
+        f"The spread of both is consistent: its error falls to {math.sqrt(found.mean):.2g} at "
+        f"N = {last:g}, whose square is {last * found.mean:.3f}/N, the closed form "
+        f"{expected:.3f}/N; {found.count} repetitions allow {low * expected:.2g} to "
+        f"{high * expected:.2g}. Over all N it falls as N^{power:.3f} ± {error:.2g}.",
     )
 
 
 def _power(squares: Mapping[float, Mean]) -> tuple[float, float]:
-    """The slope of log error against log N, weighted, and its standard error."""
+    """The slope of log error against log N, and its standard deviation.
+
+    A mean of n squares is about χ²_ν/ν with ν = n times the degrees of one, and log χ²_ν has the
+    variance ψ′(ν/2).
+    """
     at = np.log([*squares])
     values = np.log([mean.mean for mean in squares.values()]) / 2
-    # The delta method: the standard error of log √m is that of m over 2m.
-    sd = np.array([(mean.standard_error or 0.0) / (2 * mean.mean) for mean in squares.values()])
-    centred = at - np.average(at, weights=sd**-2)
-    precision = float(sd**-2 * centred @ centred)
-    return float(sd**-2 * centred @ values) / precision, 1 / math.sqrt(precision)
+    centred = at - at.mean()
+    count = next(iter(squares.values())).count
+    sd = math.sqrt(float(polygamma(1, count * _degrees() / 2))) / 2
+    return float(centred @ values / (centred @ centred)), sd / float(np.linalg.norm(centred))
 
 
 def asymptotic_square() -> float:
@@ -191,10 +203,21 @@ def asymptotic_square() -> float:
     by E sin² = (D − 1)λσ²/N‖θ_p‖⁴ (Anderson, 1963). So ‖θ‖ = √(λ − σ²) has λ²/2N‖θ_p‖², to which
     (D − 1)λσ²/N‖θ_p‖² across it is added.
     """
+    along, across = _variances()
+    return along + (len(TRUTH) - 1) * across
+
+
+def _variances() -> tuple[float, float]:
+    """N times the variances of θ along θ_p and in each direction across it, over ‖θ_p‖²."""
     square = sum(value**2 for value in TRUTH)
     leading = square + VARIANCE
-    along, across = leading**2 / 2, (len(TRUTH) - 1) * leading * VARIANCE
-    return (along + across) / square**2
+    return leading**2 / 2 / square**2, leading * VARIANCE / square**2
+
+
+def _degrees() -> float:
+    """Those of the χ² that has the mean and variance of one squared error (Satterthwaite)."""
+    along, across = _variances()
+    return asymptotic_square() ** 2 / (along**2 + (len(TRUTH) - 1) * across**2)
 
 
 def healed(rows: Sequence[Row]) -> Verdict:

@@ -29,16 +29,17 @@ from workers.paper.base import NOTHING, Asked, Kept, Part, Row, Scale, Verdict
 from workers.paper.means import Mean
 from workers.paper.panels import column, label, of_kind, panels
 from workers.seeds import SeedStream
+from workers.student import confidence_of, reach
 
 Objective = Literal["kl", "cross_entropy"]
 SCALE = 0.5  # σ
 DISTANCES = (1.0, 0.3)  # of the lines; at the second the cross-entropy is misled
-BEST = 0.0  # degrees: along the lines
 _OBJECTIVES: tuple[Objective, ...] = ("kl", "cross_entropy")
 _ANGLES = 91
 _DRAWS = 256  # in a step
 _RATE = 0.05  # of Adam, in radians
-_SIGMAS = 4.0  # standard errors over repetitions
+_SIGMAS = 4.0  # of a normal value: how sure a verdict is
+_DECISIVE = 45.0  # degrees: an interval as wide as the half of all directions decides nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,9 @@ class Figure3:
                         "objective": objective,
                         "exact_angle_degrees": best["angle"],
                         "exact_nats": best[objective],
-                        "learned_from_line_degrees": Mean.of(
-                            _deviation(float(row["angle"]), BEST) for row in _ends(at, objective)
+                        "learned_from_exact_degrees": Mean.of(
+                            _deviation(float(row["angle"]), float(best["angle"]))
+                            for row in _ends(at, objective)
                         ).body,
                     }
                 )
@@ -138,9 +140,9 @@ class Figure3:
 
 
 def finds_the_best(rows: Sequence[Row]) -> Verdict:
-    """The mean learned angle is that of the exact best within four standard errors.
+    """The mean learned angle is that of the exact best, as surely as four standard deviations.
 
-    These say little where they are wide, so the nats are bounded too, by what an ascent can see.
+    The interval of few angles is wide, so the nats are bounded too, by what an ascent can see.
     """
     exact = of_kind(rows, "kind", "exact")
     best = max(exact, key=lambda row: float(row["kl"]))
@@ -155,13 +157,17 @@ def finds_the_best(rows: Sequence[Row]) -> Verdict:
     )
     if learned.standard_error is None:
         return Verdict(None, f"{text}; one repetition has no standard error.")
-    reach = _SIGMAS * learned.standard_error
+    degrees = reach(learned.standard_error, learned.count, confidence_of(_SIGMAS))
     allowed = _unseen(float(best["kl"]), _ends(rows, "kl"))
-    is_near = abs(learned.mean) <= reach and float(best["kl"]) - nats.mean <= allowed
+    holds: bool | None = None
+    if abs(learned.mean) > degrees or float(best["kl"]) - nats.mean > allowed:
+        holds = False
+    elif degrees < _DECISIVE:
+        holds = True
     return Verdict(
-        is_near,
-        f"{text}; {_SIGMAS:g} standard errors are {reach:.2f}°, and {allowed:.2g} nats are what "
-        "an ascent cannot see.",
+        holds,
+        f"{text}; {learned.count} repetitions allow ± {degrees:.2f}°, and {allowed:.2g} nats are "
+        "what an ascent cannot see.",
     )
 
 

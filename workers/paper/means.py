@@ -1,4 +1,4 @@
-"""Means over repetitions, with their standard errors."""
+"""Means over repetitions, with their standard errors, and what a mean square may be by chance."""
 
 import math
 import statistics
@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from scipy.special import chdtri
+
 from workers.paper.base import Row
+from workers.student import confidence_of
+
+DECISIVE = 3.0
+"""The largest of what :func:`chance` allows that still decides something; by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,18 @@ class Mean:
         """Such as 0.0456 ± 0.0012."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
         return f"{self.mean:.3g}{error}"
+
+
+def chance(degrees: float, sigmas: float) -> tuple[float, float]:
+    """Between which shares of its expectation a mean square is, as surely as a normal value is
+    within so many standard deviations: those of χ²_ν/ν, for ν > 0 degrees of freedom.
+
+    Squares are skew and few of them say little of their own spread, so that no standard error of a
+    sample can stand for it.
+    """
+    tail = (1 - confidence_of(sigmas)) / 2
+    low, high = (float(chdtri(degrees, 1 - share)) / degrees for share in (tail, 1 - tail))
+    return low, high
 
 
 def values_by(

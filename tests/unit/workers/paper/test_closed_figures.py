@@ -10,6 +10,7 @@ from workers.paper import equation12, figure2
 from workers.paper.base import Asked, Figure, Part, Row
 from workers.paper.equation12 import EQUATION_12
 from workers.paper.figure2 import FIGURE_2
+from workers.paper.means import chance
 
 
 def rows_of(parts: Sequence[Part]) -> list[Row]:
@@ -102,6 +103,30 @@ def test_one_repetition_decides_nothing() -> None:
     rows = rows_of(EQUATION_12.parts(Asked(repetitions=1)))
     assert equation12.inconsistent(rows).holds is None
     assert equation12.consistent(rows).holds is None
+
+
+@pytest.mark.parametrize("repetitions", [2, 3, 5])
+def test_few_repetitions_refute_nothing(repetitions: int) -> None:
+    for seed in range(8):
+        rows: list[Row] = [
+            row
+            for samples in (30, 300, 3000, 30_000)
+            for row in equation12._estimates(samples, repetitions, 100 * seed + samples)
+            if isinstance(row, dict)
+        ]
+        assert equation12.inconsistent(rows).holds is not False
+        assert equation12.consistent(rows).holds is None
+
+
+def test_what_chance_allows_is_the_quantile_of_draws() -> None:
+    sigmas, count = 2.0, 7
+    drawn = np.random.Generator(np.random.PCG64(1)).standard_normal((20_000, count))
+    means = (drawn**2).mean(1)
+    low, high = chance(count, sigmas)
+    tail = (1 - math.erf(sigmas / math.sqrt(2))) / 2
+    error = 6 * math.sqrt(tail / len(means))
+    assert np.mean(means < low) == pytest.approx(tail, abs=error)
+    assert np.mean(means > high) == pytest.approx(tail, abs=error)
 
 
 def test_spread_deltas_have_the_golden_divergences(quick_rows: dict[str, list[Row]]) -> None:

@@ -16,12 +16,12 @@ from workers.paper.figure3 import FIGURE_3
 
 @pytest.fixture(scope="module")
 def directions() -> list[Row]:
-    """Figure 3 with two learned directions of each kind, from 45° and 135°, in few steps."""
+    """Figure 3 with a few learned directions of each kind, from 45° and 135°, in few steps."""
     rows: list[Row] = []
     for distance in figure3.DISTANCES:
         rows += [row for row in figure3._curves(distance) if row is not None]
         for objective in figure3._OBJECTIVES:
-            for repetition in range(2):
+            for repetition in range(5 if objective == "kl" else 2):
                 learned = figure3._learned(distance, objective, repetition, 120, repetition)
                 rows += [row for row in learned if row is not None]
     return rows
@@ -73,8 +73,29 @@ def test_a_direction_that_another_objective_found_is_refuted(directions: list[Ro
 
 
 def test_one_learned_direction_decides_nothing(directions: list[Row]) -> None:
-    single = [row for row in directions if row["repetition"] != 1 and row["distance"] == 0.3]
+    single = [row for row in directions if row["repetition"] in (-1, 0) and row["distance"] == 0.3]
     assert figure3.finds_the_best(single).holds is None
+
+
+def test_two_learned_directions_refute_nothing(directions: list[Row]) -> None:
+    exact = [row for row in directions if row["kind"] == "exact" and row["distance"] == 1.0]
+    # Both less than a degree off by chance, on the same side, as every second pair is.
+    learned: list[Row] = [
+        {"kind": "kl", "step": 400, **figure3._values(1.0, angle)} for angle in (0.5, 0.6)
+    ]
+    assert figure3.finds_the_best([*exact, *learned]).holds is None
+
+
+def test_the_summary_says_how_far_each_is_from_its_own_exact_direction(
+    directions: list[Row],
+) -> None:
+    found = FIGURE_3.summary(directions)["directions"]
+    [misled] = [one for one in found if one["exact_angle_degrees"] == 90]
+    assert misled["objective"] == "cross_entropy"
+    for one in found:
+        from_exact = one["learned_from_exact_degrees"]
+        assert abs(from_exact["mean"]) < 5
+        assert from_exact["standard_error"] < 5
 
 
 def test_gaussian_variances_are_exact() -> None:
@@ -130,12 +151,30 @@ def test_one_repetition_decides_nothing_of_variances() -> None:
     rows = [
         row
         for family in efficiency._FAMILIES
-        for row in efficiency._variances(family, 2.0, 100, 1, 1)
+        for sigma in (0.1, 2.0)
+        for row in efficiency._variances(family, sigma, 100, 1, 1)
         if row is not None
     ]
     assert all(row["standard_error"] == 0 for row in rows)
     assert [verdict.holds for verdict in EFFICIENCY.verdicts(rows)] == [None, None, None]
     assert EFFICIENCY.draw(rows).startswith(b"\x89PNG")
+
+
+def test_few_repetitions_refute_nothing_of_variances(variances: list[Row]) -> None:
+    generator = np.random.Generator(np.random.PCG64(5))
+    for _ in range(100):
+        few: list[Row] = []
+        for row in variances:
+            squares = float(row["expected"]) * generator.standard_normal(5) ** 2
+            few.append(
+                {
+                    **row,
+                    "repetitions": 5,
+                    "relative_variance": float(squares.mean()),
+                    "standard_error": float(squares.std(ddof=1) / math.sqrt(5)),
+                }
+            )
+        assert [verdict.holds for verdict in EFFICIENCY.verdicts(few)] == [None, None, None]
 
 
 def test_other_variances_are_refuted(variances: list[Row]) -> None:

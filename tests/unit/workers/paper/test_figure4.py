@@ -50,6 +50,15 @@ def test_em_freezes_only_where_its_error_grows_beyond_that_of_spread_em(
     assert verdict.holds is holds
 
 
+def test_an_error_that_may_have_grown_by_chance_does_not_decide_whether_em_freezes() -> None:
+    rows = rows_of({**FROZEN, (1.0, "em"): 0.9})
+    wild = [
+        {**row, "relative_error": 1.1} if (row["gamma"], row["repetition"]) == (1.0, 0) else row
+        for row in rows
+    ]
+    assert claims4.em_freezes(wild).holds is None
+
+
 def test_one_repetition_does_not_decide_whether_em_freezes() -> None:
     assert claims4.em_freezes(rows_of(FROZEN, repetitions=1)).holds is None
 
