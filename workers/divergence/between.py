@@ -22,12 +22,12 @@ def between(
 
 
 def closed_form(kind: Kind, p: Density, q: Density) -> float | None:
-    """D(p ‖ q) where a closed form is known, else None."""
+    """D(p ‖ q), perhaps infinite, where a closed form is known, else None."""
     match p, q:
         case LowRankGaussian(), LowRankGaussian():
             return _gaussians(kind, p, q)
-        case ProductLaplace(), ProductLaplace() if p.b == q.b:
-            return laplace.shifted(kind, p, q)
+        case ProductLaplace(), ProductLaplace():
+            return laplace.closed_form(kind, p, q)
     return None
 
 
@@ -42,5 +42,7 @@ def _gaussians(kind: Kind, p: LowRankGaussian, q: LowRankGaussian) -> float | No
             return gaussian.kl(q, p)
         case "hellinger2":
             return gaussian.hellinger2(p, q)
-        case "js" | "tv" | "chi2":
+        case "chi2":
+            return gaussian.chi2(p, q)
+        case "js" | "tv":
             return None

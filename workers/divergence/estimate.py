@@ -5,13 +5,15 @@ With ℓ = log p/q and m = (p + q)/2, each divergence is an expectation:
 ==========  ==========================================================
 kl          E_p ℓ
 reverse_kl  E_q −ℓ
-chi2        E_p (e^ℓ − 1); of heavy tails, and then an underestimate
+chi2        E_p (e^ℓ − 1)
 js          E_m [log 2 − H(σ(ℓ))], H the entropy of a coin in nats
 tv          E_m |tanh(ℓ/2)|
 hellinger2  E_m [1 − 1/cosh(ℓ/2)]
 ==========  ==========================================================
 
-The last three are bounded. Half of their draws come from p and half from q.
+The last three are bounded. Half of their draws come from p and half from q. Where e^ℓ has heavy
+tails, the draws of χ² mostly miss what makes it large, and their standard error says nothing of
+that; where χ² is infinite they give a finite number all the same.
 """
 
 import math

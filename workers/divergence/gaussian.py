@@ -20,6 +20,7 @@ from workers.divergence.estimate import Kind
 from workers.errors import InvalidSpread
 
 _LOG_2PI = math.log(2 * math.pi)
+_ROUNDING = 1e-12  # an eigenvalue of so small a share is 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,34 @@ def hellinger2(p: LowRankGaussian, q: LowRankGaussian) -> float:
     d = p.mean.double() - q.mean.double()
     exponent = (p._log_det() + q._log_det()) / 4 - middle._log_det() / 2 - d @ middle.solve(d) / 8
     return -float(exponent.expm1())
+
+
+def chi2(p: LowRankGaussian, q: LowRankGaussian) -> float:
+    """det Σq / √(det Σp det M) · e^{dᵀM⁻¹d} − 1 with M = 2Σq − Σp; infinite unless M ≻ 0.
+
+    M = mI + WSWᵀ with m = 2s₂² − s₁², W = (√2U₂, U₁) and signs S. With W = QT (QR) its eigenvalues
+    are those of mI + TSTᵀ, and m across the span of Q.
+    """
+    u1, u2, dimensions = p.factor.double(), q.factor.double(), len(p.mean)
+    across = 2 * q.scale**2 - p.scale**2
+    basis, rest = torch.linalg.qr(torch.cat((math.sqrt(2) * u2, u1), 1))
+    signs = torch.cat((u2.new_ones(u2.shape[1]), -u1.new_ones(u1.shape[1])))
+    inner = (rest * signs) @ rest.T + across * torch.eye(len(rest), dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(inner)
+    others = dimensions - len(values)
+    smallest = min(values.tolist() + [across] * (others > 0))
+    largest = 2 * q.scale**2 + 2 * float(u2.square().sum())  # of 2Σq, at most
+    if smallest <= _ROUNDING * largest:
+        return math.inf
+    d = p.mean.double() - q.mean.double()
+    along = basis.T @ d
+    square = ((vectors.T @ along).square() / values).sum()
+    log_det = values.log().sum()
+    if others:
+        square = square + (d.square().sum() - along.square().sum()) / across
+        log_det = log_det + others * math.log(across)
+    exponent = q._log_det() - (p._log_det() + log_det) / 2 + square
+    return float(exponent.expm1())
 
 
 def shifted(kind: Kind, distance: float) -> float:

@@ -1,14 +1,18 @@
 r"""Independent Laplace noise around a point: p(y) = Π e^{−|y_i − a_i|/b}/2b.
 
 It is what a delta becomes under Laplace noise. For two points at the distances m_i = |a_i − c_i|,
-with t_i = m_i/b, sums and products go over the dimensions:
+under noise of b and of b′, with r = b/b′, t_i = m_i/b and u_i = m_i/b′, sums and products go over
+the dimensions:
 
-    KL = Σ (t_i + e^{−t_i} − 1),    H² = 1 − Π e^{−t_i/2}(1 + t_i/2),
-    χ² = Π (⅔e^{t_i} + ⅓e^{−2t_i}) − 1,    TV = 1 − e^{−t/2} in one dimension.
+    KL = Σ (u_i + r e^{−t_i} − log r − 1),
+    χ² = Π (2e^{u_i} + r e^{−2t_i})/r(4 − r²) − 1, infinite where r ≥ 2.
+
+Where b′ = b, H² = 1 − Π e^{−t_i/2}(1 + t_i/2), and TV = 1 − e^{−t/2} in one dimension.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -44,16 +48,49 @@ class ProductLaplace:
         return drawn
 
 
-def shifted(kind: Kind, p: ProductLaplace, q: ProductLaplace) -> float | None:
-    """D(p ‖ q) for equal b where there is a closed form, else None."""
+def closed_form(kind: Kind, p: ProductLaplace, q: ProductLaplace) -> float | None:
+    """D(p ‖ q) where there is a closed form, else None."""
+    match kind:
+        case "kl":
+            return kl(p, q)
+        case "reverse_kl":
+            return kl(q, p)
+        case "chi2":
+            return chi2(p, q)
+        case "hellinger2" | "tv" | "js":
+            return _shifted(kind, p, q) if p.b == q.b else None
+        case _:
+            assert_never(kind)
+
+
+def kl(p: ProductLaplace, q: ProductLaplace) -> float:
+    """KL(p‖q), by E_p|y − c| = m + b e^{−t} in each dimension."""
+    distances = (p.mean.double() - q.mean.double()).abs()
+    ratio = p.b / q.b
+    # r e^{−t} − 1 = r(e^{−t} − 1) + (r − 1), without the rounding of what is near 0.
+    each = distances / q.b + ratio * (-distances / p.b).expm1() + (ratio - 1 - math.log(ratio))
+    return float(each.sum())
+
+
+def chi2(p: ProductLaplace, q: ProductLaplace) -> float:
+    """∫ p²/q − 1, where p²/q falls as e^{−(2/b − 1/b′)|y|}: infinite unless b < 2b′."""
+    distances = (p.mean.double() - q.mean.double()).abs()
+    ratio = p.b / q.b
+    if ratio >= 2:
+        return math.inf
+    u, t = distances / q.b, distances / p.b
+    each = u + torch.log((2 + ratio * (-u - 2 * t).exp()) / (ratio * (4 - ratio**2)))
+    return float(each.sum().expm1())
+
+
+def _shifted(
+    kind: Literal["hellinger2", "tv", "js"], p: ProductLaplace, q: ProductLaplace
+) -> float | None:
+    """D(p ‖ q) for equal b."""
     t = (p.mean.double() - q.mean.double()).abs() / p.b
     match kind:
-        case "kl" | "reverse_kl":
-            return float((t + (-t).expm1()).sum())
         case "hellinger2":
             return -float(((t / 2).log1p() - t / 2).sum().expm1())
-        case "chi2":
-            return float(torch.log(2 / 3 * t.exp() + (-2 * t).exp() / 3).sum().expm1())
         case "tv":
             return -math.expm1(-float(t[0]) / 2) if len(t) == 1 else None
         case "js":
