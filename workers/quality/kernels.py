@@ -1,8 +1,8 @@
 r"""Kernel distances: unbiased estimates of MMD² with a standard error.
 
 MMD² = E k(x, x′) + E k(y, y′) − 2E k(x, y) (Gretton et al., 2012). Both samples are cut into blocks
-of the same size; each block gives an unbiased estimate, and the spread of these the standard error.
-It may be negative where the distributions are near.
+of the same size, ten or more from 20 rows on; each block gives an unbiased estimate, and the spread
+of these the standard error. It may be negative where the distributions are near.
 
 KID is MMD² with the kernel (xᵀy/F + 1)³ (Bińkowski et al., *Demystifying MMD GANs*, 2018).
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 250
+BLOCKS = 10  # at least, where there are rows for so many: of two, the spread says next to nothing
 _MEDIAN_ROWS = 500
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -39,9 +40,15 @@ def kid(first: Tensor, second: Tensor) -> Estimate:
 
 
 def mmd(first: Tensor, second: Tensor) -> Estimate:
-    """MMD² with the kernel e^{−‖x−y‖²/2h²}, h the median distance between rows of ``second``."""
-    rows = second.double()[:_MEDIAN_ROWS]
-    bandwidth = float(torch.pdist(rows).median())
+    """MMD² with the kernel e^{−‖x−y‖²/2h²}, h the median distance between rows of ``second``.
+
+    Where most rows are equal, h is the median of the distances above 0, or 1 if there are none.
+    """
+    distances = torch.pdist(second.double()[:_MEDIAN_ROWS])
+    bandwidth = float(distances.median())
+    if bandwidth == 0:
+        positive = distances[distances > 0]
+        bandwidth = float(positive.median()) if len(positive) else 1.0
 
     def gaussian(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x, y).square() / (2 * bandwidth**2))
@@ -51,7 +58,7 @@ def mmd(first: Tensor, second: Tensor) -> Estimate:
 
 def _blocks(first: Tensor, second: Tensor, kernel: Kernel) -> Estimate:
     rows = min(len(first), len(second))
-    size = min(BLOCK, rows // 2)
+    size = min(BLOCK, max(2, rows // BLOCKS))
     count = rows // size
     estimates = torch.tensor(
         [

@@ -23,11 +23,11 @@ from workers.spec import Quality, ReferenceScales
 
 SUPPORT_ROWS = 2000
 NEIGHBOUR_ROWS = 500
-_BIASED_BELOW = 50  # rows for each feature
 
 
 class Measure(BaseModel):
-    """One number; ``space`` and ``version`` say in which features, ``biased`` why it is off."""
+    """One number; ``space`` and ``version`` say in which features, ``biased`` how the numbers of
+    rows move it, null where they do not."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -164,9 +164,10 @@ def _distances(
     of = features.suffix
     whole = {"samples": len(a), "reference": len(b), **named}
     fewest = min(len(a), len(b))
-    biased = None
-    if fewest < _BIASED_BELOW * a.shape[1]:
-        biased = f"too large from {fewest} rows in {a.shape[1]} features; compare equal numbers"
+    biased = (
+        f"too large from {fewest} rows in {a.shape[1]} features, and above 0 for equal "
+        "distributions; compare equal numbers"
+    )
     frechet = yield from _aside(lambda: frechet_distance(a, b))
     measures[f"frechet_{of}"] = Measure(value=frechet, biased=biased, **whole)
     for name, estimate_of in (("kid", kid), ("mmd", mmd)):
@@ -188,7 +189,11 @@ def _distances(
     found = support(a[:rows], b[:rows])
     for name in ("precision", "recall", "density", "coverage"):
         measures[f"{name}_{of}"] = Measure(
-            value=getattr(found, name), samples=rows, reference=rows, **named
+            value=getattr(found, name),
+            samples=rows,
+            reference=rows,
+            biased=f"depends on its {rows} rows; compare equal numbers only",
+            **named,
         )
     yield
 

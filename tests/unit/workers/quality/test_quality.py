@@ -26,6 +26,7 @@ from workers.quality import (
     support,
 )
 from workers.quality.neighbours import nearest_distances
+from workers.quality.report import Measure, _distances
 from workers.spec import TrainSpec
 from workers.train import train
 
@@ -71,6 +72,51 @@ def test_kernel_distances_are_unbiased_with_an_honest_error(distance: Any) -> No
     far = distance(draws(1000, 3, 1), draws(1000, 3, 2, shift=0.5))
     assert far.value > 6 * far.standard_error
     assert far.rows == 1000
+
+
+@pytest.mark.parametrize("distance", [kid, mmd])
+def test_the_error_of_few_rows_covers_equal_distributions(distance: Any) -> None:
+    found = [distance(draws(180, 3, seed), draws(180, 3, 1000 + seed)) for seed in range(200)]
+    missed = sum(abs(e.value) > 1.96 * e.standard_error for e in found)
+    # Student's tails of 9 degrees of freedom, 8 %, and six standard errors.
+    assert missed / 200 < 0.08 + 6 * math.sqrt(0.08 * 0.92 / 200)
+    assert all(e.rows == 180 for e in found)
+
+
+@pytest.mark.parametrize("rows", [2500, 5000])
+def test_blocks_of_many_rows_have_250(rows: int) -> None:
+    a, b = draws(rows, 2, 1), draws(rows, 2, 2)
+
+    def block(at: int) -> float:
+        x, y = (((v[at : at + 250] @ w[at : at + 250].T / 2 + 1) ** 3) for v, w in ((a, a), (b, b)))
+        within = (x.sum() - x.trace() + y.sum() - y.trace()) / (250 * 249)
+        return float(within - 2 * ((a[at : at + 250] @ b[at : at + 250].T / 2 + 1) ** 3).mean())
+
+    values = [block(at) for at in range(0, rows, 250)]
+    found = kid(a, b)
+    assert found.value == pytest.approx(np.mean(values))
+    assert found.standard_error == pytest.approx(scipy.stats.sem(values))
+
+
+def test_the_gaussian_kernel_distance_of_rows_that_are_mostly_equal_is_a_number() -> None:
+    rows = torch.zeros(100, 3)
+    mostly = torch.cat((rows[:80], draws(20, 3, 1).float()))
+    for second in (rows, mostly):
+        assert mmd(draws(100, 3, 2), second).value > 0.1 > abs(mmd(second, second).value)
+
+
+def test_distances_of_equal_distributions_say_that_they_are_too_large() -> None:
+    measures: dict[str, Measure] = {}
+    a, b = draws(100, 2, 1), draws(100, 2, 2)
+    for _ in _distances(measures, a, b, PixelPca(b, 2)):
+        pass
+    assert measures["sliced_wasserstein_pca"].value > 0.05
+    for name in ("frechet_pca", "sliced_wasserstein_pca"):
+        assert "too large from 100 rows in 2 features" in str(measures[name].biased)
+    for name in ("precision_pca", "recall_pca", "density_pca", "coverage_pca"):
+        assert "compare equal numbers only" in str(measures[name].biased)
+    for name in ("kid_pca", "mmd_pca"):
+        assert measures[name].biased is None
 
 
 def test_the_cubic_kernel_distance_has_the_value_of_its_moments() -> None:
