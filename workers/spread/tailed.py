@@ -28,7 +28,10 @@ from torch.nn import functional
 from workers.spec import MixtureComponent
 from workers.spread.base import LARGEST_BELOW_1, Spread
 
-_GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)
+# Of log|k| / τ for the integral: from the least scale down, where a density is flat, to the largest
+# scale up, where it is nothing. The integrand is analytic, so that the trapezium rule is exact to
+# rounding at this step.
+_BELOW, _ABOVE, _STEP = -40.0, math.log(40.0), 0.005
 
 
 class _Independent(Spread):
@@ -83,7 +86,9 @@ class StudentT(_Independent):
         """See :meth:`Spread.sample_noise`.
 
         With u, v uniform on (0, 1), τ√(ν(u^{−2/ν} − 1)) cos 2πv (Bailey, *Polar generation of
-        random variates with the t-distribution*, 1994).
+        random variates with the t-distribution*, 1994). u is a multiple of 2⁻²⁴, so what is rarer
+        is not drawn. It has the share 2^{−24(1 − 2/ν)} of the variance: .0002 at ν = 4, but .036 at
+        2.5, .45 at 2.1 and .92 at 2.01, by which the draws vary less than ``scale`` says.
         """
         u, v = torch.rand(2, *shape, generator=generator, device=generator.device)
         radius: Tensor = (1 - u).log_().mul_(-2 / self._nu).expm1_().mul_(self._nu).sqrt_()
@@ -110,8 +115,7 @@ class GaussianMixture(_Independent):
         weights, taus = mixture_parts(components)
         self._log_weights, self._taus = [math.log(w) for w in weights], taus
         self._edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)[:-1].float()
-        surprise = -self._log_density(_GRID, 1.0)
-        self._entropy = float(torch.trapezoid((-surprise).exp() * surprise, _GRID))
+        self._entropy = self._entropy_at_1()
 
     def sample_noise(
         self, shape: Sequence[int], scale: float, generator: torch.Generator
@@ -135,6 +139,13 @@ class GaussianMixture(_Independent):
     def entropy(self, dimensions: int, scale: float) -> float:
         """See :meth:`Spread.entropy`."""
         return dimensions * (self._entropy + math.log(scale))
+
+    def _entropy_at_1(self) -> float:
+        """−2∫ p log p dk over k > 0, with k = eᵗ: scales may differ by a million."""
+        ends = math.log(min(self._taus)) + _BELOW, math.log(max(self._taus)) + _ABOVE
+        t = torch.arange(*ends, _STEP, dtype=torch.float64)
+        log_p = self._log_density(t.exp(), 1.0)
+        return -2 * _STEP * float(((log_p + t).exp() * log_p).sum())
 
 
 def mixture_parts(components: Sequence[MixtureComponent]) -> tuple[list[float], list[float]]:

@@ -2,6 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
+import scipy.integrate
 import scipy.special
 import torch
 from pydantic import ValidationError
@@ -32,6 +33,7 @@ from workers.spread import (
     settled_epoch,
     spread_of,
 )
+from workers.spread.tailed import mixture_parts
 
 COMPONENTS = (
     MixtureComponent(weight=7, relative_scale=1),
@@ -93,6 +95,33 @@ def test_the_entropy_is_minus_the_mean_log_density(spread: Spread) -> None:
     surprise = -spread.log_prob(k, torch.zeros(dimensions, dtype=torch.float64), SCALE)
     error = 6 * surprise.std().item() / math.sqrt(len(surprise))
     assert abs(surprise.mean().item() - spread.entropy(dimensions, SCALE)) < error
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("weight", [0.01, 0.5, 0.99])
+def test_the_entropy_of_a_mixture_is_its_integral_however_far_its_scales_are(
+    ratio: float, weight: float
+) -> None:
+    components = (
+        MixtureComponent(weight=weight, relative_scale=1e3 / ratio),
+        MixtureComponent(weight=1 - weight, relative_scale=1e3),
+    )
+    weights, taus = mixture_parts(components)
+
+    def summand(k: float) -> float:
+        p = sum(
+            w * math.exp(-((k / tau) ** 2) / 2) / (tau * math.sqrt(2 * math.pi))
+            for w, tau in zip(weights, taus, strict=True)
+        )
+        return -2 * p * math.log(p)
+
+    ends = sorted({0.0, *(tau * by for tau in taus for by in (0.1, 1, 3, 6, 12, 37))})
+    expected = sum(
+        scipy.integrate.quad(summand, low, high, epsabs=1e-12, limit=200)[0]
+        for low, high in pairwise(ends)
+        if high <= 37 * max(taus)
+    )
+    assert GaussianMixture(components).entropy(1, 1.0) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("spread", SPREADS)
