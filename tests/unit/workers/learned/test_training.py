@@ -105,10 +105,11 @@ def test_each_step_of_a_round_moves_what_it_should_and_nothing_else(digits: Data
     assert any(name.startswith("decoder.") for name in moved(before, state.model))
 
 
-def test_a_round_raises_the_cross_entropy(digits: Dataset) -> None:
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_a_round_raises_the_cross_entropy(kind: str, digits: Dataset) -> None:
     """On the same draws, before and after ψ has learned, the networks the same."""
     learned = {**BOTH, "noise_steps": 60, "encoder_steps": 0}
-    steps, state = stepper(spec_of(learned), digits)
+    steps, state = stepper(spec_of(learned, spread={"kind": kind, "scale": 0.5}), digits)
     for _ in range(steps.steps_per_epoch):
         steps.advance()
     learner = steps._learner
@@ -194,15 +195,18 @@ def test_the_rounds_of_a_run_are_counted_and_end_before_the_last_epoch() -> None
     assert Rounds.of(spec_of(FIXED).trainer) is None
 
 
-def test_metrics_and_pictures_say_what_was_learned(digits: Dataset) -> None:
-    events = [*train(spec_of({**BOTH, "noise_steps": 30}), digits)]
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_metrics_and_pictures_say_what_was_learned(kind: str, digits: Dataset) -> None:
+    spread = {"kind": kind, "scale": 0.5}
+    events = [*train(spec_of({**BOTH, "noise_steps": 30}, spread=spread), digits)]
     values = [event.values for event in events if isinstance(event, Metrics)][-1]
     limit = math.log(256)
     assert values["information_limit_nats"] == pytest.approx(limit)
     assert 0 < values["information_nats"] <= limit + 1e-4
     assert values["spread_gain"] != 1
     strength, scale = 2.0, 0.5  # c is 4 × the scale
-    entropy = 64 * (1 + math.log(math.sqrt(2) * scale))
+    one = {"gaussian": math.log(2 * math.pi * math.e) / 2, "laplace": 1 + math.log(2) / 2}[kind]
+    entropy = 64 * (one + math.log(scale))
     entropy += 2 * math.log(math.sqrt(1 + (strength / scale) ** 2))
     assert values["noise_entropy_nats"] == pytest.approx(entropy)
     pictures = [event for event in events if isinstance(event, Artifact)]
