@@ -1,9 +1,9 @@
 """The spread p(y|x): which noise, how much of it, and how that changes over the run."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from workers.spec.base import SpecModel
@@ -132,4 +132,20 @@ class GaussianMixtureSpread(FixedSpread):
 
 
 Noise = GaussianSpread | LaplaceSpread | LogisticSpread | StudentTSpread | GaussianMixtureSpread
-SpreadSpec = Annotated[Noise, Field(discriminator="kind")]
+_BOUNDED = ("uniform", "triangular", "arcsine", "semicircle", "truncated_normal")
+
+
+def _require_valid_spread(value: Any) -> Any:
+    """Names the reason where a kind is unknown because it can be none."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind in _BOUNDED:
+        raise PydanticCustomError(
+            "no_valid_spread",
+            "must not be {kind} noise, which is no valid spread: its density is not positive "
+            "everywhere; choose gaussian, laplace, logistic, student_t or gaussian_mixture",
+            {"kind": kind},
+        )
+    return value
+
+
+SpreadSpec = Annotated[Noise, Field(discriminator="kind"), BeforeValidator(_require_valid_spread)]

@@ -43,6 +43,11 @@ def stepped(*steps: dict[str, Any]) -> dict[str, Any]:
             "unknown key 'scal'; did you mean 'scale'?",
         ),
         (
+            trainer(spread={"kind": "uniform", "scale": 0.5}),
+            "/spec/trainer/spread",
+            "must not be uniform noise, which is no valid spread: its density is not positive",
+        ),
+        (
             trainer(spread={"kind": "laplacian"}),
             "/spec/trainer/spread/kind",
             "must be one of: gaussian, laplace, logistic, student_t, gaussian_mixture; "
