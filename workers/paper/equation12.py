@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import polygamma
 from torch import Tensor
 
 from workers.divergence import em_step, model_noise_optimum
@@ -192,6 +191,8 @@ def _power(squares: Mapping[float, Mean]) -> tuple[float, float]:
     values = np.log([mean.mean for mean in squares.values()]) / 2
     centred = at - at.mean()
     count = next(iter(squares.values())).count
+    from scipy.special import polygamma  # slow to import, and rarely needed
+
     sd = math.sqrt(float(polygamma(1, count * _degrees() / 2))) / 2
     return float(centred @ values / (centred @ centred)), sd / float(np.linalg.norm(centred))
 

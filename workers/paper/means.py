@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from scipy.special import chdtri
-
 from workers.paper.base import Row
 from workers.student import confidence_of
 
@@ -53,6 +51,8 @@ def chance(degrees: float, sigmas: float) -> tuple[float, float]:
     sample can stand for it.
     """
     tail = (1 - confidence_of(sigmas)) / 2
+    from scipy.special import chdtri  # slow to import, and rarely needed
+
     low, high = (float(chdtri(degrees, 1 - share)) / degrees for share in (tail, 1 - tail))
     return low, high
 
