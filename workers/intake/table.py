@@ -1,6 +1,7 @@
 """CSV: one datum a line, numbers with commas between them, an optional line of names first."""
 
 import codecs
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,13 +24,20 @@ def read_csv(file: BinaryIO, target: Path, limits: Limits) -> Facts:
     """Bring a CSV file into normal form; raises InvalidUpload that names the line."""
     blocks = _blocks(_lines(file))
     first = next(blocks, [])
-    if first and not _is_numeric(first[0][1]):
+    names = 1
+    if first and _holds_names(*first[0]):
+        names = _name_count(*first[0])
         first = first[1:] or next(blocks, [])
     if not first:
         raise InvalidUpload("there is no line of numbers in it")
     columns = first[0][1].count(",") + 1
     if columns > MAX_DIMENSIONS:
         raise InvalidUpload(f"a line has at most {MAX_DIMENSIONS:,} numbers; there are {columns:,}")
+    if names not in (1, columns):  # one alone is a title; R writes no name above row numbers
+        raise InvalidUpload(
+            f"the first line has {names:,} names, and line {first[0][0]:,} {columns:,} numbers; "
+            "give each column its name, or leave the names out"
+        )
     with ArrayWriter(target, (columns,), "float32") as writer:
         block = first
         while block:
@@ -111,9 +119,28 @@ def _culprit(block: list[Line], columns: int) -> InvalidUpload:
     return InvalidUpload(f"it cannot be read from line {block[0][0]:,} on")
 
 
-def _is_numeric(text: str) -> bool:
-    """Whether a line holds data, and not names: whether any of its cells is a number."""
-    return any(_is_number(cell, finite=False) for cell in text.split(","))
+def _holds_names(number: int, text: str) -> bool:
+    """Whether the first line holds names, and not data: whether none of its cells is a number, or
+    they are 0, 1, 2, …, as pandas numbers columns without names.
+
+    Raises InvalidUpload for a column of row numbers, which would become part of each datum.
+    """
+    cells = [cell.strip() for cell in text.split(",")]
+    if cells[0] in ("", '""'):
+        raise InvalidUpload(
+            f"line {number:,} begins with an empty cell, as pandas writes it above a column of row "
+            "numbers; save with index=False"
+        )
+    is_counted = len(cells) > 1 and cells == [str(column) for column in range(len(cells))]
+    return is_counted or not any(_is_number(cell, finite=False) for cell in cells)
+
+
+def _name_count(number: int, text: str) -> int:
+    """How many names a line has; commas in quotes are part of a name."""
+    try:
+        return len(next(csv.reader([text])))
+    except csv.Error as error:
+        raise InvalidUpload(f"the names in line {number:,} cannot be read ({error})") from error
 
 
 def _is_number(cell: str, *, finite: bool = True) -> bool:

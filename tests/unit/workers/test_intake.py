@@ -106,6 +106,9 @@ def test_csv_may_have_names_a_mark_blank_lines_and_no_end_of_line(folder: Path) 
         plain.replace(b"\n", b"\n\n"),
         plain.replace(b",", b" , "),
         csv(VECTORS, "first,second,third"),
+        csv(VECTORS, "0,1,2"),  # pandas.DataFrame(x).to_csv(f, index=False)
+        csv(VECTORS, '"first, in mm","second",third'),
+        csv(VECTORS, "a title"),
     ]
     for content in variants:
         np.testing.assert_array_equal(taken(folder, content)[1], VECTORS)
@@ -117,6 +120,15 @@ def test_more_csv_than_fits_into_a_block_arrives_whole(folder: Path) -> None:
     lines = csv(values).splitlines()
     lines[12_344] = b"1,x"
     refused(folder, b"\n".join(lines), "line 12,345, column 2: 'x'")
+
+
+def test_a_first_line_of_other_numbers_is_a_datum(folder: Path) -> None:
+    for first in ((0, 2, 1), (1, 2, 3), (0.5, 1, 2)):
+        values = np.vstack([np.array(first, np.float32), VECTORS])
+        np.testing.assert_array_equal(taken(folder, csv(values))[1], values)
+    one_column = np.arange(30, dtype=np.float32)[:, None]
+    text = "\n".join(str(number) for number in range(30)).encode()
+    np.testing.assert_array_equal(taken(folder, text)[1], one_column)
 
 
 def test_one_channel_is_none(folder: Path) -> None:
@@ -167,6 +179,11 @@ def test_one_channel_is_none(folder: Path) -> None:
         (b"1,2\n" * 30 + b"3,\n", "line 31, column 2: ''"),
         (b"1,2\n" * 30 + b"3,1_0\n", "line 31, column 2: '1_0'"),
         (b"a,b\n", "no line of numbers"),
+        (b"a,b\n" + b"1,1.5,2.5\n" * 30, "first line has 2 names, and line 2 3 numbers"),
+        (b'"' + b"a" * 200_000 + b'",b\n' + b"1,2\n" * 30, "names in line 1 cannot be read"),
+        (b",0,1\n" + b"0,1.5,2.5\n" * 30, "line 1 begins with an empty.*save with index=False"),
+        (b",a,b\n" + b"0,1.5,2.5\n" * 30, "line 1 begins with an empty.*save with index=False"),
+        (b'"","a"\n' + b"0,1.5\n" * 30, "line 1 begins with an empty.*save with index=False"),
         (b"1,2\n" * 19, "at least 20 data"),
         (b"1," * 70_000 + b"1\n", "at most 65,536 numbers"),
         (archive({}), "no known format"),
