@@ -65,6 +65,8 @@ class Archive:
             member = _member(fields, tail[:name_bytes], tail[name_bytes:])
             if member is None:
                 continue
+            if member.offset + member.packed_bytes > offset:
+                raise InvalidUpload(f"{member.name!r} does not lie where the directory says")
             if member.name in names:
                 raise InvalidUpload(f"the name {member.name!r} comes twice")
             names.add(member.name)
@@ -83,7 +85,7 @@ class Archive:
         _, disk, first_disk, here, count, size, offset, _ = _END.unpack(tail[-_END.size :])
         end = length - _END.size
         if tail[:4] == b"PK\6\7" and len(tail) == _END.size + _LOCATOR.size:
-            end = _LOCATOR.unpack(tail[: _LOCATOR.size])[2]
+            end = min(_LOCATOR.unpack(tail[: _LOCATOR.size])[2], length)
             self._file.seek(end)
             record = self._file.read(_END_64.size)
             if len(record) != _END_64.size or record[:4] != b"PK\6\6":
@@ -137,7 +139,8 @@ def _check_name(name: str) -> None:
     """Nothing is ever extracted; but a name that tries to leave its folder comes from no friend."""
     parts = name.replace("\\", "/").split("/")
     is_absolute = name.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":")
-    if not name or is_absolute or ".." in parts or any(ord(letter) < 32 for letter in name):
+    leads_out = is_absolute or ".." in parts or parts[-1] == "."
+    if not name or leads_out or any(ord(letter) < 32 for letter in name):
         raise InvalidUpload(f"the name {name[:80]!r} leads out of the archive")
 
 
@@ -193,15 +196,14 @@ class MemberReader:
         if self._inflater is None:
             return self._packed(size)
         while not self._inflater.eof:
-            self._pending = self._pending or self._packed(PIECE_BYTES)
-            if not self._pending:
-                return b""
+            pending = self._pending or self._packed(PIECE_BYTES)
             try:
-                piece = self._inflater.decompress(self._pending, size)
+                # Also of nothing more: the inflater may hold what was too long for the last piece.
+                piece = self._inflater.decompress(pending, size)
             except zlib.error as error:
                 raise InvalidUpload(f"{self._member.name!r} is damaged ({error})") from error
             self._pending = self._inflater.unconsumed_tail
-            if piece:
+            if piece or not pending:
                 return piece
         return b""
 

@@ -22,7 +22,7 @@ def take_in(source: Path, target: Path, limits: Limits) -> Facts:
     with source.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
         file.seek(0)
-        if head.startswith(b"PK\3\4"):
+        if head.startswith((b"PK\3\4", b"PK\5\6")):  # the second begins one without members
             archive = Archive(file, limits.max_members)
             # A folder of arrays is no npz; one array among pictures is not a picture either.
             if any(member.name.endswith(".npy") for member in archive.members):

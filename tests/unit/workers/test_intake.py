@@ -27,6 +27,7 @@ from tests.unit.workers.uploading import (
 from workers.content import Facts
 from workers.errors import InvalidUpload
 from workers.intake import Limits, take_in
+from workers.intake.npz import read_vectors
 
 LIMITS = Limits(max_decoded_bytes=1 << 20, max_members=100)
 
@@ -186,7 +187,9 @@ def test_one_channel_is_none(folder: Path) -> None:
         (b'"","a"\n' + b"0,1.5\n" * 30, "line 1 begins with an empty.*save with index=False"),
         (b"1,2\n" * 19, "at least 20 data"),
         (b"1," * 70_000 + b"1\n", "at most 65,536 numbers"),
-        (archive({}), "no known format"),
+        (archive({}), "at least 20 data; there are 0"),
+        (archive({**pictures(GREY), ".": b""}), "the name '.' leads out"),
+        (archive({**pictures(GREY), "a/./.": b"x"}), "leads out of the archive"),
         (archive({"a.txt": b"hello"}), "at least 20 data; there are 1"),
         (archive({**pictures(GREY), "faces/z.txt": b"hi"}), "'faces/z.txt': it is neither"),
         (archive({**pictures(GREY), "faces/z.zip": GOOD["zip of png"]}), "z.zip': it is neither"),
@@ -233,6 +236,21 @@ def test_palettes_and_transparency_are_refused(folder: Path) -> None:
         refused(folder, archive({**pictures(GREY), "a.png": content}), f"its mode is {mode};")
 
 
+def test_what_the_inflater_still_holds_when_the_file_is_read_arrives_too(folder: Path) -> None:
+    # A thousandfold packed, the last bytes of the file stand for more than is asked for at once.
+    whole = npz(True, data=np.zeros((131_073, 2), np.float32))
+    limits = Limits(max_decoded_bytes=2 << 20)
+    (folder / "source").write_bytes(whole)
+    assert take_in(folder / "source", folder / "data.npy", limits).count == 131_073
+    short = bytearray(whole)
+    place = short.rindex(b"PK\1\2")
+    (packed,) = struct.unpack_from("<I", short, place + 20)
+    struct.pack_into("<I", short, place + 20, packed - 4)
+    (folder / "source").write_bytes(short)
+    with pytest.raises(InvalidUpload, match=r"'data\.npy' is cut off"):
+        take_in(folder / "source", folder / "data.npy", limits)
+
+
 def test_one_wrong_bit_in_a_member_is_noticed(folder: Path) -> None:
     content = bytearray(GOOD["npz"])
     content[content.index(GREY.tobytes()) + 100] ^= 1
@@ -254,6 +272,25 @@ def test_a_directory_that_lies_is_refused(folder: Path) -> None:
         struct.pack_into(form, changed, end + place, value)
         with pytest.raises(InvalidUpload):
             taken(folder, bytes(changed))
+
+
+def test_places_beyond_every_file_are_refused_everywhere(folder: Path) -> None:
+    content = npz(data=np.zeros((20, 2)))
+    start, end = content.index(b"PK\1\2"), len(content) - 22
+    for far in (2**64 - 1, 2**63 - 1, 2**40):
+        record = bytearray(content[start:end]) + struct.pack("<2HQ", 1, 8, far)
+        struct.pack_into("<H", record, 30, 12)
+        struct.pack_into("<I", record, 42, 0xFFFFFFFF)
+        closing = bytearray(content[end:])
+        struct.pack_into("<I", closing, 12, len(record))
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, far, 1)
+        for damaged, because in (
+            (content[:start] + record + closing, "does not lie where the directory says"),
+            (content[:end] + locator + content[end:], "its directory is damaged"),
+        ):
+            refused(folder, bytes(damaged), because)
+            with pytest.raises(InvalidUpload, match=because):
+                read_vectors(bytes(damaged), 1000)
 
 
 @settings(
