@@ -173,7 +173,8 @@ async def put_dataset(
 ) -> Response:
     """Upload a file as a data set. It is checked before the name has it.
 
-    Data are N×D numbers, pictures N×H×W or N×H×W×3 of uint8. The content never changes; a name
+    Data are N×D numbers, pictures N×H×W or N×H×W×3 of uint8, turned as their EXIF orientation
+    says; a csv may begin with a line of names. The content never changes; a name
     that has other content moves only with If-Match.
     """
     _check_media_type(request)

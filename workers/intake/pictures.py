@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Image import Transpose
 
 from workers.content import ArrayWriter, Facts
 from workers.errors import InvalidUpload
@@ -16,7 +17,19 @@ from workers.intake.archive import Archive, Member
 from workers.intake.limits import Limits, check_count, check_picture, check_size
 
 MAX_FILE_BYTES = 16 << 20
-_CHANNELS: dict[str, tuple[int, ...]] = {"L": (), "RGB": (3,)}
+_PNG_DEPTH = 24  # place of the bits of one value, in the header
+_ORIENTATION = 0x0112  # EXIF's tag
+_MODES = ("L", "RGB")
+# How a picture that is stored in one of EXIF's orientations is turned upright; 1 is.
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 # What Pillow raises for damaged pictures, by its own words and by its decoders' accidents.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError),
@@ -72,11 +85,25 @@ def _pixels(content: bytes) -> NDArray[np.uint8]:
         # Opening reads the header alone: size and mode are known before a pixel is decoded.
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
             check_picture(image.height, image.width)
-            if image.mode not in _CHANNELS:
+            if image.mode not in _MODES:
                 raise InvalidUpload(f"its mode is {image.mode}; save it as grey (L) or RGB")
-            pixels: NDArray[Any] = np.asarray(image, np.uint8)
+            if image.format == "PNG" and content[_PNG_DEPTH] > 8:
+                raise InvalidUpload("it has 16 bits a value; save it with 8")
+            if "transparency" in image.info:
+                raise InvalidUpload("one of its colours is transparent; save it without")
+            image.load()
+            pixels: NDArray[Any] = np.asarray(_upright(image), np.uint8)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidUpload("it declares far more pixels than a picture here may have") from error
     except _DAMAGE as error:
         raise InvalidUpload("it is damaged and cannot be decoded") from error
     return pixels
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as viewers show it: turned as a camera noted that it was held."""
+    try:
+        way = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except _DAMAGE:  # what the camera noted is lost, not the picture
+        return image
+    return image if way is None else image.transpose(way)

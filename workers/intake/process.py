@@ -67,7 +67,9 @@ def take_in_apart(
             "max_members": limits.max_members,
         }
     )
-    command = [sys.executable, "-I", "-c", f"{_START}; main(sys.argv[1])", str(_ROOT), order]
+    # Decoders warn of what they make do without; as often as a file has it, and who reads it waits.
+    quietly = (sys.executable, "-I", "-W", "ignore")
+    command = [*quietly, "-c", f"{_START}; main(sys.argv[1])", str(_ROOT), order]
     # One thread: a BLAS with many reserves more memory than the limit before it has any work.
     environment = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

@@ -30,10 +30,12 @@ def read_csv(file: BinaryIO, target: Path, limits: Limits) -> Facts:
         first = first[1:] or next(blocks, [])
     if not first:
         raise InvalidUpload("there is no line of numbers in it")
-    columns = first[0][1].count(",") + 1
+    cells = first[0][1].split(",")
+    columns = len(cells)
     if columns > MAX_DIMENSIONS:
         raise InvalidUpload(f"a line has at most {MAX_DIMENSIONS:,} numbers; there are {columns:,}")
-    if names not in (1, columns):  # one alone is a title; R writes no name above row numbers
+    # One name alone is a title, and R writes none above row numbers. Of text other things are said.
+    if names not in (1, columns) and all(map(_is_number, cells)):
         raise InvalidUpload(
             f"the first line has {names:,} names, and line {first[0][0]:,} {columns:,} numbers; "
             "give each column its name, or leave the names out"

@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import hashlib
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.unit.workers.uploading import (
     COLOUR,
@@ -17,6 +19,7 @@ from tests.unit.workers.uploading import (
     VECTORS,
     archive,
     csv,
+    deep_png,
     enormous_png,
     idx,
     linked,
@@ -228,12 +231,50 @@ def test_a_single_array_is_refused_with_what_to_do(folder: Path) -> None:
 
 
 def test_palettes_and_transparency_are_refused(folder: Path) -> None:
-    from PIL import Image
-
     for mode in ("P", "RGBA", "1", "LA", "I;16"):
         Image.new(mode, (7, 5)).save(folder / "x.png")
         content = (folder / "x.png").read_bytes()
         refused(folder, archive({**pictures(GREY), "a.png": content}), f"its mode is {mode};")
+    clear = picture(COLOUR[0], transparency=(1, 2, 3))
+    refused(folder, archive({**pictures(COLOUR), "a.png": clear}), "'a.png': one of its colours")
+
+
+def test_more_than_eight_bits_a_value_are_refused_and_not_rounded(folder: Path) -> None:
+    content = deep_png(7, 5)
+    refused(folder, archive({**pictures(COLOUR), "a.png": content}), "'a.png': it has 16 bits")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_pictures_are_turned_as_cameras_note_that_they_were_held(folder: Path, form: str) -> None:
+    # What is to be seen: four fields. How EXIF 2.3 has it stored: where the first row and the
+    # first column of the file are in the picture.
+    seen = np.array([[20, 80, 140], [60, 180, 240]], np.uint8).repeat(8, 0).repeat(8, 1)
+    stored = {
+        1: seen,  # top, left
+        2: seen[:, ::-1],  # top, right
+        3: seen[::-1, ::-1],  # bottom, right
+        4: seen[::-1],  # bottom, left
+        5: seen.T,  # left, top
+        6: seen[:, ::-1].T,  # right, top: its first row is the right column from the top
+        7: seen[::-1, ::-1].T,  # right, bottom
+        8: seen[::-1].T,  # left, bottom
+    }
+    members = {}
+    for orientation, pixels in stored.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        members[f"{orientation}.x"] = picture(pixels, form, exif=exif)
+    upright = {f"{number:02}.x": picture(seen, form) for number in range(20)}
+    _, array = taken(folder, archive({**members, **upright}))
+    np.testing.assert_allclose(array.astype(int), np.broadcast_to(seen, array.shape), atol=3)
+
+
+def test_a_picture_whose_camera_notes_are_damaged_stays_as_it_is(folder: Path) -> None:
+    for notes in (b"XX", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x01\0rest of it"):
+        damaged = picture(GREY[0], "JPEG", exif=b"Exif\0\0" + notes)
+        content = archive({f"{number:02}.jpg": damaged for number in range(20)})
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            assert taken(folder, content)[0].shape == GREY[0].shape
 
 
 def test_what_the_inflater_still_holds_when_the_file_is_read_arrives_too(folder: Path) -> None:

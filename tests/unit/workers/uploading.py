@@ -64,8 +64,18 @@ def linked(content: bytes) -> bytes:
 
 def enormous_png(side: int = 50_000) -> bytes:
     """A picture that declares side × side pixels and has a few bytes."""
-    head = struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return _png(side, side, 8, bytes(1000))
+
+
+def deep_png(width: int, height: int) -> bytes:
+    """A colour picture of 16 bits a value."""
+    row = b"\0" + struct.pack(">H", 0x0180) * (3 * width)
+    return _png(width, height, 16, row * height)
+
+
+def _png(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    head = struct.pack(">2I5B", width, height, depth, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     framed = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks
