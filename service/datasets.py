@@ -32,7 +32,7 @@ from service.jobstore import JobStore
 from service.uploads import Change, Condition, Upload
 from workers.artifacts import ArtifactStore
 from workers.content import Facts, data_key, facts_key
-from workers.data import DatasetInfo, built_in_names, catalogue, describe
+from workers.data import DatasetInfo, built_in, built_in_names, catalogue, describe
 from workers.data.uploads import upload_info
 from workers.errors import (
     ArtifactExists,
@@ -161,14 +161,13 @@ class Datasets:
 
     def list(self) -> builtins.list[Entry]:
         """Every data set, uploads last, with what to do about those that are not available."""
-        built_in = [Entry(info) for info in catalogue(self._cache_dir)]
-        return built_in + [_entry(upload) for upload in self._jobs.uploads()]
+        ours = [Entry(info) for info in catalogue(self._cache_dir)]
+        return ours + [_entry(upload) for upload in self._jobs.uploads()]
 
     def get(self, name: str) -> Entry:
         """One data set; raises DatasetNotFound."""
         if name in built_in_names():
-            infos = {info.name: info for info in catalogue(self._cache_dir)}
-            return Entry(infos[name])
+            return Entry(built_in(name, self._cache_dir))
         upload = self._jobs.upload(name)
         if upload is None:
             raise DatasetNotFound(f"there is no data set {name!r}; GET /v1/datasets lists them")

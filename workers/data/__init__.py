@@ -6,12 +6,13 @@ attempts on one machine share its pages.
 """
 
 from workers.data.info import NO_DATA, Dataset, DatasetInfo, held_out_count, split
-from workers.data.loading import built_in_names, catalogue, describe, load
+from workers.data.loading import built_in, built_in_names, catalogue, describe, load
 
 __all__ = [
     "NO_DATA",
     "Dataset",
     "DatasetInfo",
+    "built_in",
     "built_in_names",
     "catalogue",
     "describe",

@@ -107,8 +107,15 @@ def _digest(paths: list[Path], cache_dir: Path) -> str:
     """SHA-256 of recipe, names and contents; remembered by names, sizes and times of change."""
     listing = hashlib.sha256()
     for path in paths:
-        status = path.stat()
-        listing.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        try:
+            status = path.stat()
+            line = f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode()
+        except OSError as error:
+            raise _unreadable(path) from error
+        except UnicodeEncodeError as error:
+            name = ascii(path.name)
+            raise DatasetUnavailable(f"{name} is no name in UTF-8; rename the file") from error
+        listing.update(line)
     memory = cache_dir / "arrays" / f"celeba-{listing.hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(memory.read_text())["digest"])
@@ -117,10 +124,14 @@ def _digest(paths: list[Path], cache_dir: Path) -> str:
         try:
             of_file = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise DatasetUnavailable(f"{path.name} cannot be read; replace it") from error
+            raise _unreadable(path) from error
         content.update(f"{path.name} {of_file}\n".encode())
     digest = "sha256:" + content.hexdigest()
     # Without a cache that can be written the digest is found again each time.
     with contextlib.suppress(DatasetUnavailable), replacing(memory) as temporary:
         temporary.write_text(json.dumps({"digest": digest}))
     return digest
+
+
+def _unreadable(path: Path) -> DatasetUnavailable:
+    return DatasetUnavailable(f"{path.name} cannot be read; replace it")

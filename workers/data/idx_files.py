@@ -1,5 +1,6 @@
 """Pictures in gzipped idx files: on this machine already, or downloaded when first needed."""
 
+import contextlib
 import gzip
 import zlib
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ class PublicIdx:
         """The file on this machine, or None."""
         for folder in (cache_dir, DEBIAN_FOLDER):
             path = folder / self.name / self.file.name
-            if path.is_file():
-                return path
+            with contextlib.suppress(OSError):  # a folder that may not be looked into has none
+                if path.is_file():
+                    return path
         return None
 
     def get(self, cache_dir: Path) -> Path:

@@ -94,18 +94,23 @@ def load(ref: AnyDataset | None, cache_dir: Path, store: ArtifactStore | None = 
 
 
 def catalogue(cache_dir: Path) -> list[DatasetInfo]:
-    """Every built-in data set and every toy, also those whose files are not here."""
-    infos = []
-    for name in (*named.SHIPPED, *named.PUBLIC, celeba.NAME):
-        try:
-            infos.append(describe(NamedDataset(name=name), cache_dir))
-        except DatasetUnavailable as error:
-            is_celeba = name == celeba.NAME
-            title = celeba.TITLE if is_celeba else named.TITLES[name]
-            shape = (celeba.SIDE, celeba.SIDE, 3) if is_celeba else (28, 28)
-            infos.append(DatasetInfo(name, title, shape, 0, True, "", False, str(error)))
-    drawn = [_describe_toy(ToyDataset.model_validate({"kind": kind})) for kind in _TOY_KINDS]
-    return [*infos, *drawn, describe_mixture(IcaDataset(kind="laplace-ica"))]
+    """Every built-in data set and every drawn one, also those whose files are not here."""
+    return [built_in(name, cache_dir) for name in built_in_names()]
+
+
+def built_in(name: str, cache_dir: Path) -> DatasetInfo:
+    """What is known of one of :func:`built_in_names`; a drawn one is as it is by default."""
+    if name in _TOY_KINDS:
+        return _describe_toy(ToyDataset.model_validate({"kind": name}))
+    if name in _DRAWN_KINDS:
+        return describe_mixture(IcaDataset.model_validate({"kind": name}))
+    try:
+        return describe(NamedDataset(name=name), cache_dir)
+    except DatasetUnavailable as error:
+        is_celeba = name == celeba.NAME
+        title = celeba.TITLE if is_celeba else named.TITLES[name]
+        shape = (celeba.SIDE, celeba.SIDE, 3) if is_celeba else (28, 28)
+        return DatasetInfo(name, title, shape, 0, True, "", False, str(error))
 
 
 def _refuse_toy(name: str) -> None:
@@ -171,7 +176,10 @@ def _describe_public(source: PublicIdx, cache_dir: Path) -> DatasetInfo:
     if path is None:
         detail += f" Not here yet: the first job that needs it downloads {source.file.url}."
         return _pictures_info(source.name, source.shape, source.digest, detail)
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DatasetUnavailable(f"{path.name} cannot be read; replace it") from error
     shape, digest = _fingerprint(path, status.st_size, status.st_mtime_ns)
     return _pictures_info(source.name, shape, digest, detail)
 

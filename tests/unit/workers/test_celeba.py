@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workers.data import describe, load
+from workers.data import catalogue, describe, load
 from workers.errors import DatasetUnavailable
 from workers.spec import NamedDataset
 
@@ -87,3 +87,19 @@ def test_a_picture_of_another_size_is_named(cache: Path) -> None:
 def test_without_the_folder_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailable, match="into the folder celeba of the data cache"):
         describe(REF, tmp_path)
+
+
+def test_a_picture_that_is_not_there_any_more_is_named(cache: Path) -> None:
+    (cache / "celeba" / "000011.jpg").unlink()
+    (cache / "celeba" / "000011.jpg").symlink_to(cache / "moved away")
+    with pytest.raises(DatasetUnavailable, match=r"000011\.jpg cannot be read; replace it"):
+        describe(REF, cache)
+    [info] = (info for info in catalogue(cache) if info.name == "celeba")
+    assert not info.available
+    assert "000011.jpg cannot be read" in info.detail
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(cache: Path) -> None:
+    (cache / "celeba" / "000011.jpg").rename(cache / "celeba" / os.fsdecode(b"11\xff.jpg"))
+    with pytest.raises(DatasetUnavailable, match=r"'11\\udcff\.jpg' is no name in UTF-8"):
+        describe(REF, cache)

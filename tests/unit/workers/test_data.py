@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workers import toys
-from workers.data import catalogue, describe, load, split
+from workers.data import built_in, catalogue, celeba, describe, load, split
 from workers.errors import DatasetChanged, DatasetUnavailable, UnknownDataset
 from workers.metrics import as_float, total_variance
 from workers.spec import NamedDataset, ToyDataset
@@ -240,3 +240,22 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "arrays").write_bytes(b"a file where the folder should be")
     with pytest.raises(DatasetUnavailable, match="SPREADTRAIN_CACHE_DIR"):
         load(NamedDataset(name="fashion-mnist"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_looked_into_has_no_files(tmp_path: Path) -> None:
+    # Its name is too long; of one that is somebody else's the system says no in the same way.
+    closed = tmp_path / ("x" * 300)
+    info = describe(NamedDataset(name="mnist"), closed)
+    assert "Not here yet" in info.detail
+    infos = {info.name: info for info in catalogue(closed)}
+    assert not infos["celeba"].available
+
+
+def test_one_built_in_set_is_described_without_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for info in catalogue(tmp_path):
+        assert built_in(info.name, tmp_path) == info
+    # CelebA's folder has 200,000 files.
+    monkeypatch.setattr(celeba, "find", lambda _: pytest.fail("the folder is listed"))
+    built_in("digits", tmp_path)
