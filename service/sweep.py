@@ -6,7 +6,7 @@ whether anybody needs a thing is asked after it was listed: rows are written bef
 announce, so what a row does not know by then was never announced, or is not needed any more.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -20,7 +20,7 @@ from service.ownership import check_owner, claim
 from workers.artifacts import ArtifactStore, Stored, attempt_prefix, job_prefix
 from workers.artifacts.leftovers import leftovers_below, remove_leftover
 from workers.data import catalogue
-from workers.data.kept import kept_arrays
+from workers.data.kept import KeptArray, kept_arrays
 
 Kind = Literal["job", "attempt", "data_set", "unfinished", "probe", "cache"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -219,16 +219,25 @@ class Sweep:
                 self._drop(report, left.path, why, left.size_bytes)
             yield
         built_in = {info.digest for info in catalogue(self._cache_dir)}
-        for digest, path in kept_arrays(self._cache_dir):
-            if digest in built_in or self._jobs.is_content_used(digest):
-                continue
+        for kept in kept_arrays(self._cache_dir):
             try:
-                status = path.stat()
+                status = kept.path.stat()
             except FileNotFoundError:
                 continue
-            if datetime.fromtimestamp(status.st_mtime, UTC) < before:
-                self._drop(report, path, "no name and no job refers to the data", status.st_size)
+            is_old = datetime.fromtimestamp(status.st_mtime, UTC) < before
+            unused = self._why_unused(kept, built_in) if is_old else None
+            if unused is not None:
+                self._drop(report, kept.path, unused, status.st_size)
             yield
+
+    def _why_unused(self, kept: KeptArray, built_in: Set[str]) -> str | None:
+        """Why nobody needs a kept array, or None. One who begins to after that makes it again."""
+        if kept.digest not in built_in and not self._jobs.is_content_used(kept.digest):
+            return "no name and no job refers to the data"
+        seed = kept.split_seed
+        if seed is None or self._jobs.is_split_used(kept.digest, seed):
+            return None
+        return "no job under way splits the data so; it is made again for one that does"
 
     def _drop(self, report: Report, path: Path, why: str, size_bytes: int) -> None:
         name = path.relative_to(self._cache_dir).as_posix()

@@ -13,11 +13,13 @@ from service.errors import (
     DatasetNotFound,
     NotYours,
 )
+from service.jobs import FINAL_STATES
 from service.jobstore.rows import from_us, to_us
 from service.jobstore.schema import DATASETS, JOBS
 from service.jobstore.writing import insert_if_absent
 from service.uploads import Change, Condition, Upload
 from workers.content import Facts
+from workers.spec import JOB_SPEC
 
 
 def uploads(connection: Connection) -> list[Upload]:
@@ -101,6 +103,19 @@ def hold_content(connection: Connection, digest: str) -> bool:
 def is_content_used(connection: Connection, digest: str) -> bool:
     """Whether a name points at the content, or a job pins it."""
     return any(connection.execute(query).first() is not None for query in _users(digest))
+
+
+def is_split_used(connection: Connection, digest: str, split_seed: int) -> bool:
+    """Whether a job that has not ended pins the content and splits it by that seed."""
+    specs = connection.execute(
+        select(JOBS.c.spec).where(
+            JOBS.c.dataset_digest == digest,
+            JOBS.c.deleted_us.is_(None),
+            JOBS.c.state.not_in([state.value for state in FINAL_STATES]),
+        )
+    )
+    refs = (JOB_SPEC.validate_json(spec).dataset for spec in specs.scalars())
+    return any(ref is not None and ref.split_seed == split_seed for ref in refs)
 
 
 def _users(digest: str) -> tuple[Select[tuple[str]], ...]:

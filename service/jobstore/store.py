@@ -391,6 +391,11 @@ class JobStore:
         with self._database.read() as connection:
             return datasets.is_content_used(connection, digest)
 
+    def is_split_used(self, digest: str, split_seed: int) -> bool:
+        """Whether a job that has not ended pins the content and splits it by that seed."""
+        with self._database.read() as connection:
+            return datasets.is_split_used(connection, digest, split_seed)
+
     # --- results ------------------------------------------------------------------------------
 
     def events(

@@ -21,7 +21,9 @@ from tests.harness import make_datasets
 from tests.s3_servers import BUCKET
 from workers.artifacts import ArtifactStore, LocalStore, attempt_prefix, open_store, outcome_key
 from workers.content import Facts, data_key, facts_key
+from workers.data import describe
 from workers.events import CheckpointRecord, CheckpointRemovedRecord, Record
+from workers.spec import NamedDataset
 
 HOUR = timedelta(hours=1)
 USED, UNUSED, PINNED = (f"sha256:{digit * 64}" for digit in "123")
@@ -275,17 +277,29 @@ def test_the_cache_loses_what_nobody_needs(
     cache = tmp_path / "cache"
     digits = {name: digest.removeprefix("sha256:") for name, digest in (("a", USED), ("b", UNUSED))}
     jobs.put_upload(Upload("ours", facts(USED), making.NOON), Condition())
+    digest = describe(NamedDataset(name="digits"), cache).digest
+    built_in = digest.removeprefix("sha256:")
+    for name, pinned in (("ours", USED), ("digits", digest)):
+        ref = {"name": name, "digest": pinned, "split_seed": 7}
+        making.queued(jobs, of=making.spec(dataset=ref))
+    ref = {"name": "digits", "digest": digest, "split_seed": 8}
+    ended = making.queued(jobs, of=making.spec(dataset=ref))
+    jobs.settle(ended, JobState.CANCELLED, Reason.CANCELLED, "cancelled")
     for name in ("arrays", "uploads", "celeba"):
         (cache / name).mkdir(parents=True)
     kept = [
         cache / "uploads" / f"{digits['a']}.npy",
         cache / "arrays" / f"{digits['a']}-7.npy",
+        cache / "arrays" / f"{built_in}.npy",
+        cache / "arrays" / f"{built_in}-7.npy",
         cache / "celeba" / "a-users-file.zip",
         cache / "arrays" / "something-else.npy",
     ]
     gone = [
         cache / "uploads" / f"{digits['b']}.npy",
         cache / "arrays" / f"{digits['b']}-7.npy",
+        cache / "arrays" / f"{digits['a']}-8.npy",
+        cache / "arrays" / f"{built_in}-8.npy",
         cache / "celeba" / ".incoming-cut-off",
     ]
     for path in (*kept, *gone):
@@ -296,7 +310,7 @@ def test_the_cache_loses_what_nobody_needs(
     sweep = Sweep(jobs, local, make_datasets(jobs, local, cache), cache, grace_s=0)
     for _ in sweep.steps(found):
         pass
-    assert (found.counts["cache"], found.sizes["cache"]) == (3, 30)
+    assert (found.counts["cache"], found.sizes["cache"]) == (5, 50)
     assert all(path.exists() for path in kept)
     assert not any(path.exists() for path in gone)
 

@@ -5,13 +5,18 @@
     arrays/<sha256>.npy               decoded once from pictures, in the order of their names
     arrays/<sha256>-<split_seed>.npy  in the order of the split, so that both parts are slices
     uploads/<sha256>.npy              fetched once from the artifact store
+
+Those in the order of a split are as large as the data, one for each seed, and made in one pass from
+the others: a sweep removes them when no job under way needs them.
 """
 
 import contextlib
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ from workers.data.info import split_order
 from workers.errors import DatasetUnavailable
 
 _FOLDERS = ("arrays", "uploads")
-_DIGITS = 64  # of a SHA-256
+_NAME = re.compile(r"([0-9a-f]{64})(?:-([0-9]{1,20}))?")
 
 
 def array_path(cache_dir: Path, digest: str) -> Path:
@@ -63,23 +68,36 @@ def in_split_order(
     natural = array_path(cache_dir, digest)
     path = natural.with_name(f"{natural.stem}-{split_seed}.npy")
     kept = mapped(path, shape, dtype)
-    if kept is None:
+    if kept is not None:
+        with contextlib.suppress(OSError):  # a cache that is only read is swept by nobody
+            os.utime(path)  # when it was last used is what a sweep asks
+    else:
         rows = read().reshape(shape)
         order = split_order(shape[0], split_seed)
         at_once = max(1, PIECE_BYTES // (shape[1] * rows.itemsize))
         blocks = (rows[order[start : start + at_once]] for start in range(0, shape[0], at_once))
         keep_rows(path, shape[1:], dtype, blocks)
         kept = mapped(path, shape, dtype)
-        assert kept is not None
+    if kept is None:
+        raise DatasetUnavailable("the data were removed from the cache while they were read; retry")
     return kept
 
 
-def kept_arrays(cache_dir: Path) -> Iterator[tuple[str, Path]]:
-    """(digest, path) of every kept array."""
+@dataclass(frozen=True, slots=True)
+class KeptArray:
+    """A kept array's content, its place, and the seed of the split in whose order it is, if any."""
+
+    digest: str
+    path: Path
+    split_seed: int | None
+
+
+def kept_arrays(cache_dir: Path) -> Iterator[KeptArray]:
+    """Every kept array."""
     for path in itertools.chain(*(cache_dir.glob(f"{name}/*.npy") for name in _FOLDERS)):
-        digest = path.stem.partition("-")[0]
-        if len(digest) == _DIGITS:
-            yield f"sha256:{digest}", path
+        if (match := _NAME.fullmatch(path.stem)) is not None:
+            seed = None if match[2] is None else int(match[2])
+            yield KeptArray(f"sha256:{match[1]}", path, seed)
 
 
 @contextlib.contextmanager

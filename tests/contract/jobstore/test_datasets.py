@@ -9,7 +9,7 @@ from service.errors import (
     DatasetNotFound,
     InvalidSpec,
 )
-from service.jobs import Job
+from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from service.uploads import Change, Condition, Upload
 from tests.contract.jobstore.making import NOON, job, queued, spec, together
@@ -143,3 +143,17 @@ def test_of_a_deletion_and_a_submission_at_once_one_wins(store: JobStore) -> Non
         )
         assert isinstance(deleted, DatasetInUse) != isinstance(added, InvalidSpec)
         assert store.is_content_used(digest(letter)) == isinstance(deleted, DatasetInUse)
+
+
+def test_a_split_is_used_by_jobs_that_have_not_ended(store: JobStore) -> None:
+    def splitting(letter: str, seed: int) -> Job:
+        return job(of=spec(dataset={"name": "ours", "digest": digest(letter), "split_seed": seed}))
+
+    ending = store.add(splitting("a", 7))[0]
+    store.add(splitting("b", 8))
+    used = [
+        (letter, n) for letter in "ab" for n in (7, 8) if store.is_split_used(digest(letter), n)
+    ]
+    assert used == [("a", 7), ("b", 8)]
+    store.settle(ending, JobState.CANCELLED, Reason.CANCELLED, "cancelled")
+    assert not store.is_split_used(digest("a"), 7)

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,17 @@ def test_other_fractions_use_the_same_file(tmp_path: Path) -> None:
         ref = NamedDataset(name="fashion-mnist", held_out_fraction=fraction)
         assert len(load(ref, tmp_path).held_out) == round(30 * fraction)
     assert len(list((tmp_path / "arrays").iterdir())) == 1
+
+
+def test_a_kept_array_tells_when_it_was_last_used(tmp_path: Path) -> None:
+    write_idx(tmp_path, idx_header(30, 2, 2), bytes(range(120)))
+    first = load(NamedDataset(name="fashion-mnist"), tmp_path)
+    [kept] = (tmp_path / "arrays").iterdir()
+    os.utime(kept, (0, 0))
+    load(NamedDataset(name="fashion-mnist"), tmp_path)
+    assert kept.stat().st_mtime > 0
+    kept.unlink()  # a sweep may; who has it mapped reads on, and the next one makes it again
+    assert torch.equal(load(NamedDataset(name="fashion-mnist"), tmp_path).train, first.train)
 
 
 def test_a_kept_array_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
