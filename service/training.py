@@ -191,7 +191,7 @@ class Training:
             duration_s=self._duration_s(spec),
             waits_for=waits_for,
             standing=standing,
-            advice=advice(spec),
+            advice=advice(spec, info),
         )
 
     def _duration_s(self, spec: AnySpec) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workers import build, costs, fork
 from workers.checkpoint import Description
-from workers.data import Dataset, DatasetInfo
+from workers.data import Dataset, DatasetInfo, held_out_count
 from workers.errors import CheckpointError, SpecMismatch
 from workers.events import Event
 from workers.ica import costs as ica_costs
@@ -203,9 +203,17 @@ def thread_s(spec: AnySpec) -> float | None:
     return paper_costs.thread_s(spec) if isinstance(spec, PaperSpec) else None
 
 
-def advice(spec: AnySpec) -> tuple[str, ...]:
+def advice(spec: AnySpec, info: DatasetInfo) -> tuple[str, ...]:
     """What to know of a resolved spec before it is submitted."""
-    return paper_costs.advice(spec) if isinstance(spec, PaperSpec) else ()
+    if isinstance(spec, PaperSpec):
+        return paper_costs.advice(spec)
+    held = held_out_count(info.count, spec.dataset.held_out_fraction)
+    if held >= build.QUALITY_ROWS:
+        return ()
+    return (
+        f"Of {info.count:,} data {held} are held out: held-out metrics, and what goes by them, say "
+        f"little. Hold out {build.QUALITY_ROWS} or more (dataset.held_out_fraction).",
+    )
 
 
 def obstacles(

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.factories import tiny_spec
 from workers import toys
 from workers.data import built_in, catalogue, celeba, describe, load, split
 from workers.errors import DatasetChanged, DatasetUnavailable, UnknownDataset
+from workers.kinds import advice
 from workers.metrics import as_float, total_variance
 from workers.spec import NamedDataset, ToyDataset
 
@@ -62,6 +64,15 @@ def test_the_splits_are_a_partition_fixed_by_the_split_seed(tmp_path: Path) -> N
 def test_something_is_held_out_even_of_a_tiny_fraction(tmp_path: Path) -> None:
     ref = ToyDataset(kind="line", samples=20, held_out_fraction=0.001)
     assert len(load(ref, tmp_path).held_out) == 1
+
+
+def test_of_few_held_out_data_one_is_told_before(tmp_path: Path) -> None:
+    spec = tiny_spec()
+    for samples, told in ((190, "Of 190 data 19 are held out"), (200, "")):
+        ref = ToyDataset(kind="ring", samples=samples, held_out_fraction=0.1)
+        found = advice(spec.model_copy(update={"dataset": ref}), describe(ref, tmp_path))
+        assert len(found) == (told != "")
+        assert all(told in text for text in found)
 
 
 def test_a_changed_content_is_refused(tmp_path: Path) -> None:

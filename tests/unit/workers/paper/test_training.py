@@ -155,14 +155,14 @@ def test_shares_have_the_parts_of_the_whole() -> None:
 
 
 def test_a_figure_of_many_days_says_how_it_is_shared() -> None:
-    [told] = advice(spec_of("4a", trainer={"scale": "paper"}))
+    [told] = advice(spec_of("4a", trainer={"scale": "paper"}), NO_DATA.info)
     assert "days of one thread" in told
     assert "submit 10 jobs with repetitions 1 and first_repetition 0 to 9" in told
-    [single] = advice(spec_of("4a", trainer={"scale": "paper", "repetitions": 1}))
+    [single] = advice(spec_of("4a", trainer={"scale": "paper", "repetitions": 1}), NO_DATA.info)
     assert "hours of one thread" in single
     assert "jobs" not in single
-    assert not advice(spec_of("4a"))
-    assert not advice(spec_of("2", trainer={"scale": "paper"}))
+    assert not advice(spec_of("4a"), NO_DATA.info)
+    assert not advice(spec_of("2", trainer={"scale": "paper"}), NO_DATA.info)
 
 
 @pytest.mark.parametrize(
