@@ -76,7 +76,10 @@ def take_in_apart(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     with process:
-        answer, trouble = _answer(process, timeout_s, stop, has_room)
+        try:
+            answer, trouble = _answer(process, timeout_s, stop, has_room)
+        finally:
+            process.kill()  # unless it has ended; leaving the block would wait for it
     if process.returncode:
         shown = trouble[-_SHOWN_BYTES:].decode(errors="replace")
         log.warning("checking an upload ended with %d: %s", process.returncode, shown)
@@ -101,7 +104,6 @@ def _answer(
     give_up_at = time.monotonic() + timeout_s
     while True:
         if not has_room():
-            process.kill()
             raise NoRoom
         try:
             return process.communicate(timeout=_LOOK_EVERY_S)
@@ -109,7 +111,6 @@ def _answer(
             stopping = stop is not None and stop.is_set()
             if not stopping and time.monotonic() < give_up_at:
                 continue
-            process.kill()
             if stopping:
                 raise Interrupted from error
             raise InvalidUpload(f"it could not be checked within {timeout_s:g} s") from error

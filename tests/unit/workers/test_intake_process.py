@@ -1,6 +1,7 @@
 """Hostile files against the memory limit of the process that reads them."""
 
 import gzip
+import os
 import subprocess
 import sys
 import zipfile
@@ -162,3 +163,10 @@ def test_the_checks_need_neither_torch_nor_the_service() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_a_check_whose_folder_is_gone_ends_at_once(tmp_path: Path) -> None:
+    # A pipe that nobody writes to: the process would wait for its content for ever.
+    os.mkfifo(tmp_path / "source")
+    with pytest.raises(FileNotFoundError):
+        take_in_apart(tmp_path / "source", tmp_path / "gone" / "data.npy", LIMITS)
