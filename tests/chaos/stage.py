@@ -15,7 +15,7 @@ from api.client import JobHandle
 from service.cluster.processes import is_running
 from tests import ray_census
 from tests.chaos.cells import Setting, Victim
-from tests.e2e.processes import ServiceProcess
+from tests.e2e.processes import ForkedService, ServiceProcess
 from tests.other_ray import OtherRay, oldest
 from tests.s3_servers import BUCKET, CREDENTIALS, Relay, Seaweed
 from workers.artifacts import ArtifactStore, open_store
@@ -76,7 +76,7 @@ class Stage:
             }
 
     def _serve(self) -> ServiceProcess:
-        return ServiceProcess(self.folder / "data", None, **self.environment)
+        return ForkedService(self.folder / "data", None, **self.environment)
 
     def store(self) -> ArtifactStore:
         """The artifact store, opened beside the service and not through what is hit."""

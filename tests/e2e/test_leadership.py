@@ -12,6 +12,7 @@ from api.client import JobHandle
 from service.jobs import FINAL_STATES
 from service.jobstore import JobStore
 from tests.e2e.processes import (
+    ForkedService,
     ServiceProcess,
     pid_of_attempt,
     spec,
@@ -58,7 +59,7 @@ def pair(
     with contextlib.ExitStack() as stack:
         services = []
         for name in ("one", "two"):
-            services.append(ServiceProcess(tmp_path / f"data-{name}", None, **settings))
+            services.append(ForkedService(tmp_path / f"data-{name}", None, **settings))
             stack.callback(services[-1].end)
         yield services[0], services[1]
 
@@ -115,7 +116,7 @@ def test_a_rolling_restart_loses_no_event_and_no_request(
             # What is sent meanwhile, the other answers; it leads, where it did not.
             sent = other.client.submit(spec(1))
             wait_until(lambda at=other: leads(at), 240, "the other to lead")  # type: ignore[misc]
-            again = ServiceProcess(service.data_dir, service.port, **settings)
+            again = ForkedService(service.data_dir, service.port, **settings)
             stack.callback(again.end)
             assert again.client.job(sent.id).wait(240).state == "succeeded"
         assert pid_of_attempt(job) == pid

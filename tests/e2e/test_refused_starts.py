@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import ROOT, ServiceProcess
+from tests.e2e.processes import ROOT, ForkedService, ServiceProcess
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """The first one, which none of these tests may change."""
-    made = ServiceProcess(tmp_path_factory.mktemp("first") / "data")
+    made = ForkedService(tmp_path_factory.mktemp("first") / "data")
     yield made
     made.end()
 

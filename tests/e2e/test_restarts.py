@@ -37,8 +37,10 @@ def resumed_steps(job: JobHandle) -> list[int | None]:
     return [attempt.resumed_from_step for attempt in job.refresh().body.attempts]
 
 
-def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(start: Start) -> None:
-    service = start()
+def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(
+    start_anew: Start,
+) -> None:
+    service = start_anew()
     undisturbed = service.client.submit(spec(80)).wait(240)
     job = service.client.submit(spec(80))
     for known, number in enumerate((signal.SIGTERM, signal.SIGINT)):
@@ -47,7 +49,7 @@ def test_a_signal_ends_the_service_and_its_job_goes_on_to_the_same_weights(start
         assert len(pids) > 5
         assert service.stop(number) == 0
         wait_until_gone(pids, ENDED_WITH_IT_S)
-        service = start()
+        service = start_anew()
         job = service.client.job(job.id)
 
     resumed = job.wait(240)

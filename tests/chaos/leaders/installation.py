@@ -6,10 +6,8 @@ own in each life, which the database writes beside every write.
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,10 +21,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from api.client import Client, ClientError
-from service.cluster.processes import is_running
 from service.jobstore import JobStore
 from tests.chaos.leaders import audit
-from tests.e2e.processes import ROOT, wait_until, wait_until_gone
+from tests.e2e.processes import ROOT, wait_until
+from tests.nursery import Forked, Nursery
 from tests.postgres import Postgres
 from tests.s3_servers import Relay, free_ports
 from workers.artifacts import ArtifactStore, open_store
@@ -36,39 +34,6 @@ LEASE_S = 2.0
 CORES = 3
 ASK_S = 2.0  # a service that is stopped answers nobody
 PATIENCE_S = 240.0
-
-
-class Nursery:
-    """The process that services are forked from."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.leaders.nursery"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        self._say(None)
-
-    def bear(self, how: Mapping[str, Any]) -> int:
-        """The process id of a new service."""
-        return int(self._say(json.dumps(how)))
-
-    def _say(self, line: str | None) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if line is not None:
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        heard = self._process.stdout.readline()
-        assert heard, "no service can be started any more"
-        return heard
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 class Replica:
@@ -86,11 +51,10 @@ class Replica:
         self._settings = {
             **settings,
             "data_dir": str(folder / name),
-            "log": str(self.log),
             "port": self.port,
         }
         self._lives = itertools.count(1)
-        self._pids: list[int] = []
+        self._processes: list[Forked] = []
         self._asked = Client(self.url, timeout_s=ASK_S)
         self.start()
 
@@ -99,10 +63,12 @@ class Replica:
         address = self.relay.endpoint.removeprefix("http://")
         life = f"{self.name}-{next(self._lives)}"
         url = f"{audit.service_url(address)}?application_name={life}"
-        self._pids.append(self._nursery.bear({**self._settings, "database_url": url}))
+        how = {**self._settings, "database_url": url}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._processes.append(self._nursery.bear(self.log, variables, how))
 
     def is_running(self) -> bool:
-        return is_running(self._pids[-1])
+        return self._processes[-1].poll() is None
 
     def is_ready(self) -> bool:
         """Whether it answers, and all its parts work."""
@@ -112,14 +78,13 @@ class Replica:
             return False
 
     def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pids[-1], number)
+        self._processes[-1].send_signal(number)
 
     def close(self) -> None:
         self._asked.close()
         self.relay.mend()
-        self.signal(signal.SIGKILL)
-        wait_until_gone(frozenset(self._pids))
+        self._processes[-1].kill()
+        self._processes[-1].wait()
         self.relay.close()
 
 
@@ -128,7 +93,7 @@ class Installation:
 
     def __init__(self, folder: Path, parts: contextlib.ExitStack) -> None:
         self.folder = folder
-        nursery = Nursery()
+        nursery = Nursery("tests.chaos.leaders.replica")
         parts.callback(nursery.close)
         (folder / "workshop").mkdir()
         workshop = subprocess.Popen(

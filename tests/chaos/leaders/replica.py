@@ -1,17 +1,10 @@
-"""Starts services by forking a process that has imported everything, in tenths of a second:
-``python -m tests.chaos.leaders.nursery``.
-
-Each line of its input is a service as JSON; it answers with the process id of each.
-"""
+"""One of the services, in a process of its own that was forked (``tests.nursery``)."""
 
 import contextlib
-import json
 import logging
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from api.main import _listen, answer, running_services
 from service.errors import ConfigurationError
@@ -45,34 +38,9 @@ def serve(how: dict[str, Any]) -> None:
         answer(services, settings, listener)
 
 
-def _be_born(how: dict[str, Any]) -> NoReturn:
-    log = os.open(how["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    status = 1
+def begin(how: dict[str, Any]) -> None:
+    """What a process of ``tests.nursery`` does."""
     try:
         serve(how)
-        status = 0
     except ConfigurationError as error:  # the database may be away
-        print(error, file=sys.stderr)
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def main() -> None:
-    """Fork for each line, until there are no more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
-    print("ready", flush=True)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            _be_born(json.loads(line))
-        print(pid, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        sys.exit(str(error))
