@@ -4,6 +4,8 @@ are a function with a known least value."""
 import math
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -39,11 +41,13 @@ from service.studies.ledger import TrialResult
 from service.studies.population import begun_at, taken_over
 from service.studies.replaying import Known
 from service.studies.request import Pbt, RandomSearch, StudyRequest
-from tests.e2e.processes import process_named, wait_until, wait_until_gone
+from tests.e2e.processes import process_named, wait_until_gone
 from tests.factories import tiny_spec
+from tests.unit.service.studies.test_tune_search import suggested
 
 SCALE, RATE = "/trainer/spread/scale", "/trainer/optimizer/learning_rate"
 EPOCHS = 9
+PATIENCE_S, REST_S = 240.0, 0.25
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RANGES: dict[str, Any] = {SCALE: {"loguniform": [0.05, 1.0]}, RATE: {"uniform": [0.001, 0.101]}}
 GRID: dict[str, Any] = {SCALE: {"grid": [0.05, 0.2, 0.8]}, RATE: {"grid": [0.01, 0.05]}}
@@ -60,7 +64,9 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     made.close()
 
 
-def study(search: str, scheduler: dict[str, Any], trials: int, space: Any = None) -> StudyRequest:
+def study(
+    search: dict[str, Any], scheduler: dict[str, Any], trials: int, space: Any = None
+) -> StudyRequest:
     return require(
         StudyRequest.model_validate(
             {
@@ -68,7 +74,7 @@ def study(search: str, scheduler: dict[str, Any], trials: int, space: Any = None
                 "spec": tiny_spec(epochs=EPOCHS).model_dump(),
                 "space": space or RANGES,
                 "objective": {"metric": "kid", "mode": "min"},
-                "search": {"kind": search},
+                "search": search,
                 "scheduler": scheduler,
                 "budget": {"trials": trials},
             }
@@ -130,14 +136,19 @@ class Played:
             self.detail = heard.detail
             return heard.is_gone or (until is not None and len(self.told) >= until)
 
-        wait_until(is_there, 240, "the driver")
-        return self
+        news = threading.Event()
+        self.ray.listen(news.set)  # as the watcher does: each word is answered at once
+        give_up_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_at:
+            news.clear()
+            if is_there():
+                return self
+            if not self._outbox:
+                news.wait(REST_S)
+        raise AssertionError("the driver does not come to its end")
 
     def epochs(self, number: int) -> list[int]:
         return [result.epoch for result in self.told if result.trial == number]
-
-    def best(self) -> float:
-        return min(cost(values) for values in self.values.values())
 
     def _hear(self, line: str) -> None:
         match SAID.validate_json(line):
@@ -201,35 +212,44 @@ class Played:
 
 
 @pytest.mark.parametrize(
-    ("search", "scheduler", "space", "trials", "least"),
+    ("search", "scheduler", "space", "trials"),
     [
-        ("random", {"kind": "none"}, RANGES, 24, 1.0),
-        ("grid", {"kind": "none"}, GRID, 9, 0.01),
-        ("tpe", {"kind": "median", "grace_epochs": 2}, RANGES, 24, 0.5),
-        ("gp", {"kind": "none"}, RANGES, 16, 0.2),
-        ("cma_es", {"kind": "asha", "grace_epochs": 2}, RANGES, 24, 0.6),
+        ({"kind": "random"}, {"kind": "none"}, RANGES, 4),
+        ({"kind": "grid"}, {"kind": "none"}, GRID, 9),
+        (
+            {"kind": "tpe", "startup_trials": 3},
+            {"kind": "median", "grace_epochs": 2},
+            RANGES,
+            10,
+        ),
+        ({"kind": "gp", "startup_trials": 3}, {"kind": "none"}, RANGES, 8),
+        ({"kind": "cma_es"}, {"kind": "asha", "grace_epochs": 2}, RANGES, 10),
     ],
     ids=["random", "grid", "tpe", "gp", "cma_es"],
 )
-def test_each_search_comes_near_a_known_optimum(
-    ray: RayCluster, search: str, scheduler: dict[str, Any], space: Any, trials: int, least: float
+def test_each_search_goes_on_after_a_failure_hears_of_results_and_ends(
+    ray: RayCluster, search: dict[str, Any], scheduler: dict[str, Any], space: Any, trials: int
 ) -> None:
-    played = Played(ray, study(search, scheduler, trials, space), frozenset({1}))
+    """How near it comes to what is best, ``test_tune_search`` shows."""
+    request = study(search, scheduler, trials, space)
+    played = Played(ray, request, frozenset({1}))
     played.begin()
     played.run()
     assert played.is_searched, played.detail
-    wanted = min(trials, 6) if search == "grid" else trials
+    wanted = 6 if search["kind"] == "grid" else trials
     assert played.again == sorted(played.values) == sorted(played.over) == list(range(wanted))
     assert played.epochs(1) == []  # it failed, and the others went on
     for number in played.values.keys() - {1}:
         assert played.epochs(number) == list(range(1, len(played.epochs(number)) + 1))
-    assert played.best() <= least
     is_cut = any(len(played.epochs(n)) < EPOCHS for n in played.values if n != 1)
     assert is_cut == (scheduler["kind"] != "none")
+    untold = suggested(request, (), wanted)
+    has_heard = played.values[wanted - 1] != untold[wanted - 1]
+    assert has_heard == (search["kind"] not in ("random", "grid"))
 
 
 def test_hyperband_pauses_and_continues(ray: RayCluster) -> None:
-    played = Played(ray, study("random", {"kind": "hyperband"}, 12))
+    played = Played(ray, study({"kind": "random"}, {"kind": "hyperband"}, 12))
     played.begin()
     played.run()
     assert played.is_searched, played.detail
@@ -244,7 +264,7 @@ def test_any_two_of_a_population_exchange_and_a_second_driver_decides_as_the_fir
 ) -> None:
     """Six on two places: were they cut into pairs, each would know one other."""
     space = {SCALE: {"loguniform": [0.05, 1.0]}}
-    request = study("random", {"kind": "pbt", "interval_epochs": 3}, 6, space)
+    request = study({"kind": "random"}, {"kind": "pbt", "interval_epochs": 3}, 6, space)
     played = Played(ray, request)
     played.begin()
     played.run(until=20)  # beyond the first exchange
@@ -282,7 +302,7 @@ def test_any_two_of_a_population_exchange_and_a_second_driver_decides_as_the_fir
 def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(
     ray: RayCluster, scheduler: dict[str, Any]
 ) -> None:
-    request = study("random", scheduler, 12)
+    request = study({"kind": "random"}, scheduler, 12)
     played = Played(ray, request)
     played.begin()
     played.run(until=20)
@@ -308,7 +328,7 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(
 
 
 def test_the_driver_and_its_folder_are_gone_with_its_actor(ray: RayCluster) -> None:
-    played = Played(ray, study("random", {"kind": "none"}, 12))
+    played = Played(ray, study({"kind": "random"}, {"kind": "none"}, 12))
     played.begin()
     played.run(until=1)
     pids = _pids()
@@ -320,7 +340,7 @@ def test_the_driver_and_its_folder_are_gone_with_its_actor(ray: RayCluster) -> N
 
 
 def test_an_end_leaves_no_process_and_a_driver_nobody_started_is_gone(ray: RayCluster) -> None:
-    played = Played(ray, study("random", {"kind": "none"}, 12))
+    played = Played(ray, study({"kind": "random"}, {"kind": "none"}, 12))
     played.begin()
     played.run(until=1)
     pids = _pids()
