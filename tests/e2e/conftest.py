@@ -11,7 +11,11 @@ Start = Callable[..., ServiceProcess]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts services on one data folder; whatever is left of them is ended."""
+    """Starts services on one data folder; whatever is left of them is ended.
+
+    Its own Ray has one core unless a test says otherwise: with more, each start makes a spare
+    executor too, which waits beside the job.
+    """
     with _starts(ForkedService, tmp_path) as start:
         yield start
 
@@ -28,6 +32,8 @@ def _starts(kind: type[ServiceProcess], folder: Path) -> Iterator[Start]:
     started: list[ServiceProcess] = []
 
     def start_one(port: int | None = None, **environment: str) -> ServiceProcess:
+        if "RAY_ADDRESS" not in environment:
+            environment = {"SPREADTRAIN_CPUS": "1", **environment}
         started.append(kind(folder / "data", port, **environment))
         return started[-1]
 

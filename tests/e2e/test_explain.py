@@ -19,7 +19,7 @@ from tests.unit.service.test_exits import NAMED
 
 def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(start: Start) -> None:
     before = oom_kills() or 0
-    service = start(SPREADTRAIN_CPUS="1")
+    service = start()
     job = service.client.submit(spec(10_000), limits={"max_attempts": 2})
     wait_for(job, begun, "two checkpoints")
     waits = service.client.submit(spec(1))
@@ -38,7 +38,7 @@ def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(star
     os.kill(pid_of_attempt(job), signal.SIGKILL)
     wait_for(job, lambda now: now.state == "failed", "the job to fail")
     service.kill()  # all of this stands in the database
-    service = start(SPREADTRAIN_CPUS="1")
+    service = start()
     said = service.client.job(job.id).explain()
     assert said.rule.name == "max_attempts"
     assert [link.reason for link in said.attempts] == ["worker_lost", "worker_lost"]

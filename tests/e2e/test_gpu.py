@@ -27,7 +27,7 @@ def on_gpus() -> set[int]:
 
 def test_a_job_gets_a_gpu_survives_a_kill_and_a_cancel_frees_it(start: Start) -> None:
     before = on_gpus()
-    service = start()
+    service = start(SPREADTRAIN_CPUS="2")  # cores enough: what is waited for is the GPU
     done = service.client.submit(spec(5, **ON_GPU)).wait(240)
     assert done.state == "succeeded", done.body.message
     assert service.client.job(done.id).samples(16).shape == (16, 28, 28)

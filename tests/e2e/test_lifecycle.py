@@ -31,7 +31,7 @@ def same_weights(service: ServiceProcess, *jobs: JobHandle) -> bool:
 def test_a_paused_job_gives_its_core_to_another_and_ends_with_the_same_weights(
     start: Start,
 ) -> None:
-    service = start(SPREADTRAIN_CPUS="1")
+    service = start()
     undisturbed = service.client.submit(spec(30)).wait(240)
     job = wait_for(service.client.submit(spec(30)), begun, "two checkpoints")
     pid = pid_of_attempt(job)

@@ -13,7 +13,7 @@ from tests.e2e.processes import ROOT, ForkedService, ServiceProcess
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """The first one, which none of these tests may change."""
-    made = ForkedService(tmp_path_factory.mktemp("first") / "data")
+    made = ForkedService(tmp_path_factory.mktemp("first") / "data", SPREADTRAIN_CPUS="1")
     yield made
     made.end()
 

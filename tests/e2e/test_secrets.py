@@ -38,6 +38,7 @@ def test_no_secret_is_in_any_log_event_error_figure_row_or_artifact(
         tmp_path / "data",
         None,
         **CREDENTIALS,
+        SPREADTRAIN_CPUS="1",
         SPREADTRAIN_HOST="0.0.0.0",
         SPREADTRAIN_ADMIN_KEY_FILE=str(file),
         SPREADTRAIN_DATABASE_URL=server.url(),
