@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 
 import psutil
-import pytest
 
 from api.client import JobHandle
 from service.cluster.processes import is_running
@@ -82,7 +81,6 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     start: Start,
 ) -> None:
     service = start(SPREADTRAIN_CPUS="2")
-    alone = service.client.submit(gang_spec(80, workers=1)).wait(240)
     whole = service.client.submit(gang_spec(80)).wait(240)
     job = service.client.submit(gang_spec(80))
     workers: set[int] = set()
@@ -100,12 +98,6 @@ def test_a_gang_that_loses_each_of_its_workers_ends_as_one_that_was_not_disturbe
     assert "worker 1" in (job.body.attempts[0].message or "")
     assert all(resumed_steps(job)[1:])
     assert job.checkpoints()[-1].digest == whole.checkpoints()[-1].digest
-    # The sums of 45 steps are taken in another order, which changes float32's last bits; later on
-    # Adam makes more of that, as it does of another number of threads.
-    first, second = losses(alone), losses(whole)
-    assert [second[epoch] for epoch in range(1, 6)] == pytest.approx(
-        [first[epoch] for epoch in range(1, 6)], rel=1e-5
-    )
     assert set(losses(job)) == set(losses(whole))
     wait_until_gone(frozenset(workers))
     wait_until(lambda: len(workers_of(service)) <= 1, 240, "only the warm spare to be left")
@@ -132,7 +124,8 @@ def test_a_gang_on_a_joined_cluster_is_found_again_and_none_is_left_that_nobody_
     ray_cluster: dict[str, str], start: Start
 ) -> None:
     service = start(**ray_cluster)
-    job = service.client.submit(gang_spec(300))
+    # So long that the next service finds it at work; seldom checkpoints, to be done soon after.
+    job = service.client.submit({**gang_spec(300), "checkpoint_every_epochs": 10})
     wait_for(job, begun, "two checkpoints")
     pid = pid_of_attempt(job)
     service.kill()
