@@ -2,9 +2,9 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
@@ -33,35 +33,54 @@ def ray_cluster() -> Iterator[OtherRay]:
     ray.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     server = Postgres(is_durable=True)
     yield server
     server.close()
 
 
-@pytest.fixture
-def settings(ray_cluster: OtherRay, server: Postgres, tmp_path: Path) -> Mapping[str, str]:
-    """What both share."""
-    return {
+@dataclass
+class Pair:
+    """Two services, and how one is started."""
+
+    services: list[ServiceProcess]
+    begin: Callable[[str, int | None], ServiceProcess]
+
+    def by_turn(self) -> tuple[ServiceProcess, ServiceProcess]:
+        """Who leads, and who follows."""
+        wait_until(lambda: any(map(leads, self.services)), 240, "one of them to lead")
+        first, second = self.services
+        return (first, second) if leads(first) else (second, first)
+
+    def restart(self, service: ServiceProcess) -> ServiceProcess:
+        """The one that has ended, again."""
+        place = self.services.index(service)
+        name = service.data_dir.name.removeprefix("data-")
+        self.services[place] = self.begin(name, service.port)
+        return self.services[place]
+
+
+@pytest.fixture(scope="module")
+def pair(
+    ray_cluster: OtherRay, server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Both of them for all tests, the last of which leaves one."""
+    folder = tmp_path_factory.mktemp("pair")
+    settings = {
         **ray_cluster.settings,
         "SPREADTRAIN_DATABASE_URL": server.url(),
-        "SPREADTRAIN_ARTIFACTS_URI": (tmp_path / "artifacts").as_uri(),
+        "SPREADTRAIN_ARTIFACTS_URI": (folder / "artifacts").as_uri(),
         "SPREADTRAIN_LEASE_S": str(LEASE_S),
     }
-
-
-@pytest.fixture
-def pair(
-    settings: Mapping[str, str], tmp_path: Path
-) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
-    """The leader, and who follows."""
     with contextlib.ExitStack() as stack:
-        services = []
-        for name in ("one", "two"):
-            services.append(ForkedService(tmp_path / f"data-{name}", None, **settings))
-            stack.callback(services[-1].end)
-        yield services[0], services[1]
+
+        def begin(name: str, port: int | None = None) -> ServiceProcess:
+            service = ForkedService(folder / f"data-{name}", port, **settings)
+            stack.callback(service.end)
+            return service
+
+        yield Pair([begin("one"), begin("two")], begin)
 
 
 def leads(service: ServiceProcess) -> bool:
@@ -81,57 +100,10 @@ def changes(job: JobHandle) -> list[str]:
     ]
 
 
-def test_a_killed_leaders_job_goes_on_under_the_other_service(
-    pair: tuple[ServiceProcess, ServiceProcess],
-) -> None:
-    leader, other = pair
-    assert leads(leader)
-    assert not leads(other)
-    # Sent to who follows, and seen there: the leader starts it.
-    job = other.client.submit(spec(150))
-    wait_for(job, begun, "two checkpoints")
-    pid = pid_of_attempt(job)
-    assert f":{leader.port} leads" in str(other.client.ready().parts)
-
-    leader.kill()
-    wait_until(lambda: leads(other), 240, "the other to lead")
-    assert pid_of_attempt(job) == pid
-    assert job.wait(240).state == "succeeded"
-    assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
-    assert changes(job) == ["queued", "running", "succeeded"]
-
-
-def test_a_rolling_restart_loses_no_event_and_no_request(
-    pair: tuple[ServiceProcess, ServiceProcess],
-    settings: Mapping[str, str],
-) -> None:
-    job = pair[0].client.submit(spec(10_000))
-    wait_for(job, begun, "two checkpoints")
-    pid = pid_of_attempt(job)
-    with ThreadPoolExecutor(len(pair)) as threads, contextlib.ExitStack() as stack:
-        # Each over its own service, which goes away meanwhile.
-        watching = [threads.submit(list, same(job, service).watch(240)) for service in pair]
-        for service, other in (pair, pair[::-1]):
-            assert service.stop() == 0
-            # What is sent meanwhile, the other answers; it leads, where it did not.
-            sent = other.client.submit(spec(1))
-            wait_until(lambda at=other: leads(at), 240, "the other to lead")  # type: ignore[misc]
-            again = ForkedService(service.data_dir, service.port, **settings)
-            stack.callback(again.end)
-            assert again.client.job(sent.id).wait(240).state == "succeeded"
-        assert pid_of_attempt(job) == pid
-        job.cancel()
-        for events in (each.result() for each in watching):
-            numbers = [event.seq for event in events if event.seq is not None]
-            assert numbers == list(range(1, len(numbers) + 1))
-            assert events[-1].kind == "end"
-            assert events[-1].data["state"] == "cancelled"
-
-
 def test_a_leader_that_slept_through_its_lease_writes_nothing_any_more(
-    pair: tuple[ServiceProcess, ServiceProcess], server: Postgres
+    pair: Pair, server: Postgres
 ) -> None:
-    leader, other = pair
+    leader, other = pair.by_turn()
     job = leader.client.submit(spec(10_000))
     wait_for(job, begun, "two checkpoints")
     leader.process.send_signal(signal.SIGSTOP)
@@ -155,22 +127,66 @@ def test_a_leader_that_slept_through_its_lease_writes_nothing_any_more(
     assert changes(next_job) == ["queued", "running", "succeeded"]
 
 
-def test_both_go_on_after_the_database_was_away(
-    pair: tuple[ServiceProcess, ServiceProcess], server: Postgres
-) -> None:
-    leader, other = pair
+def test_both_go_on_after_the_database_was_away(pair: Pair, server: Postgres) -> None:
+    leader, other = pair.by_turn()
+    known = {service: len(service.log.read_text()) for service in pair.services}
     job = other.client.submit(spec(150))
     wait_for(job, begun, "two checkpoints")
     server.stop()
     wait_until(lambda: not leader.is_ready(), 240, "the service to miss its database")
     server.start()
-    for service in pair:
+    for service in pair.services:
         wait_until(service.is_ready, 240, "the service to find its database again")
     assert job.wait(240).state == "succeeded"
     assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
 
     # What went wrong meanwhile is in the logs, but for the password.
-    for service in pair:
-        said = service.log.read_text()
+    for service in pair.services:
+        said = service.log.read_text()[known[service] :]
         assert "the database does not answer" in said
         assert PASSWORD not in said
+
+
+def test_a_rolling_restart_loses_no_event_and_no_request(
+    pair: Pair,
+) -> None:
+    services = pair.by_turn()
+    job = services[0].client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    with ThreadPoolExecutor(len(services)) as threads:
+        # Each over its own service, which goes away meanwhile.
+        watching = [threads.submit(list, same(job, service).watch(240)) for service in services]
+        for service, other in (services, services[::-1]):
+            assert service.stop() == 0
+            # What is sent meanwhile, the other answers; it leads, where it did not.
+            sent = other.client.submit(spec(1))
+            wait_until(lambda at=other: leads(at), 240, "the other to lead")  # type: ignore[misc]
+            again = pair.restart(service)
+            assert again.client.job(sent.id).wait(240).state == "succeeded"
+        assert pid_of_attempt(job) == pid
+        job.cancel()
+        for events in (each.result() for each in watching):
+            numbers = [event.seq for event in events if event.seq is not None]
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert events[-1].kind == "end"
+            assert events[-1].data["state"] == "cancelled"
+
+
+def test_a_killed_leaders_job_goes_on_under_the_other_service(
+    pair: Pair,
+) -> None:
+    leader, other = pair.by_turn()
+    assert not leads(other)
+    # Sent to who follows, and seen there: the leader starts it.
+    job = other.client.submit(spec(150))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    assert f":{leader.port} leads" in str(other.client.ready().parts)
+
+    leader.kill()
+    wait_until(lambda: leads(other), 240, "the other to lead")
+    assert pid_of_attempt(job) == pid
+    assert job.wait(240).state == "succeeded"
+    assert [attempt.reason for attempt in job.refresh().body.attempts] == ["completed"]
+    assert changes(job) == ["queued", "running", "succeeded"]
