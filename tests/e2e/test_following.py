@@ -1,4 +1,4 @@
-"""A job's events are followed over the deaths of the service that serves them."""
+"""A job's events and its log are followed over the deaths of the service that serves them."""
 
 import signal
 import subprocess
@@ -116,6 +116,17 @@ def stored(service: ServiceProcess, job_id: str) -> Iterator[Mapping[str, Any]]:
             after = page["next_after"]
 
 
+def commanded(*words: str) -> subprocess.Popen[str]:
+    """A command at a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "api.cli", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_twice(
     start: Start,
 ) -> None:
@@ -125,10 +136,8 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
     threads = [threading.Thread(target=one.follow) for one in (browser, watcher)]
     for thread in threads:
         thread.start()
-    command = [sys.executable, "-m", "api.cli", "watch", job.id, "--url", service.url]
-    terminal = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    terminal = commanded("watch", job.id, "--url", service.url)
+    follow = commanded("logs", job.id, "--follow", "--url", service.url)
     try:
         for number, how in enumerate(RESTARTS, 1):
             due = number * ENOUGH // (len(RESTARTS) + 1)
@@ -143,9 +152,11 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
         for thread in threads:
             thread.join(60)
         said, _ = terminal.communicate(timeout=240)
+        followed, _ = follow.communicate(timeout=240)
     finally:
-        terminal.kill()
-        terminal.wait()
+        for process in (terminal, follow):
+            process.kill()
+            process.wait()
     assert not any(thread.is_alive() for thread in threads)
 
     whole = list(stored(service, job.id))
@@ -172,3 +183,20 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
         steps = [event["data"]["step"] for event in whole if is_evaluation(event, attempt.number)]
         assert len(steps) > 1
         assert len({after - before for before, after in pairwise(steps)}) == 1
+
+    # The log that was followed is the whole one: each attempt's beginning, and its epochs.
+    assert follow.returncode == 0
+    whole_log, _ = commanded("logs", job.id, "--url", service.url).communicate(timeout=240)
+    assert followed == whole_log
+    lines = whole_log.splitlines()
+    begins = [number for number, line in enumerate(lines) if f"{job.id} attempt " in line]
+    assert len(begins) == len(attempts)
+    parts = [lines[begin:end] for begin, end in pairwise([*begins, len(lines)])]
+    for part, attempt in zip(parts, attempts, strict=True):
+        assert any("resumed from" in line for line in part) == (attempt.number > 1)
+        evaluated = [line.split() for line in part if " info     epoch " in line]
+        epochs = [int(words[words.index("epoch") + 1]) for words in evaluated]
+        assert len(epochs) > 1
+        assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))
+    assert "ended: cancelled" in lines[-1]
+    assert next(iter(service.client.job(job.id).logs(tail=1))).text in lines[-1]
