@@ -45,18 +45,20 @@ def fuzz(
     deterministic: bool = False,
     phases: Sequence[str] = PHASES,
     only: Sequence[str] = (),
+    without_coverage: Sequence[str] = (),
     tell: Callable[[str], object] = lambda line: None,
 ) -> Report:
     """Ask with ``max_examples`` random requests an operation, those of the document besides.
 
-    With the phase ``stateful`` also with as many chains of requests. A chain depends on how far a
-    job is, which Hypothesis takes as a reason to end: then another round begins, with other seeds.
+    Operations ``without_coverage`` are left out of the phase of that name. With the phase
+    ``stateful`` also with as many chains of requests. A chain depends on how far a job is, which
+    Hypothesis takes as a reason to end: then another round begins, with other seeds.
     """
     report = Report()
     described = _document(fuzzed)
 
     def ask(examples: int, seed: int, phases: Sequence[str]) -> Any:
-        config = _config(described, examples, seed, deterministic, phases, only)
+        config = _config(described, examples, seed, deterministic, phases, only, without_coverage)
         schema = schemathesis.openapi.from_dict(described, config=config)
         schema.app = _served(fuzzed)
         _do_not_climb(schema.config)
@@ -137,6 +139,7 @@ def _config(
     deterministic: bool,
     phases: Sequence[str],
     only: Sequence[str],
+    without_coverage: Sequence[str],
 ) -> schemathesis.Config:
     dictionaries: dict[str, Any] = {}
     operations: list[dict[str, Any]] = []
@@ -156,7 +159,7 @@ def _config(
                 "enabled": not only or operation_id in only,
                 "parameters": parameters,
             }
-            if operation_id in _WITHOUT_COVERAGE:
+            if operation_id in (*_WITHOUT_COVERAGE, *without_coverage):
                 entry["phases"] = {"coverage": {"enabled": False}}
             operations.append(entry)
     return schemathesis.Config.from_dict(
