@@ -15,8 +15,7 @@ SLOW = study_spec(epochs=1500, every=250)  # seconds, with results on the way
 # After so many trials of a phase have finished, while others run or are still to come.
 ENDS = (
     (signal.SIGKILL, Phase.SEARCH, 1),
-    (signal.SIGTERM, Phase.SEARCH, 2),
-    (signal.SIGKILL, Phase.CONFIRMATION, 1),
+    (signal.SIGTERM, Phase.CONFIRMATION, 1),
 )
 
 
