@@ -27,6 +27,28 @@ def start_anew(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
+@pytest.fixture(scope="module")
+def _lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    service = ForkedService(
+        tmp_path_factory.mktemp("lasting") / "data",
+        SPREADTRAIN_CPUS="2",
+        SPREADTRAIN_CANCEL_GRACE_S="600",
+    )
+    yield service
+    service.end()
+
+
+@pytest.fixture
+def lasting(_lasting: ServiceProcess) -> Iterator[ServiceProcess]:
+    """A service with two cores for all tests of a file that neither end it nor leave jobs open;
+    nobody but themselves ends attempts that are to be cancelled."""
+    yield _lasting
+    open_jobs = [
+        job.id for state in ("queued", "running") for job in _lasting.client.jobs(state=state)
+    ]
+    assert not open_jobs
+
+
 @contextlib.contextmanager
 def _starts(kind: type[ServiceProcess], folder: Path) -> Iterator[Start]:
     started: list[ServiceProcess] = []

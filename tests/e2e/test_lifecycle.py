@@ -28,7 +28,7 @@ def same_weights(service: ServiceProcess, *jobs: JobHandle) -> bool:
     return len({service.client.job(job.id).checkpoints()[-1].digest for job in jobs}) == 1
 
 
-def test_a_paused_job_gives_its_core_to_another_and_ends_with_the_same_weights(
+def test_a_paused_job_gives_its_core_to_another_and_a_pause_outlives_the_service(
     start: Start,
 ) -> None:
     service = start()
@@ -47,9 +47,7 @@ def test_a_paused_job_gives_its_core_to_another_and_ends_with_the_same_weights(
     assert resumed_steps(ended) == [None, step]
     assert same_weights(service, undisturbed, ended)
 
-
-def test_a_pause_holds_across_restarts_however_the_service_ends(start: Start) -> None:
-    service = start()
+    # Another one, whose service is killed before its pause, and then ends in order.
     job = wait_for(service.client.submit(spec(40)), begun, "two checkpoints")
     job.pause()
     service.kill()

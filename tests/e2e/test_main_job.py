@@ -9,7 +9,7 @@ from torch import nn
 
 from api.client import JobHandle
 from tests.e2e.conftest import Start
-from tests.e2e.processes import ROOT, spec
+from tests.e2e.processes import ROOT, ServiceProcess, spec
 from workers.data import load
 from workers.generate import Generator
 from workers.reconstruct import reconstruct
@@ -47,9 +47,28 @@ def confidences(
     return best.values.numpy(), best.indices.numpy()
 
 
-def test_the_default_job_draws_digits(start: Start, tmp_path: Path) -> None:
+def drawn(job: JobHandle) -> list[bytes]:
+    return [
+        job.samples_png(16, seed=5),
+        job.filmstrip_png(n=4),
+        job.reconstructions_png(16, seed=5),
+        job.interpolations_png(4, seed=5, between="data"),
+    ]
+
+
+def test_a_checkpoint_gives_the_same_bytes_after_a_restart(start: Start) -> None:
     service = start()
-    job = service.client.submit(
+    job = service.client.submit(spec(3)).wait(240)
+    before = drawn(job)
+    array = job.samples(100, seed=5, spread=True)
+    service.stop()
+    again = start().client.job(job.id)
+    assert drawn(again) == before
+    np.testing.assert_array_equal(again.samples(100, seed=5, spread=True), array)
+
+
+def test_the_default_job_draws_digits(lasting: ServiceProcess, tmp_path: Path) -> None:
+    job = lasting.client.submit(
         {"dataset": {"name": "mnist-10k"}, "trainer": {"kind": "delta_vae"}}, name="default"
     )
     with np.load(DIGITS, allow_pickle=False) as file:
@@ -92,28 +111,10 @@ def test_the_default_job_draws_digits(start: Start, tmp_path: Path) -> None:
     assert job.reconstructions_png().startswith(b"\x89PNG")
 
 
-def drawn(job: JobHandle) -> list[bytes]:
-    return [
-        job.samples_png(16, seed=5),
-        job.filmstrip_png(n=4),
-        job.reconstructions_png(16, seed=5),
-        job.interpolations_png(4, seed=5, between="data"),
-    ]
-
-
-def test_a_checkpoint_gives_the_same_bytes_after_a_restart(start: Start) -> None:
-    service = start()
-    job = service.client.submit(spec(3)).wait(240)
-    before = drawn(job)
-    array = job.samples(100, seed=5, spread=True)
-    service.stop()
-    again = start().client.job(job.id)
-    assert drawn(again) == before
-    np.testing.assert_array_equal(again.samples(100, seed=5, spread=True), array)
-
-
-def test_vector_data_train_and_come_back_as_arrays_and_scatter_plots(start: Start) -> None:
-    client = start().client
+def test_vector_data_train_and_come_back_as_arrays_and_scatter_plots(
+    lasting: ServiceProcess,
+) -> None:
+    client = lasting.client
     for kind, dimensions in (("ring", 2), ("line", 2), ("two-moons", 2), ("surface", 3)):
         trainer = {
             "kind": "delta_vae",

@@ -8,6 +8,7 @@ from api.client import JobHandle
 from service.cluster.processes import is_running
 from tests.e2e.conftest import Start
 from tests.e2e.processes import (
+    ServiceProcess,
     pid_of_attempt,
     spec,
     wait_for,
@@ -77,22 +78,6 @@ def test_however_a_service_ends_nothing_is_left_and_its_job_goes_on_to_the_same_
     wait_until(lambda: not any(folder.exists() for folder in folders), 240, "the folders to go")
 
 
-def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(start: Start) -> None:
-    service = start()
-    undisturbed = service.client.submit(spec(40)).wait(240)
-    job = service.client.submit(spec(40))
-    wait_for(job, begun, "two checkpoints")
-    pid = pid_of_attempt(job)
-    os.kill(pid, signal.SIGKILL)
-    resumed = job.wait(240)
-    assert [attempt.reason for attempt in resumed.body.attempts] == ["worker_lost", "completed"]
-    assert resumed_steps(resumed)[1]
-    assert not is_running(pid)
-    assert resumed.checkpoints()[-1].digest == undisturbed.checkpoints()[-1].digest
-    steps = [point.step for point in resumed.metrics()["loss_nats"]]
-    assert steps == sorted(set(steps))
-
-
 def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(start: Start) -> None:
     service = start()
     job = service.client.submit(spec(10_000))
@@ -116,18 +101,6 @@ def test_the_death_of_ray_is_survived_and_the_service_can_still_be_stopped(start
     wait_until_gone(after, ENDED_WITH_IT_S)
 
 
-def test_a_cancelled_job_has_no_process_left(start: Start) -> None:
-    service = start(SPREADTRAIN_CANCEL_GRACE_S="600")  # nobody ends it: it does so by itself
-    job = service.client.submit(spec(10_000))
-    wait_for(job, begun, "two checkpoints")
-    pid = pid_of_attempt(job)
-    job.cancel()
-    wait_until(lambda: job.refresh().state == "cancelled", 240, "the job to be cancelled")
-    assert not is_running(pid)
-    assert job.body.reason == "cancelled"
-    assert service.client.submit(spec(1)).wait(240).state == "succeeded"
-
-
 def test_an_attempt_that_does_not_listen_is_cancelled_the_hard_way(start: Start) -> None:
     service = start(SPREADTRAIN_CANCEL_GRACE_S="1")
     job = service.client.submit(spec(10_000))
@@ -139,7 +112,34 @@ def test_an_attempt_that_does_not_listen_is_cancelled_the_hard_way(start: Start)
     assert not is_running(pid)
 
 
-def test_ten_jobs_at_once_all_run_and_share_what_there_is(start: Start) -> None:
-    service = start(SPREADTRAIN_CPUS="2")
-    jobs = [service.client.submit(spec(1), name=str(number)) for number in range(10)]
+def test_killing_an_attempt_costs_the_work_since_its_last_checkpoint(
+    lasting: ServiceProcess,
+) -> None:
+    undisturbed = lasting.client.submit(spec(40)).wait(240)
+    job = lasting.client.submit(spec(40))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    os.kill(pid, signal.SIGKILL)
+    resumed = job.wait(240)
+    assert [attempt.reason for attempt in resumed.body.attempts] == ["worker_lost", "completed"]
+    assert resumed_steps(resumed)[1]
+    assert not is_running(pid)
+    assert resumed.checkpoints()[-1].digest == undisturbed.checkpoints()[-1].digest
+    steps = [point.step for point in resumed.metrics()["loss_nats"]]
+    assert steps == sorted(set(steps))
+
+
+def test_a_cancelled_job_has_no_process_left(lasting: ServiceProcess) -> None:
+    job = lasting.client.submit(spec(10_000))
+    wait_for(job, begun, "two checkpoints")
+    pid = pid_of_attempt(job)
+    job.cancel()
+    wait_until(lambda: job.refresh().state == "cancelled", 240, "the job to be cancelled")
+    assert not is_running(pid)
+    assert job.body.reason == "cancelled"
+    assert lasting.client.submit(spec(1)).wait(240).state == "succeeded"
+
+
+def test_ten_jobs_at_once_all_run_and_share_what_there_is(lasting: ServiceProcess) -> None:
+    jobs = [lasting.client.submit(spec(1), name=str(number)) for number in range(10)]
     assert {job.wait(240).state for job in jobs} == {"succeeded"}
