@@ -157,7 +157,12 @@ class ForkedService(ServiceProcess):
     """The same, three seconds sooner: forked from a process that has imported it all."""
 
     def begin(self, words: Sequence[str], variables: Mapping[str, str]) -> Forked:
-        return _nursery().bear(self.log, variables, {"words": [*words]})
+        return forked_command(words, variables, self.log)
+
+
+def forked_command(words: Sequence[str], variables: Mapping[str, str], log: Path) -> Forked:
+    """``spreadtrain`` with these words and environment variables; what it says is in the log."""
+    return _nursery().bear(log, variables, {"words": [*words]})
 
 
 @functools.cache

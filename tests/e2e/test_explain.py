@@ -37,9 +37,7 @@ def test_a_job_whose_process_was_killed_names_the_signal_and_how_it_went_on(star
     )
     os.kill(pid_of_attempt(job), signal.SIGKILL)
     wait_for(job, lambda now: now.state == "failed", "the job to fail")
-    service.kill()  # all of this stands in the database
-    service = start()
-    said = service.client.job(job.id).explain()
+    said = job.explain()
     assert said.rule.name == "max_attempts"
     assert [link.reason for link in said.attempts] == ["worker_lost", "worker_lost"]
     for link in said.attempts:
