@@ -3,9 +3,8 @@
 import ast
 import re
 from collections.abc import Container, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("workers", "service", "api")  # a layer may import itself and those before it
@@ -39,16 +38,15 @@ ENVIRONMENT_READER = "service/settings.py"
 BROAD_EXCEPT = ("service/watcher.py", "workers/run.py")
 
 
-def sources() -> list[Path]:
-    return [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Each file's tree, by its path from the root."""
+    paths = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in paths}
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
                 yield from (alias.name for alias in node.names)
@@ -57,9 +55,9 @@ def imports(path: Path) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def modules(path: Path, known: Container[str]) -> Iterator[str]:
+def modules(tree: ast.Module, known: Container[str]) -> Iterator[str]:
     """The project's own modules that a file imports; ``from package import room`` is the room."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
                 yield from (alias.name for alias in node.names if alias.name in known)
@@ -70,50 +68,68 @@ def modules(path: Path, known: Container[str]) -> Iterator[str]:
                     yield package
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_a_file_imports_only_its_own_layer_and_those_below(path: Path) -> None:
-    layer = LAYERS.index(path.relative_to(ROOT).parts[0])
-    above = set(LAYERS[layer + 1 :])
-    assert not {name for name in imports(path) if name.split(".")[0] in above}
+def test_there_are_files_in_all_layers() -> None:
+    assert {name.partition("/")[0] for name in sources()} == set(LAYERS)
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_a_vendor_is_imported_only_where_it_belongs(path: Path) -> None:
-    for name in imports(path):
-        places = VENDORS.get(name.split(".")[0])
-        if places is not None:
-            assert name_of(path).startswith(places), f"{name_of(path)} imports {name}"
+def test_a_file_imports_only_its_own_layer_and_those_below() -> None:
+    offenders = [
+        f"{name} imports {imported}"
+        for name, tree in sources().items()
+        for imported in imports(tree)
+        if imported.split(".")[0] in LAYERS[LAYERS.index(name.partition("/")[0]) + 1 :]
+    ]
+    assert not offenders
+
+
+def test_a_vendor_is_imported_only_where_it_belongs() -> None:
+    offenders = [
+        f"{name} imports {imported}"
+        for name, tree in sources().items()
+        for imported in imports(tree)
+        if (places := VENDORS.get(imported.split(".")[0])) is not None
+        and not name.startswith(places)
+    ]
+    assert not offenders
 
 
 def test_what_is_slow_to_import_is_imported_where_it_is_needed() -> None:
-    at_the_top = {name_of(path) for path in sources() if SLOW.search(path.read_text())}
+    at_the_top = {name for name in sources() if SLOW.search((ROOT / name).read_text())}
     assert at_the_top == {AN_SKLEARN_ESTIMATOR}
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_the_environment_is_read_in_settings_alone(path: Path) -> None:
-    if name_of(path) == ENVIRONMENT_READER:
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            assert (node.value.id, node.attr) not in {("os", "environ"), ("os", "getenv")}
+def test_the_environment_is_read_in_settings_alone() -> None:
+    offenders = [
+        f"{name}:{node.lineno} reads os.{node.attr}"
+        for name, tree in sources().items()
+        if name != ENVIRONMENT_READER
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("os", "environ"), ("os", "getenv")}
+    ]
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_only_two_places_catch_everything_and_both_record_it(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            caught = ast.unparse(node.type) if node.type is not None else ""
-            if caught in ("", "Exception", "BaseException"):
-                assert name_of(path) in BROAD_EXCEPT
+def test_only_two_places_catch_everything_and_both_record_it() -> None:
+    offenders = [
+        f"{name}:{node.lineno}"
+        for name, tree in sources().items()
+        if name not in BROAD_EXCEPT
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (ast.unparse(node.type) if node.type is not None else "")
+        in ("", "Exception", "BaseException")
+    ]
+    assert not offenders
 
 
 def test_modules_do_not_import_one_another_in_a_circle() -> None:
-    names = {}
-    for path in sources():
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    graph = {name: set(modules(path, names)) - {name} for name, path in names.items()}
+    trees = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree
+        for name, tree in sources().items()
+    }
+    graph = {name: set(modules(tree, trees)) - {name} for name, tree in trees.items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -129,8 +145,8 @@ def test_modules_do_not_import_one_another_in_a_circle() -> None:
 
 def test_only_the_composition_root_sees_all_three_layers() -> None:
     seeing = {
-        name_of(path)
-        for path in sources()
-        if set(LAYERS) <= {name.split(".")[0] for name in imports(path)}
+        name
+        for name, tree in sources().items()
+        if set(LAYERS) <= {imported.split(".")[0] for imported in imports(tree)}
     }
     assert seeing == {"api/main.py"}
