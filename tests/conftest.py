@@ -11,17 +11,36 @@ from tests import s3_servers
 from tests.postgres import Postgres
 from workers.artifacts import LocalStore
 
-LONGEST_FIRST = ("e2e", "contract")
+# Files of one to four minutes, then folders whose files take longer than those of others.
+LONGEST_FIRST = (
+    "e2e/test_gangs.py",
+    "e2e/test_following.py",
+    "e2e/test_restarts.py",
+    "contract/test_tune_driver.py",
+    "contract/test_studies.py",
+    "e2e/test_lifecycle.py",
+    "e2e/test_main_job.py",
+    "e2e/test_external_ray.py",
+    "e2e/test_leadership.py",
+    "chaos/test_matrix.py",
+    "e2e/test_studies.py",
+    "fuzz/test_fuzz.py",
+    "e2e",
+    "contract",
+    "chaos",
+    "fuzz",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Side by side, the folders whose files take minutes begin, and short files fill the end."""
+    """Side by side, the longest files begin, and short ones fill the end."""
     if not hasattr(config, "workerinput"):  # alone, what fails soonest is worth knowing first
         return
 
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        path = item.path.relative_to(Path(__file__).parent)
+        places = (at for at, name in enumerate(LONGEST_FIRST) if path.is_relative_to(name))
+        return next(places, len(LONGEST_FIRST))
 
     items.sort(key=place)
 
