@@ -41,7 +41,7 @@ test: $(STAMP) ## all tests
 check: $(STAMP) ## format, lint, types and tests, as CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(MAKE) test
 
 test-gpu: $(STAMP) ## the tests that need a CUDA device, and its figures
