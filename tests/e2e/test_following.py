@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import httpx2
 
@@ -116,19 +117,19 @@ def stored(service: ServiceProcess, job_id: str) -> Iterator[Mapping[str, Any]]:
             after = page["next_after"]
 
 
-def commanded(*words: str) -> subprocess.Popen[str]:
-    """A command at a terminal."""
+def commanded(*words: str, said: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A command at a terminal, and where it speaks."""
     return subprocess.Popen(
         [sys.executable, "-m", "api.cli", *words],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stdout=said,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
 def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_twice(
-    start: Start,
+    start: Start, tmp_path: Path
 ) -> None:
     service = start()
     job = service.client.submit(SPEC)
@@ -137,8 +138,11 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
     for thread in threads:
         thread.start()
     terminal = commanded("watch", job.id, "--url", service.url)
-    follow = commanded("logs", job.id, "--follow", "--url", service.url)
+    log = tmp_path / "followed"
+    with log.open("w") as said_of_it:
+        follow = commanded("logs", job.id, "--follow", "--url", service.url, said=said_of_it)
     try:
+        wait_until(log.read_text, 240, "the log's first line")  # its first question has no patience
         for number, how in enumerate(RESTARTS, 1):
             due = number * ENOUGH // (len(RESTARTS) + 1)
             wait_until(partial(browser.has, due, number), 240, f"{due} events, as they come")
@@ -152,7 +156,7 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
         for thread in threads:
             thread.join(60)
         said, _ = terminal.communicate(timeout=240)
-        followed, _ = follow.communicate(timeout=240)
+        follow.wait(240)
     finally:
         for process in (terminal, follow):
             process.kill()
@@ -185,7 +189,8 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
         assert len({after - before for before, after in pairwise(steps)}) == 1
 
     # The log that was followed is the whole one: each attempt's beginning, and its epochs.
-    assert follow.returncode == 0
+    followed = log.read_text()
+    assert follow.returncode == 0, followed[-1000:]
     whole_log, _ = commanded("logs", job.id, "--url", service.url).communicate(timeout=240)
     assert followed == whole_log
     lines = whole_log.splitlines()
