@@ -22,7 +22,7 @@ from api import (
 )
 from api.bodies import State
 from api.client import DEFAULT_URL, ClientError
-from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Url, connected
+from api.connecting import INTERRUPTED, Checkpoint, JobArgument, Patience, Url, connected
 from api.terminal import (
     dataset_ref,
     failure,
@@ -31,9 +31,10 @@ from api.terminal import (
     labels_of,
     print_log_line,
     read_json,
+    say_waiting,
     terminal,
 )
-from api.watching import watch_job
+from api.watching import PATIENCE_S, watch_job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -198,10 +199,10 @@ def show(job: JobArgument, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def watch(job: JobArgument, url: Url = DEFAULT_URL) -> None:
+def watch(job: JobArgument, patience_s: Patience = PATIENCE_S, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end; Ctrl-C stops watching, not the job."""
     with connected(url) as client:
-        watch_job(client.job(job), terminal())
+        watch_job(client.job(job), terminal(), patience_s)
 
 
 @app.command()
@@ -217,11 +218,19 @@ def logs(
     tail: Annotated[
         int | None, typer.Option(min=0, help="Only so many lines from the end.")
     ] = None,
+    patience_s: Patience = PATIENCE_S,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Print what a job's attempts said: their progress, warnings, output and crashes."""
     with connected(url) as client:
-        found = client.job(job).logs(attempt=attempt, rank=rank, tail=tail, follow=follow)
+        found = client.job(job).logs(
+            attempt=attempt,
+            rank=rank,
+            tail=tail,
+            follow=follow,
+            patience_s=patience_s,
+            told=say_waiting,
+        )
         for line in found:
             print_log_line(line)
 

@@ -19,6 +19,15 @@ Checkpoint = Annotated[
     str, typer.Option("--checkpoint", help="Id of a checkpoint, or latest, or best.")
 ]
 
+Patience = Annotated[
+    float,
+    typer.Option(
+        "--patience-s",
+        min=0,
+        help="Seconds to wait for a service that does not answer; Ctrl-C ends it.",
+    ),
+]
+
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[Client]:

@@ -30,6 +30,11 @@ def print_log_line(line: LogLineBody) -> None:
     typer.echo(f"{when} {line.level:8} {spoken_by(line.rank)}{line.text}")
 
 
+def say_waiting() -> None:
+    """Say on standard error that the service does not answer, and is waited for."""
+    typer.echo("waiting for the service", err=True)
+
+
 def failure(message: str) -> typer.Exit:
     """Say it in red on standard error; raise what this returns to leave with exit code 1."""
     Console(stderr=True, highlight=False).print(

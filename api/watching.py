@@ -6,17 +6,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from api.client import Event, JobHandle
+from api.terminal import say_waiting
+
+PATIENCE_S = 600.0  # a restart takes up to a minute, and who watches can leave with Ctrl-C
 
 
-def watch_job(job: JobHandle, console: Console) -> JobHandle:
+def watch_job(job: JobHandle, console: Console, patience_s: float = PATIENCE_S) -> JobHandle:
     """Follow the job to its end and say how it went; raises JobFailed unless it succeeds."""
-    done = follow_job(job, console)
+    done = follow_job(job, console, patience_s)
     console.print(f"{done.state}: {done.body.message}", markup=False)
     return done
 
 
-def follow_job(job: JobHandle, console: Console) -> JobHandle:
-    """Follow the job to its end; raises JobFailed unless it succeeds."""
+def follow_job(job: JobHandle, console: Console, patience_s: float = PATIENCE_S) -> JobHandle:
+    """Follow the job to its end; raises JobFailed unless it succeeds. A service that does not
+    answer is waited for."""
     columns = (
         TextColumn("{task.fields[state]:>9}"),
         BarColumn(),
@@ -27,9 +31,9 @@ def follow_job(job: JobHandle, console: Console) -> JobHandle:
         task = progress.add_task(
             "training", total=None, state=job.state, epoch="-", loss="-", left=""
         )
-        for event in job.watch():
+        for event in job.watch(patience_s, told=say_waiting):
             _show(event, progress, task, console)
-    return job.wait()
+    return job.wait(patience_s=patience_s, told=say_waiting)
 
 
 # Why a job does not train, and what somebody did to it.

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 60.0
 STREAM_SILENCE_S = 45.0  # three signs of life missed
 SEE_OTHER = 303
+RETRY_AFTER_DIGITS = 6  # longer ones are no time that anybody waits
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 T = TypeVar("T", bound=BaseModel)
@@ -69,7 +70,7 @@ class Connection:
         """The answer to a request; raises ApiError, Unreachable."""
         answer = self.ask(method, path, params, json, headers, content)
         if answer.is_error:
-            raise ApiError(problem_of(answer))
+            raise ApiError(problem_of(answer), _retry_after_s(answer))
         return answer
 
     def ask(
@@ -103,25 +104,33 @@ class Connection:
         job_id: str,
         after: int,
         timeout_s: float | None,
-        kinds: Sequence[str] | None = None,
+        kinds: Sequence[str] | None,
+        opened: Callable[[], None],
     ) -> Iterator[Event]:
-        """One connection to a job's event stream; ends with it, see :meth:`JobHandle.watch`."""
+        """One connection to a job's event stream; ends with it, see :meth:`JobHandle.watch`.
+
+        ``opened`` is called when the service has agreed to send. Raises ApiError, Unreachable.
+        """
         params: Params = {"after": after, "timeout_s": timeout_s, "kind": kinds}
         timeout = httpx2.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
         path = f"{job_path(job_id)}/events"
-        with self._http.sse(path, params=_given(params), timeout=timeout) as source:
-            if source.response.is_error:
-                source.response.read()
-                raise ApiError(problem_of(source.response))
-            for sent in source:
-                data = sent.json() if sent.data else None
-                if not isinstance(data, dict):
-                    continue
-                if sent.event in ("progress", "gap", "end"):
-                    yield Event(sent.event, data)
-                else:
-                    event = bodies.EventBody.model_validate(data)
-                    yield Event(event.kind, event.data, event.seq, event.attempt)
+        try:
+            with self._http.sse(path, params=_given(params), timeout=timeout) as source:
+                if source.response.is_error:
+                    source.response.read()
+                    raise ApiError(problem_of(source.response), _retry_after_s(source.response))
+                opened()
+                for sent in source:
+                    data = sent.json() if sent.data else None
+                    if not isinstance(data, dict):
+                        continue
+                    if sent.event in ("progress", "gap", "end"):
+                        yield Event(sent.event, data)
+                    else:
+                        event = bodies.EventBody.model_validate(data)
+                        yield Event(event.kind, event.data, event.seq, event.attempt)
+        except httpx2.TransportError as error:
+            raise Unreachable(self.url, error) from error
 
     def upload(self, path: str, source: Path, headers: Mapping[str, str]) -> httpx2.Response:
         """The answer to a PUT of a file, which is read in pieces; raises ApiError, Unreachable.
@@ -136,7 +145,7 @@ class Connection:
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error
         if answer.is_error:
-            raise ApiError(problem_of(answer))
+            raise ApiError(problem_of(answer), _retry_after_s(answer))
         return answer
 
     def download(self, path: str, target: Path, *, redirect: bool = False) -> str:
@@ -169,7 +178,7 @@ class Connection:
         with self._http.stream("GET", path, params=params) as answer:
             if answer.is_error:
                 answer.read()
-                raise ApiError(problem_of(answer))
+                raise ApiError(problem_of(answer), _retry_after_s(answer))
             if answer.status_code != SEE_OTHER:
                 yield answer, _tag(answer)
                 return
@@ -221,6 +230,12 @@ def dataset_path(name: str) -> str:
 
 def _given(params: Params | None) -> dict[str, Any]:
     return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def _retry_after_s(answer: httpx2.Response) -> float | None:
+    """Seconds after which the service wants to be asked again; None where it does not say."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isdecimal() and len(text) <= RETRY_AFTER_DIGITS else None
 
 
 def problem_of(answer: httpx2.Response) -> bodies.Problem:

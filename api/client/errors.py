@@ -17,9 +17,10 @@ class ClientError(Exception):
 
 
 class ApiError(ClientError):
-    """The service refused a request."""
+    """The service refused a request; ``retry_after_s`` is when it wants to be asked again, where
+    it says so."""
 
-    def __init__(self, problem: bodies.Problem) -> None:
+    def __init__(self, problem: bodies.Problem, retry_after_s: float | None = None) -> None:
         lines = [problem.detail or problem.title]
         lines += [
             f"  {field.pointer}: {field.message}"
@@ -28,6 +29,7 @@ class ApiError(ClientError):
         ]
         super().__init__("\n".join(lines))
         self.problem = problem
+        self.retry_after_s = retry_after_s
 
 
 class Unreachable(ClientError):

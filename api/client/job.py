@@ -1,18 +1,20 @@
 """One job, from the client's side."""
 
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from api import bodies
 from api.client.arrays import Array, Interpolations, Reconstructions, arrays_in
-from api.client.connection import TIMEOUT_S, Connection, Event, job_path
+from api.client.connection import Connection, Event, job_path
 from api.client.errors import JobFailed
 from api.client.figure import FigureResults
 from api.client.following import events_of
 from api.client.ica import IcaResults
+from api.client.patience import PATIENCE_S, Patience
 from api.client.verbs import Verbs
 
 Form = Literal["png", "npz", "json"]
@@ -51,23 +53,39 @@ class JobHandle(Verbs):
         """Why it waits, is slow, or has ended so, and what would change it."""
         return self._connection.get(bodies.ExplanationBody, self._path("explain"))
 
-    def wait(self, timeout_s: float | None = None) -> "JobHandle":
-        """Until it has succeeded; raises JobFailed, or TimeoutError."""
-        for _ in events_of(self._connection, self.id, timeout_s=timeout_s):
-            pass
-        self.refresh()
-        if self.state not in _FINAL:
-            raise TimeoutError(f"{self.id} is {self.state} after {timeout_s:g} s")
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+        told: Callable[[], None] | None = None,
+    ) -> "JobHandle":
+        """Until it has succeeded; raises JobFailed, or TimeoutError, or as :meth:`watch` does."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        patience = Patience(patience_s, told, deadline)
+        while True:
+            for _ in events_of(self._connection, self.id, patience):
+                pass
+            patience.answer(self.refresh)
+            if self.state in _FINAL:
+                break
+            if timeout_s is not None and patience.left_s == 0:
+                raise TimeoutError(f"{self.id} is {self.state} after {timeout_s:g} s")
+            # It was retried behind its end; what it does now is waited for.
         if self.state != "succeeded":
             raise JobFailed(self.id, self.state, self.body.reason, self.body.message)
         return self
 
-    def watch(self, patience_s: float = TIMEOUT_S) -> Iterator[Event]:
+    def watch(
+        self, patience_s: float = PATIENCE_S, *, told: Callable[[], None] | None = None
+    ) -> Iterator[Event]:
         """Its events from the first to the ``end``, over broken connections.
 
-        Raises Unreachable when nothing answered for ``patience_s``.
+        A service that does not answer is waited for, from the first failed attempt on, for
+        ``patience_s``; ``told`` is called each time that this begins. Raises Unreachable, or
+        ApiError, when that is over.
         """
-        return events_of(self._connection, self.id, patience_s=patience_s)
+        return events_of(self._connection, self.id, Patience(patience_s, told))
 
     def logs(
         self,
@@ -76,14 +94,22 @@ class JobHandle(Verbs):
         rank: int | None = None,
         tail: int | None = None,
         follow: bool = False,
+        patience_s: float = PATIENCE_S,
+        told: Callable[[], None] | None = None,
     ) -> Iterator[bodies.LogLineBody]:
         """What its attempts said, or one of them, or the worker ``rank`` of each, or the last
         lines; ``follow`` goes on until the job ends, over broken connections. Raises as
         :meth:`watch` does."""
         params: dict[str, str | int | None] = {"attempt": attempt, "rank": rank}
         params |= {"tail": tail, "format": "json"}
+        # Without ``follow`` it is one question, which is answered or not.
+        patience = Patience(patience_s, told)
+
+        def read() -> bodies.LogPageBody:
+            return self._connection.get(bodies.LogPageBody, self._path("logs"), params)
+
         while True:
-            page = self._connection.get(bodies.LogPageBody, self._path("logs"), params)
+            page = patience.answer(read) if follow else read()
             yield from page.lines
             if not page.has_more:
                 break
@@ -91,7 +117,7 @@ class JobHandle(Verbs):
         if not follow or page.is_ended:
             return
         after = int(page.next_after.partition("-")[0])
-        for event in events_of(self._connection, self.id, after=after, kinds=("log",)):
+        for event in events_of(self._connection, self.id, patience, after=after, kinds=("log",)):
             if event.kind == "log" and attempt in (None, event.attempt):
                 speaker = event.data["rank"]
                 if rank not in (None, speaker):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from api.client import ApiError, Client, JobFailed, JobHandle, Unreachable
+from service.jobs import Job, JobState, Reason
+from service.jobstore import JobStore
 from tests.factories import long_spec, tiny_spec
-from tests.unit.api.conftest import DIGITS, Running
+from tests.unit.api.conftest import DIGITS, Quiet, Running
 from workers.generate import Generator
 
 TINY = tiny_spec().model_dump(mode="json")
@@ -170,6 +172,50 @@ def test_a_broken_stream_goes_on_where_it_broke(relay: Relay, running: Running) 
         numbers = [event.seq for event in events if event.seq is not None]
         assert numbers == list(range(1, len(numbers) + 1))
         assert events[-1].kind == "end"
+
+
+def test_a_break_after_a_silence_of_any_length_is_ridden_over(
+    relay: Relay, running: Running
+) -> None:
+    with Client(relay.url) as client:
+        body = client.job(running.trained).body
+    # Without patience each break comes as one after a silence that was longer.
+    for follow in (
+        lambda job: list(job.watch(patience_s=0)),
+        lambda job: job.wait(patience_s=0),
+        lambda job: list(job.logs(follow=True, patience_s=0)),
+    ):
+        relay.cut_after = 700
+        with Client(relay.url) as client:
+            assert follow(JobHandle(client.connection, body))
+
+
+def test_a_job_that_was_retried_behind_its_end_is_waited_for(quiet: Quiet, quiet_url: str) -> None:
+    def end(jobs: JobStore, job: Job) -> Job:
+        return jobs.settle(job, JobState.CANCELLED, Reason.CANCELLED, "ended")
+
+    job_id = quiet.submit()
+    quiet.change(job_id, end)
+
+    class Retried(JobHandle):
+        """Was retried when it is read for the first time, and has ended the next time."""
+
+        reads = 0
+
+        def refresh(self) -> JobHandle:
+            self.reads += 1
+            if self.reads == 1:
+                self.retry()
+                found = super().refresh()
+                quiet.change(job_id, end)
+                return found
+            return super().refresh()
+
+    with Client(quiet_url) as client:
+        job = Retried(client.connection, client.job(job_id).body)
+        with pytest.raises(JobFailed, match="cancelled"):
+            job.wait()
+        assert job.reads == 2
 
 
 def test_a_watch_gives_up_when_the_service_stays_away(relay: Relay, running: Running) -> None:
