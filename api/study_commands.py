@@ -11,9 +11,10 @@ from rich.table import Column, Table
 from api import bodies
 from api.bodies import State
 from api.client import DEFAULT_URL, Client, StudyFailed, StudyHandle
-from api.connecting import Url, connected
+from api.connecting import Patience, Url, connected
 from api.study_words import told_of_best
-from api.terminal import failure, given, integers, read_json, terminal
+from api.terminal import failure, given, integers, read_json, say_waiting, terminal
+from api.watching import PATIENCE_S
 
 app = typer.Typer(no_args_is_help=True, help="Search specs: studies, whose trials are jobs.")
 ID_WIDTH = len("study-0123456789abcdef")
@@ -133,17 +134,17 @@ def show(study: StudyArgument, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def watch(study: StudyArgument, url: Url = DEFAULT_URL) -> None:
+def watch(study: StudyArgument, patience_s: Patience = PATIENCE_S, url: Url = DEFAULT_URL) -> None:
     """Follow a study to its end; Ctrl-C stops watching, not the study."""
     with connected(url) as client:
-        watch_study(client.studies.get(study))
+        watch_study(client.studies.get(study), patience_s)
 
 
-def watch_study(study: StudyHandle) -> None:
+def watch_study(study: StudyHandle, patience_s: float = PATIENCE_S) -> None:
     """Print a line whenever the study has come further, and the best at its end; raises StudyFailed
-    unless it succeeds."""
+    unless it succeeds. A service that does not answer is waited for."""
     said = ""
-    for body in study.watch():
+    for body in study.watch(patience_s=patience_s, told=say_waiting):
         line = _progress(body)
         if line != said:
             terminal().print(line, markup=False)

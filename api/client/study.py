@@ -3,7 +3,7 @@
 import builtins
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ from api.client.arrays import Array, arrays_in
 from api.client.connection import Connection, job_path, study_path
 from api.client.errors import StudyFailed
 from api.client.job import JobHandle
+from api.client.patience import PATIENCE_S, Patience
 from api.client.verbs import Verbs
 
 POLL_S = 1.0
@@ -47,19 +48,39 @@ class StudyHandle(Verbs):
         self.body = self._connection.get(bodies.StudyBody, self._path())
         return self
 
-    def watch(self, poll_s: float = POLL_S) -> Iterator[bodies.StudyBody]:
-        """The study now and whenever it was read again, until it has ended."""
+    def watch(
+        self,
+        poll_s: float = POLL_S,
+        *,
+        patience_s: float = PATIENCE_S,
+        told: Callable[[], None] | None = None,
+    ) -> Iterator[bodies.StudyBody]:
+        """The study now and whenever it was read again, until it has ended.
+
+        A service that does not answer is waited for, as :meth:`JobHandle.watch` does.
+        """
+        return self._watch(poll_s, Patience(patience_s, told))
+
+    def _watch(self, poll_s: float, patience: Patience) -> Iterator[bodies.StudyBody]:
         while True:
-            yield self.refresh().body
+            yield patience.answer(self.refresh).body
             if self.state in _ENDED:
                 return
-            time.sleep(poll_s)
+            patience.pause(poll_s)
 
-    def wait(self, timeout_s: float | None = None, poll_s: float = POLL_S) -> "StudyHandle":
-        """Until it has succeeded; raises StudyFailed, or TimeoutError."""
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        poll_s: float = POLL_S,
+        *,
+        patience_s: float = PATIENCE_S,
+        told: Callable[[], None] | None = None,
+    ) -> "StudyHandle":
+        """Until it has succeeded; raises StudyFailed, or TimeoutError, or as :meth:`watch` does."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for _ in self.watch(poll_s):
-            if deadline is not None and time.monotonic() >= deadline and self.state not in _ENDED:
+        patience = Patience(patience_s, told, deadline)
+        for _ in self._watch(poll_s, patience):
+            if timeout_s is not None and patience.left_s == 0 and self.state not in _ENDED:
                 raise TimeoutError(f"{self.id} is {self.state} after {timeout_s:g} s")
         if self.state != "succeeded":
             raise StudyFailed(self.id, self.state, self.body.reason, self.body.message)

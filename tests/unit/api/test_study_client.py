@@ -10,8 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from api.bodies import Problem
 from api.cli import app
-from api.client import ApiError, Client, StudyFailed, StudyHandle
+from api.client import ApiError, Client, StudyFailed, StudyHandle, Unreachable
 from service.jobs import JobState, Reason
 from service.studies.ledger import Study, StudyReason
 from tests.trials import (
@@ -111,6 +112,28 @@ def test_a_study_is_waited_for(quiet: Quiet, client: Client) -> None:
     with pytest.raises(StudyFailed, match="no_result") as caught:
         client.studies.get(failed.id).wait()
     assert (caught.value.study_id, caught.value.reason) == (failed.id, "no_result")
+
+
+def test_a_study_is_watched_over_times_without_an_answer(quiet: Quiet, client: Client) -> None:
+    done = confirmed(quiet)
+    busy = Problem(type="about:blank", title="", status=503, detail="", retryable=True)
+    failures = [Unreachable("http://localhost", "refused"), ApiError(busy, 0.0)]
+
+    class Restarting(StudyHandle):
+        """Does not answer at first, in two ways."""
+
+        def refresh(self) -> StudyHandle:
+            if failures:
+                raise failures.pop()
+            return super().refresh()
+
+    told: list[str] = []
+    study = Restarting(client.connection, client.studies.get(done.id).body)
+    states = [body.state for body in study.watch(told=lambda: told.append("waiting"))]
+    assert (states, told) == (["succeeded"], ["waiting"])
+    failures.append(ApiError(busy.model_copy(update={"retryable": False})))
+    with pytest.raises(ApiError):
+        study.wait()
 
 
 def test_all_that_a_study_shows_is_read_by_the_client(quiet: Quiet, client: Client) -> None:
