@@ -1,8 +1,11 @@
 """Arrays as they are fetched; NumPy is imported when the first one comes."""
 
 import io
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from api.client.errors import ClientError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +36,11 @@ class Interpolations:
 
 
 def arrays_in(content: bytes) -> dict[str, Array]:
-    """The arrays of an npz file by name."""
+    """The arrays of an npz file by name; raises ClientError for other bytes."""
     import numpy as np
 
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ClientError("what was answered is no npz file of this spreadtrain") from error

@@ -10,13 +10,13 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from api import bodies
+from api.client.answers import check
 from api.client.connection import (
     DEFAULT_URL,
     TIMEOUT_S,
     Connection,
     dataset_path,
     job_path,
-    problem_of,
 )
 from api.client.errors import ApiError, ClientError
 from api.client.job import JobHandle
@@ -25,6 +25,7 @@ from service.errors import ConfigurationError
 from service.settings import client_key
 
 SWEEP_POLL_S = 0.2
+NOT_FOUND, NOT_READY = 404, 503
 
 
 class Client:
@@ -84,13 +85,13 @@ class Client:
         answer = self.connection.request(
             "POST", "/v1/jobs", json=request, headers={"Idempotency-Key": key}
         )
-        return JobHandle(self.connection, bodies.JobBody.model_validate_json(answer.content))
+        return JobHandle(self.connection, self.connection.parsed(bodies.JobBody, answer.content))
 
     def plan(self, spec: Mapping[str, Any]) -> bodies.PlanBody:
         """What a submission would do; nothing is stored."""
         request = _request_body(spec, None, None, None, None)
         answer = self.connection.request("POST", "/v1/jobs", json=request, params={"dry_run": True})
-        return bodies.PlanBody.model_validate_json(answer.content)
+        return self.connection.parsed(bodies.PlanBody, answer.content)
 
     def job(self, job_id: str) -> "JobHandle":
         """The job with that id."""
@@ -147,15 +148,18 @@ class Client:
         """
         headers = {}
         if replace:
-            now = self.connection.ask("GET", dataset_path(name))
-            if now.is_success:
-                headers["If-Match"] = now.headers["etag"]
+            try:
+                now = self.connection.request("GET", dataset_path(name))
+                headers["If-Match"] = now.headers.get("etag", "")
+            except ApiError as error:
+                if error.problem.status != NOT_FOUND:
+                    raise
         answer = self.connection.upload(dataset_path(name), Path(path), headers)
-        return bodies.DatasetBody.model_validate_json(answer.content)
+        return self.connection.parsed(bodies.DatasetBody, answer.content)
 
     def delete_dataset(self, name: str) -> None:
         """Forget an uploaded data set; refused while jobs use it."""
-        self.connection.request("DELETE", dataset_path(name))
+        self.connection.delete(dataset_path(name))
 
     def sweep(self, *, dry_run: bool = False, wait: bool = True) -> bodies.SweepBody:
         """Remove what nobody needs from the stores, or only find it; what was found.
@@ -163,7 +167,7 @@ class Client:
         Without ``wait`` it is as far as it is; :meth:`last_sweep` tells the rest.
         """
         answer = self.connection.request("POST", "/v1/sweep", params={"dry_run": dry_run})
-        found = bodies.SweepBody.model_validate_json(answer.content)
+        found = self.connection.parsed(bodies.SweepBody, answer.content)
         while wait and found.state == "running":
             time.sleep(SWEEP_POLL_S)
             found = self.last_sweep()
@@ -180,12 +184,13 @@ class Client:
     def ready(self) -> bodies.ReadyBody:
         """Whether the service can do its work, part by part."""
         answer = self.connection.ask("GET", "/readyz")
-        if answer.status_code not in (200, 503):
-            raise ApiError(problem_of(answer))
-        try:
-            return bodies.ReadyBody.model_validate_json(answer.content)
-        except ValidationError:
-            raise ApiError(problem_of(answer)) from None
+        if answer.status_code == NOT_READY:
+            try:
+                return bodies.ReadyBody.model_validate_json(answer.content)
+            except ValidationError:
+                pass  # of a proxy
+        check(self.connection.url, answer)
+        return self.connection.parsed(bodies.ReadyBody, answer.content)
 
 
 def _request_body(

@@ -9,17 +9,18 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from api import bodies
-from api.client.errors import ApiError, ClientError, Unreachable
+from api.client.answers import check, foreign, media_type, parsed
+from api.client.errors import ClientError, Unreachable
 from service.access.keys import is_usable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 60.0
 STREAM_SILENCE_S = 45.0  # three signs of life missed
-SEE_OTHER = 303
-RETRY_AFTER_DIGITS = 6  # longer ones are no time that anybody waits
+NO_CONTENT, SEE_OTHER = 204, 303
+SSE = "text/event-stream"
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 T = TypeVar("T", bound=BaseModel)
@@ -67,10 +68,10 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> httpx2.Response:
-        """The answer to a request; raises ApiError, Unreachable."""
+        """The answer to a request; raises ApiError, Unreachable, and ClientError where something
+        else answers."""
         answer = self.ask(method, path, params, json, headers, content)
-        if answer.is_error:
-            raise ApiError(problem_of(answer), _retry_after_s(answer))
+        check(self.url, answer)
         return answer
 
     def ask(
@@ -96,8 +97,17 @@ class Connection:
             raise Unreachable(self.url, error) from error
 
     def get(self, model: type[T], path: str, params: Params | None = None) -> T:
-        """The answer to a GET, as a model; raises ApiError, Unreachable."""
-        return model.model_validate_json(self.request("GET", path, params=params).content)
+        """The answer to a GET, as a model; raises as :meth:`request` does."""
+        return self.parsed(model, self.request("GET", path, params=params).content)
+
+    def delete(self, path: str) -> None:
+        """Delete what is there; raises as :meth:`request` does."""
+        if self.request("DELETE", path).status_code != NO_CONTENT:
+            raise foreign(self.url)
+
+    def parsed(self, model: type[T], content: bytes) -> T:
+        """What the service has answered, as a model; raises ClientError."""
+        return parsed(model, content, self.url)
 
     def follow(
         self,
@@ -116,9 +126,11 @@ class Connection:
         path = f"{job_path(job_id)}/events"
         try:
             with self._http.sse(path, params=_given(params), timeout=timeout) as source:
-                if source.response.is_error:
+                if not source.response.is_success:
                     source.response.read()
-                    raise ApiError(problem_of(source.response), _retry_after_s(source.response))
+                check(self.url, source.response)
+                if media_type(source.response) != SSE:
+                    raise foreign(self.url)
                 opened()
                 for sent in source:
                     data = sent.json() if sent.data else None
@@ -127,7 +139,7 @@ class Connection:
                     if sent.event in ("progress", "gap", "end"):
                         yield Event(sent.event, data)
                     else:
-                        event = bodies.EventBody.model_validate(data)
+                        event = self.parsed(bodies.EventBody, sent.data.encode())
                         yield Event(event.kind, event.data, event.seq, event.attempt)
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error
@@ -144,8 +156,7 @@ class Connection:
                 answer = self._http.put(path, content=file, headers=sent, timeout=timeout)
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error
-        if answer.is_error:
-            raise ApiError(problem_of(answer), _retry_after_s(answer))
+        check(self.url, answer)
         return answer
 
     def download(self, path: str, target: Path, *, redirect: bool = False) -> str:
@@ -176,10 +187,11 @@ class Connection:
         """A file's answer, from the service or from the store, and the digest it must have."""
         params = {"redirect": "true"} if redirect else {}
         with self._http.stream("GET", path, params=params) as answer:
-            if answer.is_error:
-                answer.read()
-                raise ApiError(problem_of(answer), _retry_after_s(answer))
-            if answer.status_code != SEE_OTHER:
+            is_redirected = redirect and answer.status_code == SEE_OTHER
+            if not is_redirected:
+                if answer.is_error:
+                    answer.read()
+                check(self.url, answer)
                 yield answer, _tag(answer)
                 return
             location = answer.headers["location"]
@@ -230,23 +242,3 @@ def dataset_path(name: str) -> str:
 
 def _given(params: Params | None) -> dict[str, Any]:
     return {name: value for name, value in (params or {}).items() if value is not None}
-
-
-def _retry_after_s(answer: httpx2.Response) -> float | None:
-    """Seconds after which the service wants to be asked again; None where it does not say."""
-    text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() and len(text) <= RETRY_AFTER_DIGITS else None
-
-
-def problem_of(answer: httpx2.Response) -> bodies.Problem:
-    """What the service says, or, where something else answered, what can be said."""
-    try:
-        return bodies.Problem.model_validate_json(answer.content)
-    except ValidationError:
-        return bodies.Problem(
-            type="about:blank",
-            title=answer.reason_phrase,
-            status=answer.status_code,
-            detail=f"The service answered with status {answer.status_code}.",
-            retryable=answer.status_code in (429, 502, 503, 504),
-        )

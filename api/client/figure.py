@@ -49,7 +49,7 @@ class FigureResults:
 
     def numbers(self) -> FigureNumbers:
         """Verdicts and numbers."""
-        return FigureNumbers.model_validate_json(self._bytes(NUMBERS))
+        return self._connection.parsed(FigureNumbers, self._bytes(NUMBERS))
 
     def rows(self) -> list[dict[str, str]]:
         """The table behind the picture, as text; a cell that a row has not is empty."""

@@ -48,7 +48,7 @@ class IcaResults:
     ) -> bodies.SourcesBody:
         """E[z|x] and Var[z|x] of data (n, X)."""
         content = self.sources_bytes("json", _as_json(data), "application/json", checkpoint)
-        return bodies.SourcesBody.model_validate_json(content)
+        return self._connection.parsed(bodies.SourcesBody, content)
 
     def sources_bytes(
         self, form: ArrayForm, content: bytes, media_type: str, checkpoint: str = "latest"

@@ -155,17 +155,17 @@ class JobHandle(Verbs):
         answer = self._connection.request(
             "POST", self._path("fork"), json=body, headers={"Idempotency-Key": key}
         )
-        forked = bodies.IntentBody.model_validate_json(answer.content).job
+        forked = self._connection.parsed(bodies.IntentBody, answer.content).job
         return JobHandle(self._connection, forked)
 
     def _ask(self, verb: str, body: Mapping[str, Any] | None = None) -> Self:
         answer = self._connection.request("POST", self._path(verb), json=body)
-        self.body = bodies.IntentBody.model_validate_json(answer.content).job
+        self.body = self._connection.parsed(bodies.IntentBody, answer.content).job
         return self
 
     def delete(self) -> None:
         """Delete it with all that it has; it must have ended."""
-        self._connection.request("DELETE", self._path())
+        self._connection.delete(self._path())
 
     def set_labels(self, labels: Mapping[str, str]) -> "JobHandle":
         """Replace its labels, unless it has changed since it was read."""
@@ -175,7 +175,7 @@ class JobHandle(Verbs):
             json={"labels": dict(labels)},
             headers={"If-Match": f'"{self.body.version}"'},
         )
-        self.body = bodies.JobBody.model_validate_json(answer.content)
+        self.body = self._connection.parsed(bodies.JobBody, answer.content)
         return self
 
     @property

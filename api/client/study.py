@@ -97,7 +97,7 @@ class StudyHandle(Verbs):
             json={"budget": budget},
             headers={"If-Match": f'"{self.body.version}"'},
         )
-        self.body = bodies.StudyBody.model_validate_json(answer.content)
+        self.body = self._connection.parsed(bodies.StudyBody, answer.content)
         return self
 
     def retry(self) -> Self:
@@ -106,12 +106,12 @@ class StudyHandle(Verbs):
 
     def _ask(self, verb: str) -> Self:
         answer = self._connection.request("POST", self._path(verb))
-        self.body = bodies.StudyIntentBody.model_validate_json(answer.content).study
+        self.body = self._connection.parsed(bodies.StudyIntentBody, answer.content).study
         return self
 
     def delete(self) -> None:
         """Delete it with its trials; it must have ended."""
-        self._connection.request("DELETE", self._path())
+        self._connection.delete(self._path())
 
     # --- what came of it --------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class StudyHandle(Verbs):
     def curve(self, *parameters: str, metric: str | None = None) -> bodies.CurveBody:
         """A metric, or the objective, against one or two parameters by JSON pointer."""
         content = self.curve_bytes("json", *parameters, metric=metric)
-        return bodies.CurveBody.model_validate_json(content)
+        return self._connection.parsed(bodies.CurveBody, content)
 
     def curve_bytes(self, form: Table, *parameters: str, metric: str | None = None) -> bytes:
         """The curve as the bytes of a png, csv or JSON file."""
@@ -161,7 +161,7 @@ class StudyHandle(Verbs):
 
     def pareto(self, second: str | None = None) -> bodies.ParetoBody:
         """The objective against the second one, or against the metric that is named."""
-        return bodies.ParetoBody.model_validate_json(self.pareto_bytes("json", second))
+        return self._connection.parsed(bodies.ParetoBody, self.pareto_bytes("json", second))
 
     def pareto_bytes(self, form: Picture, second: str | None = None) -> bytes:
         """The front as the bytes of a png or JSON file."""
@@ -172,7 +172,7 @@ class StudyHandle(Verbs):
     ) -> bodies.ImportanceBody:
         """How much each parameter matters, by an evaluator of Optuna."""
         content = self.importance_bytes("json", metric, evaluator)
-        return bodies.ImportanceBody.model_validate_json(content)
+        return self._connection.parsed(bodies.ImportanceBody, content)
 
     def importance_bytes(
         self, form: Picture, metric: str | None = None, evaluator: str = "ped_anova"
@@ -183,7 +183,7 @@ class StudyHandle(Verbs):
 
     def parallel(self, metric: str | None = None) -> bodies.ParallelBody:
         """Every trial as a line through its values."""
-        return bodies.ParallelBody.model_validate_json(self.parallel_bytes("json", metric))
+        return self._connection.parsed(bodies.ParallelBody, self.parallel_bytes("json", metric))
 
     def parallel_bytes(self, form: Picture, metric: str | None = None) -> bytes:
         """Parallel coordinates as the bytes of a png or JSON file."""
@@ -214,7 +214,7 @@ class StudyHandle(Verbs):
             json={"configuration": configuration, "epochs": epochs, "name": name, "start": start},
             headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
         )
-        promoted = bodies.IntentBody.model_validate_json(answer.content).job
+        promoted = self._connection.parsed(bodies.IntentBody, answer.content).job
         return JobHandle(self._connection, promoted)
 
     def _content(self, below: str, params: Mapping[str, str | int | Sequence[str] | None]) -> bytes:
@@ -240,14 +240,16 @@ class Studies:
             json=dict(request),
             headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
         )
-        return StudyHandle(self._connection, bodies.StudyBody.model_validate_json(answer.content))
+        return StudyHandle(
+            self._connection, self._connection.parsed(bodies.StudyBody, answer.content)
+        )
 
     def plan(self, request: Mapping[str, Any]) -> bodies.StudyPlanBody:
         """What a submission would do at most; nothing is stored."""
         answer = self._connection.request(
             "POST", "/v1/studies", json=dict(request), params={"dry_run": True}
         )
-        return bodies.StudyPlanBody.model_validate_json(answer.content)
+        return self._connection.parsed(bodies.StudyPlanBody, answer.content)
 
     def presets(self) -> builtins.list[bodies.PresetSummary]:
         """The standing questions that there are."""
