@@ -21,6 +21,9 @@ TIMEOUT_S = 60.0
 STREAM_SILENCE_S = 45.0  # three signs of life missed
 NO_CONTENT, SEE_OTHER = 204, 303
 SSE = "text/event-stream"
+# Of a chunk of log: 20,000 lines, each with its time and level, and at most 256 KiB of text, of
+# which JSON makes at most six times as much.
+EVENT_BYTES_MAX = 16 << 20
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 T = TypeVar("T", bound=BaseModel)
@@ -125,7 +128,9 @@ class Connection:
         timeout = httpx2.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
         path = f"{job_path(job_id)}/events"
         try:
-            with self._http.sse(path, params=_given(params), timeout=timeout) as source:
+            with self._http.sse(
+                path, params=_given(params), timeout=timeout, max_event_size=EVENT_BYTES_MAX
+            ) as source:
                 if not source.response.is_success:
                     source.response.read()
                 check(self.url, source.response)
@@ -141,6 +146,9 @@ class Connection:
                     else:
                         event = self.parsed(bodies.EventBody, sent.data.encode())
                         yield Event(event.kind, event.data, event.seq, event.attempt)
+        except httpx2.SSEError as error:
+            # It would come again with each new connection.
+            raise ClientError(f"the event stream at {self.url} cannot be read: {error}") from error
         except httpx2.TransportError as error:
             raise Unreachable(self.url, error) from error
 

@@ -13,6 +13,7 @@ from tests.unit.api.test_problems import problem
 from workers.artifacts import attempt_prefix, log_key
 from workers.events import LogRecord
 from workers.logs.lines import encode_chunk
+from workers.logs.shipping import CHUNK_LINES
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 
@@ -193,3 +194,15 @@ def test_the_client_reads_a_log_whole_its_end_and_as_it_grows(running: Running, 
         followed = [line.text for line in again.logs(follow=True)]
         assert followed == [line.text for line in again.logs()]
         assert followed[-1].startswith("ended: completed")
+
+
+def test_a_chunk_of_many_short_lines_is_followed(quiet: Quiet, quiet_url: str) -> None:
+    job_id = started(quiet)
+    lines = ["."] * CHUNK_LINES
+    with Client(quiet_url) as client:
+        followed = client.job(job_id).logs(follow=True)
+        say(quiet, job_id, 0, "first")
+        assert next(followed).text == "first"
+        say(quiet, job_id, 1, *lines)
+        fail(quiet, job_id)
+        assert [line.text for line in followed] == lines
