@@ -1,6 +1,7 @@
 """Whether a request may be served: its key, its scope, its pace, and how many there are."""
 
 import math
+import re
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from service.access.keys import Keyring
 KEYS_KEPT_S = 1.0  # a key that was revoked opens nothing after this
 CHALLENGE = 'Bearer realm="spreadtrain"'
 _TARGET_LETTERS = 500
+_EVENTS = re.compile(r"/v1/jobs/[^/]+/events")
 
 
 @dataclass(eq=False)
@@ -199,4 +201,5 @@ def _lane(scope: Scope) -> Lane:
     if scope["path"] in PROBES:
         return Lane.PROBE
     # Also a page of events: what becomes of it is for its route to choose, in many ways.
-    return Lane.STREAM if scope["path"].endswith("/events") else Lane.REQUEST
+    is_read = scope["method"] in ("GET", "HEAD")
+    return Lane.STREAM if is_read and _EVENTS.fullmatch(scope["path"]) else Lane.REQUEST

@@ -40,6 +40,14 @@ def test_what_changes_something_is_on_record_with_who_asked_and_the_answer(quiet
     assert entries(admin, f"?before={newest['seq']}") == found[1:]
 
 
+def test_a_data_set_called_events_is_on_record_as_any_other(quiet: Quiet) -> None:
+    ana, admin = holder(quiet, "ana"), holder(quiet, "carl", Scope.ADMIN)
+    assert ana.ask("PUT", "/v1/datasets/events", content=b"nothing").status_code == 422
+    assert ana.ask("DELETE", "/v1/datasets/events").status_code == 404
+    seen = [(e["action"], e["target"]) for e in entries(admin)]
+    assert seen == [("DELETE", "/v1/datasets/events"), ("PUT", "/v1/datasets/events")]
+
+
 def test_the_record_is_for_admins_and_nobody_can_change_it(quiet: Quiet) -> None:
     ana, admin = holder(quiet, "ana"), holder(quiet, "carl", Scope.ADMIN)
     problem(ana.ask("GET", "/v1/audit"), 403, "insufficient-scope")
