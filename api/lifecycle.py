@@ -195,9 +195,14 @@ def fork_job(
     the first epoch of its parent when it goes on from the train state. Its best checkpoint and
     early stopping begin anew.
     """
-    request = _request(services.training.get(job_id), body)
     job, is_new = services.forks.fork(
-        job_id, body.checkpoint, body.start, request, idempotency_key, caller
+        job_id,
+        body.checkpoint,
+        body.start,
+        lambda parent: _request(parent, body),
+        body.model_dump(mode="json"),
+        idempotency_key,
+        caller,
     )
     headers = {"Location": render.job_path(job.id)}
     if not is_new:

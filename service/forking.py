@@ -10,7 +10,7 @@ such prefixes.
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from service.access.caller import ANYBODY, Caller
@@ -26,7 +26,7 @@ from service.errors import (
 from service.jobs import CheckpointInfo, Job, JobRequest, Parent
 from service.jobstore import Idempotency, JobStore
 from service.results import Results
-from service.training import Training, request_digest
+from service.training import Training
 from workers.artifacts import ArtifactStore, parent_prefix
 from workers.checkpoint import Manifest, parse_manifest
 from workers.errors import ArtifactNotFound, CheckpointError, StoreError
@@ -52,22 +52,27 @@ class Forks:
         parent_id: str,
         checkpoint: str,
         start: Start,
-        request: JobRequest,
+        changed: Callable[[Job], JobRequest],
+        body: Mapping[str, object],
         idempotency_key: str | None = None,
         caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
         """Store a job that begins from ``latest``, ``best`` or the checkpoint with that id;
         returns it and whether it is new.
 
-        ``request`` is whole: the parent's with its changes. Raises what a submission raises,
-        JobNotFound, CheckpointNotFound, and InvalidSpec for a change that the start does not allow.
+        ``changed`` gives the whole request: the parent's with its changes. ``body`` is what was
+        asked, as JSON, by which a replay is known: whatever has become of the parent since. Raises
+        what a submission raises, JobNotFound, CheckpointNotFound, and InvalidSpec for a change that
+        the start does not allow.
         """
         idempotency = None
         if idempotency_key is not None:
-            digest = request_digest(request, "fork", parent_id, checkpoint, start)
+            content = json.dumps(["fork", parent_id, body], sort_keys=True)
+            digest = hashlib.sha256(content.encode()).hexdigest()
             idempotency = Idempotency(key=caller.named(idempotency_key), body_digest=digest)
             if (stored := self._jobs.replayed(idempotency)) is not None:
                 return stored, False
+        request = changed(self._jobs.get(parent_id))
         return self.begin(parent_id, checkpoint, start, request, idempotency, caller)
 
     def begin(
@@ -76,11 +81,10 @@ class Forks:
         checkpoint: str,
         start: Start,
         request: JobRequest,
-        idempotency: Idempotency | None,
+        idempotency: Idempotency | None = None,
         caller: Caller = ANYBODY,
     ) -> tuple[Job, bool]:
-        """As :meth:`fork`, under a key whose body is another method's, which has looked for a
-        replay."""
+        """As :meth:`fork`, of a whole request; a replay of its key was looked for."""
         closed = not_forkable(self._results.spec(parent_id), request.spec)
         if closed is not None:
             error = FieldError(f"/spec{closed.pointer}", str(closed))

@@ -341,8 +341,7 @@ class Training:
         return free
 
 
-def request_digest(request: JobRequest, *circumstances: str) -> str:
-    """The same for the same request, in whatever order its keys came, in the same circumstances."""
-    content = request.model_dump(mode="json")
-    body = json.dumps([content, *circumstances] if circumstances else content, sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()
+def request_digest(request: JobRequest) -> str:
+    """The same for the same request, in whatever order its keys came."""
+    content = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

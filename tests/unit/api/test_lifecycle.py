@@ -7,6 +7,7 @@ from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from tests.contract.jobstore.making import attempt
 from tests.unit.api.conftest import Quiet, Running
+from tests.unit.api.test_events import SSE
 from tests.unit.api.test_problems import problem
 
 
@@ -151,6 +152,25 @@ def test_a_fork_is_a_job_of_its_own_with_its_parents_spec_but_for_the_changes(
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["job"]["id"] == job["id"]
     problem(fork(running, {**body, "name": "other"}, **key), 422, "idempotency-conflict")
+
+
+def test_a_fork_is_replayed_whatever_has_become_of_its_parent(running: Running) -> None:
+    key = {"Idempotency-Key": "fork-of-a-changed-one"}
+    body = {"start": "weights", "spec": {"trainer": {"epochs": 1}}}
+    parent = fork(running, body).json()["job"]
+    path = f"/v1/jobs/{parent['id']}"
+    assert "event: end" in running.http.get(f"{path}/events", headers=SSE).text
+
+    def forked() -> Any:
+        answer = running.http.post(f"{path}/fork", json=body, headers=key)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["job"]["id"]
+
+    first = forked()
+    assert running.http.patch(path, json={"labels": {"now": "other"}}).status_code == 200
+    assert forked() == first
+    assert running.http.delete(path).status_code == 204
+    assert forked() == first
 
 
 def test_encoders_are_fitted_anew_in_a_fork_that_names_little_more_than_the_scales(

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,9 +38,8 @@ def fork(
     asked: JobRequest,
     checkpoint: str = "latest",
     start: Start = "train_state",
-    key: str | None = None,
 ) -> Job:
-    return service.forks.fork(parent.id, checkpoint, start, asked, key)[0]
+    return service.forks.begin(parent.id, checkpoint, start, asked)[0]
 
 
 def keys(store: ArtifactStore, prefix: str) -> list[str]:
@@ -126,7 +126,7 @@ def test_every_change_that_the_start_does_not_allow_is_pointed_at(
 def test_what_is_not_there_cannot_be_forked(service: Service, parent: Job) -> None:
     asked = changed(parent, epochs=8)
     with pytest.raises(JobNotFound):
-        service.forks.fork("job-none", "latest", "weights", asked)
+        service.forks.begin("job-none", "latest", "weights", asked)
     with pytest.raises(CheckpointNotFound):
         fork(service, parent, asked, "00009999")
 
@@ -189,8 +189,14 @@ def test_a_lost_first_attempt_of_a_fork_begins_again_from_the_parent(
 
 def test_a_key_makes_one_fork_and_leaves_no_second_copy(service: Service, parent: Job) -> None:
     asked = changed(parent, epochs=8)
-    first, is_new = service.forks.fork(parent.id, "latest", "weights", asked, "key")
-    again, is_new_again = service.forks.fork(parent.id, "latest", "weights", asked, "key")
+
+    def forked(
+        start: Start, changes: Callable[[Job], JobRequest] = lambda _: asked
+    ) -> tuple[Job, bool]:
+        return service.forks.fork(parent.id, "latest", start, changes, {"start": start}, "key")
+
+    first, is_new = forked("weights")
+    again, is_new_again = forked("weights")
     assert (is_new, is_new_again) == (True, False)
     assert again.id == first.id
     copies = [key for key in keys(service.artifacts, "jobs") if "/parent/" in key]
@@ -198,8 +204,10 @@ def test_a_key_makes_one_fork_and_leaves_no_second_copy(service: Service, parent
         f"jobs/{first.id}/parent/manifest.json",
         f"jobs/{first.id}/parent/weights.safetensors",
     ]
+    # Whatever the same changes would make of the parent now.
+    assert forked("weights", lambda _: changed(parent, epochs=9)) == (again, False)
     with pytest.raises(IdempotencyConflict):
-        service.forks.fork(parent.id, "latest", "train_state", asked, "key")
+        forked("train_state")
     with pytest.raises(IdempotencyConflict):
         service.training.submit(asked, "key")
 

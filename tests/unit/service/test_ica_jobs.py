@@ -161,7 +161,7 @@ def test_what_is_offered_to_a_fit_that_has_not_converged_lets_it_converge(
     assert change.action == "fork"
     most = change.body["spec"]["trainer"]["max_iterations"]
     spec = changed(unfinished, max_iterations=50 * most)
-    made, _ = service.forks.fork(unfinished.id, "latest", "train_state", request(spec))
+    made, _ = service.forks.begin(unfinished.id, "latest", "train_state", request(spec))
     ended = service.run_to_end(made)
     assert ended.reason is Reason.CONVERGED
     last = service.jobs.checkpoints(unfinished.id)[-1]
@@ -170,7 +170,7 @@ def test_what_is_offered_to_a_fit_that_has_not_converged_lets_it_converge(
 
 def test_a_fork_from_the_weights_begins_at_their_matrix(service: Service, unfinished: Job) -> None:
     spec = changed(unfinished, prior={"kind": "logistic"}, max_iterations=None)
-    made, _ = service.forks.fork(unfinished.id, "latest", "weights", request(spec))
+    made, _ = service.forks.begin(unfinished.id, "latest", "weights", request(spec))
     assert service.run_to_end(made).reason is Reason.CONVERGED
     assert service.jobs.checkpoints(made.id)[0].step == 1
 
@@ -188,12 +188,12 @@ def test_a_fork_that_would_change_what_its_state_means_is_refused(
 ) -> None:
     spec = changed(unfinished, **change)
     with pytest.raises(InvalidSpec) as caught:
-        service.forks.fork(unfinished.id, "latest", start, request(spec))
+        service.forks.begin(unfinished.id, "latest", start, request(spec))
     assert [error.pointer for error in caught.value.errors] == [pointer]
 
 
 def test_no_trainer_begins_from_what_another_has_left(service: Service, unfinished: Job) -> None:
     spec = tiny_spec().model_copy(update={"dataset": unfinished.spec.dataset})
     with pytest.raises(InvalidSpec) as caught:
-        service.forks.fork(unfinished.id, "latest", "weights", request(spec))
+        service.forks.begin(unfinished.id, "latest", "weights", request(spec))
     assert [error.pointer for error in caught.value.errors] == ["/spec/trainer/kind"]

@@ -34,7 +34,9 @@ def test_a_fixed_spread_is_forked_learned_and_sampled(service: Service, tmp_path
     plan, fixed = (service.training.dry_run(r) for r in (asked, request(spec)))
     # Two directions times one, and dense layers 2 → 4 → 2.
     assert plan.parameters == fixed.parameters + 24
-    job = service.run_to_end(service.forks.fork(parent.id, "latest", "train_state", asked, None)[0])
+    job = service.run_to_end(
+        service.forks.begin(parent.id, "latest", "train_state", asked, None)[0]
+    )
     assert (job.state, job.message) == (JobState.SUCCEEDED, "Trained for 6 epochs.")
     assert job.progress is not None
     # Four steps an epoch, of which the parent took two; one round after epoch 4.

@@ -88,7 +88,7 @@ def test_no_figure_is_forked_and_none_begins_from_another_job(service: Service, 
     trained = service.run_to_end(service.submit(request(tiny_spec())))
     for parent, spec in ((done, paper_spec()), (trained, paper_spec()), (done, tiny_spec())):
         with pytest.raises(InvalidSpec, match="as a new job") as caught:
-            service.forks.fork(parent.id, "latest", "weights", request(spec))
+            service.forks.begin(parent.id, "latest", "weights", request(spec))
         assert [error.pointer for error in caught.value.errors] == ["/spec/trainer/kind"]
 
 
