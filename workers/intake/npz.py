@@ -18,6 +18,8 @@ from workers.intake.limits import Limits, layout_of
 MAX_MEMBERS = 64
 _MAX_HEADER_BYTES = 10_000
 _LONGEST_NUMBER = 8
+_LONGEST_SIDE = 1 << 40
+_MAX_SIDES = 32  # of NumPy's arrays, in every version
 _SIMPLE_TYPE = re.compile(r"[<>|=][a-zA-Z]\d{0,9}")
 
 
@@ -106,6 +108,9 @@ def _parsed(text: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic], bool]:
         dtype = np.dtype(descr)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise InvalidUpload("its header cannot be read") from error
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidUpload("its header declares no shape")
+    # A header has room for numbers of thousands of digits, whose products nothing can print.
+    if len(shape) > _MAX_SIDES or not all(
+        type(size) is int and 0 <= size <= _LONGEST_SIDE for size in shape
+    ):
+        raise InvalidUpload("its header declares no shape that an array could have")
     return shape, dtype, is_fortran

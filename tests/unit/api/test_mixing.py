@@ -11,7 +11,7 @@ import pytest
 from tests.factories import ica_spec
 from tests.unit.api.conftest import Running
 from tests.unit.api.test_problems import problem
-from tests.unit.workers.uploading import npz
+from tests.unit.workers.uploading import npz, npz_of_shape
 from workers.data import load
 from workers.generate import Generator
 
@@ -143,8 +143,9 @@ def test_data_that_cannot_be_used_are_refused_where_they_are_wrong(
         npz(a=np.zeros((1 << 16, 5), np.uint8)),
         npz(a=np.zeros((3, 5)))[:-30],
         npz(a=np.array([["a"]])),
+        npz_of_shape(f"({'9' * 4000}, {'9' * 4000})"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_an_archive_that_holds_no_data_is_refused(
     running: Running, job: str, content: bytes

@@ -24,6 +24,7 @@ from tests.unit.workers.uploading import (
     idx,
     linked,
     npz,
+    npz_of_shape,
     picture,
     pictures,
 )
@@ -216,6 +217,8 @@ def test_one_channel_is_none(folder: Path) -> None:
             archive({"data.npy": b"\x93NUMPY\x02\x00\xff\xff\xff\x7f"}),
             "its header has 2,147,483,647",
         ),
+        (npz_of_shape(f"({'9' * 4000}, {'9' * 4000})"), "no shape that an array could have"),
+        (npz_of_shape(f"({'1, ' * 1000})"), "no shape that an array could have"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -24,6 +24,15 @@ def npz(compressed: bool = False, **arrays: Any) -> bytes:
     return buffer.getvalue()
 
 
+def npz_of_shape(shape: str) -> bytes:
+    """An archive whose array has that shape by its header, and no numbers."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("data.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    return buffer.getvalue()
+
+
 def idx(array: NDArray[Any], kind: int = 8) -> bytes:
     head = struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape)
     return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
