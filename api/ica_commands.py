@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from api.client import DEFAULT_URL
+from api.client import DEFAULT_URL, ClientError
 from api.client.ica import ArrayForm, MatrixForm, data_in
 from api.connecting import Checkpoint, JobArgument, Url, connected
 from api.terminal import failure, form_of, write
@@ -58,8 +58,8 @@ def sources(
     """Find the sources behind data, their means and variances, into a file."""
     form = form_of(output, _ARRAY_FORMS)
     try:
-        content, media_type = data_in(data)
-    except (OSError, ValueError) as error:
+        rows = data_in(data)
+    except (OSError, ValueError, ClientError) as error:
         raise failure(f"{data}: {error}") from None
     with connected(url) as client:
-        write(output, client.job(job).ica.sources_bytes(form, content, media_type, checkpoint))
+        write(output, client.job(job).ica.sources_bytes(form, rows, checkpoint))

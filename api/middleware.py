@@ -141,7 +141,11 @@ class Entrance:
         is_upload = method == "PUT" and path.startswith(_UPLOADS)
         allowed_bytes = self._max_upload_bytes if is_upload else self._max_body_bytes
         if not length.isdecimal() or len(length) > 18 or int(length) > allowed_bytes:
-            return BODY_TOO_LARGE, f"A body may have {allowed_bytes} bytes at most."
+            setting = "SPREADTRAIN_MAX_UPLOAD_BYTES" if is_upload else "SPREADTRAIN_MAX_BODY_BYTES"
+            return BODY_TOO_LARGE, (
+                f"A body may have {allowed_bytes:,} bytes at most. Send less at a time, and many "
+                f"numbers as npz where that is taken; {setting} allows more."
+            )
         return None
 
 

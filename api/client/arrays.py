@@ -43,4 +43,4 @@ def arrays_in(content: bytes) -> dict[str, Array]:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ClientError("what was answered is no npz file of this spreadtrain") from error
+        raise ClientError("it is no npz file of arrays of numbers") from error

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from api import bodies
+from api.client.arrays import arrays_in
 from api.client.connection import Connection
 
 if TYPE_CHECKING:
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 MatrixForm = Literal["json", "npz", "csv"]
 ArrayForm = Literal["json", "npz"]
+Rows: TypeAlias = "Sequence[Sequence[float]] | np.ndarray[Any, Any]"
 NPZ = "application/x-npz"
+# 8 bytes each: a part fits into the largest body that a service takes by default.
+PART_VALUES = 100_000
 
 
 class IcaResults:
@@ -43,48 +48,88 @@ class IcaResults:
         """The same as the bytes of a JSON, npz or csv file."""
         return self._bytes("unmixing", form, checkpoint)
 
-    def sources(
-        self, data: "Sequence[Sequence[float]] | np.ndarray[Any, Any]", checkpoint: str = "latest"
-    ) -> bodies.SourcesBody:
-        """E[z|x] and Var[z|x] of data (n, X)."""
-        content = self.sources_bytes("json", _as_json(data), "application/json", checkpoint)
-        return self._connection.parsed(bodies.SourcesBody, content)
+    def sources(self, data: "Rows", checkpoint: str = "latest") -> bodies.SourcesBody:
+        """E[z|x] and Var[z|x] of data (n, X), which are sent in parts where they are many.
 
-    def sources_bytes(
-        self, form: ArrayForm, content: bytes, media_type: str, checkpoint: str = "latest"
-    ) -> bytes:
-        """Sources as the bytes of a JSON or npz file, of data that are the content of one."""
-        answer = self._connection.request(
-            "POST",
-            f"{self._path}/sources",
-            params={"checkpoint": checkpoint, "format": form},
-            content=content,
-            headers={"Content-Type": media_type},
-        )
-        return answer.content
+        Raises ValueError for what is no matrix of numbers.
+        """
+        rows = _matrix(data)
+        step = max(PART_VALUES // max(rows.shape[1], 1), 1)
+        parts: list[bodies.SourcesBody] = []
+        for begin in range(0, max(len(rows), 1), step):
+            answer = self._connection.request(
+                "POST",
+                f"{self._path}/sources",
+                params={"checkpoint": checkpoint, "format": "json"},
+                content=_npz(data=rows[begin : begin + step]),
+                headers={"Content-Type": NPZ},
+            )
+            parts.append(self._connection.parsed(bodies.SourcesBody, answer.content))
+            checkpoint = parts[0].checkpoint  # also of the other parts, whatever is the latest then
+        return _joined(parts)
+
+    def sources_bytes(self, form: ArrayForm, data: "Rows", checkpoint: str = "latest") -> bytes:
+        """Sources as the bytes of a JSON file, or of an npz file of ``mean`` and ``variance``."""
+        found = self.sources(data, checkpoint)
+        if form == "json":
+            return found.model_dump_json().encode()
+        return _npz(mean=found.mean, variance=found.variance)
 
     def _bytes(self, what: str, form: MatrixForm, checkpoint: str) -> bytes:
         params = {"checkpoint": checkpoint, "format": form}
         return self._connection.request("GET", f"{self._path}/{what}", params=params).content
 
 
-def _as_json(data: "Sequence[Sequence[float]] | np.ndarray[Any, Any]") -> bytes:
-    rows = data if isinstance(data, Sequence) else data.tolist()
-    return json.dumps({"data": rows}).encode()
+def _joined(parts: Sequence[bodies.SourcesBody]) -> bodies.SourcesBody:
+    n = sum(part.n for part in parts)
+    square = sum(part.n * part.rmse**2 for part in parts) / n
+    changes = {
+        "n": n,
+        "mean": [row for part in parts for row in part.mean],
+        "variance": [row for part in parts for row in part.variance],
+        "rmse": math.sqrt(square),
+    }
+    return parts[0] if len(parts) == 1 else parts[0].model_copy(update=changes)
 
 
-def data_in(path: Path) -> tuple[bytes, str]:
-    """Data in a file as what is posted, and its media type: npz and JSON as they are, csv read.
+def _npz(**arrays: Any) -> bytes:
+    import numpy as np
 
-    Raises ValueError for a csv file that holds other things than numbers, and OSError.
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _matrix(data: "Rows") -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    try:
+        rows = np.asarray(data, np.float64)
+    except TypeError as error:
+        raise ValueError(f"data are rows of numbers ({error})") from error
+    if rows.ndim != 2:
+        raise ValueError(f"data are rows of numbers, N×X, not of the shape {rows.shape}")
+    return np.ascontiguousarray(rows)
+
+
+def data_in(path: Path) -> "np.ndarray[Any, Any]":
+    """Data N×X in a file: the array ``data``, or the only one, of an npz file, ``data`` of a JSON
+    file, or the lines of a csv file.
+
+    Raises ValueError for a file that holds other things than numbers, ClientError for one that is
+    no npz file, and OSError.
     """
     match path.suffix:
         case ".npz":
-            return path.read_bytes(), NPZ
+            arrays = arrays_in(path.read_bytes())
+            if "data" not in arrays and len(arrays) != 1:
+                raise ValueError("it holds several arrays; name that of the data data")
+            return _matrix(arrays.get("data", next(iter(arrays.values()))))
         case ".json":
-            return path.read_bytes(), "application/json"
+            body = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(body, dict) or body.keys() != {"data"}:
+                raise ValueError('it must hold {"data": [[…], …]}')
+            return _matrix(body["data"])
         case _:
-            lines = csv.reader(io.StringIO(path.read_text()))
-            return _as_json([[float(value) for value in line] for line in lines if line]), (
-                "application/json"
-            )
+            lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+            return _matrix([[float(value) for value in line] for line in lines if line])

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from api.client import ApiError, Client, JobHandle
+from api.client import ApiError, Client, JobHandle, ica
 from tests.factories import ica_spec
 from tests.unit.api.conftest import Running
 from tests.unit.api.test_cli import refused
@@ -41,6 +41,23 @@ def test_lists_and_arrays_have_the_same_sources(job: JobHandle) -> None:
     found = job.ica.sources(DATA)
     assert found == job.ica.sources(DATA.tolist())
     assert np.shape(found.mean) == np.shape(found.variance) == (4, 2)
+
+
+def test_many_data_are_sent_in_parts_of_one_checkpoint(
+    job: JobHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = job.ica.sources(DATA)
+    monkeypatch.setattr(ica, "PART_VALUES", 7)  # a row of five at a time
+    parts = job.ica.sources(DATA)
+    assert parts.rmse == pytest.approx(whole.rmse, rel=1e-12)
+    for name in ("mean", "variance"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)
+    assert (parts.n, parts.checkpoint) == (whole.n, whole.checkpoint)
+
+
+def test_more_data_than_a_body_may_hold_are_sent(job: JobHandle) -> None:
+    rows = np.random.default_rng(2).normal(size=(30_000, 5))
+    assert job.ica.sources(rows).n == 30_000
 
 
 def test_a_job_of_another_trainer_says_so(job: JobHandle, running: Running) -> None:
@@ -75,6 +92,10 @@ def test_sources_of_a_file_are_those_of_its_data(job: JobHandle, tmp_path: Path)
         assert result.exit_code == 0, result.output
         with np.load(output, allow_pickle=False) as arrays:
             assert arrays["mean"].tolist() == expected.mean
+    files["npz"].write_bytes(b"none")
+    refused(run(job, "sources", job.id, str(files["npz"])), "no npz file")
+    files["json"].write_text("[[1.0]]")
+    refused(run(job, "sources", job.id, str(files["json"])), "it must hold")
     files["csv"].write_text("a,b\n")
     refused(run(job, "sources", job.id, str(files["csv"])), "could not convert")
     refused(run(job, "sources", job.id, str(tmp_path / "none.csv")), "No such file")

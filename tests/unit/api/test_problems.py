@@ -227,7 +227,10 @@ def test_json_with_parameters_and_suffixes_is_json(quiet: Quiet) -> None:
 
 def test_a_body_that_is_too_large_is_refused_by_its_length(quiet: Quiet) -> None:
     content = json.dumps({"name": "x" * 200_000}).encode()
-    problem(quiet.http.post("/v1/jobs", content=content, headers=JSON), 413, "body-too-large")
+    answer = quiet.http.post("/v1/jobs", content=content, headers=JSON)
+    detail = problem(answer, 413, "body-too-large")["detail"]
+    assert "100,000 bytes" in detail
+    assert "SPREADTRAIN_MAX_BODY_BYTES" in detail
 
 
 def test_a_body_without_a_length_is_refused_when_it_grows_too_large(quiet: Quiet) -> None:
