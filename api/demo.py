@@ -18,6 +18,7 @@ from rich.console import Console
 
 from api.client import Client, Unreachable
 from api.watching import watch_job
+from service.settings import environment_of_defaults
 
 FILMSTRIP_EPOCHS = (1, 5, 10, 20, 40, 60)
 SAMPLES, LATENTS = 64, 8
@@ -105,6 +106,8 @@ def _service(output: Path, console: Console) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            # Not as one more service on the database and the Ray that the shell may name.
+            env=environment_of_defaults(),
             # Ctrl-C reaches this process alone, which then stops the service in order.
             start_new_session=True,
             preexec_fn=_die_with_parent(),

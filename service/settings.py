@@ -16,6 +16,7 @@ from service.jobs import KeepS, Retention
 from service.log_lines import LogFormat
 
 PREFIX = "SPREADTRAIN_"
+RAY_ADDRESS = "RAY_ADDRESS"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]+\]")
 EXAMPLE_VALUE = "replace-me"
 """Part of every secret in the examples of deploy/; no service starts while it is in the
@@ -180,8 +181,8 @@ class Settings(BaseModel):
             for name, text in source.items()
             if name.startswith(PREFIX) and name not in CLIENT_VARIABLES and text
         }
-        if source.get("RAY_ADDRESS"):
-            values.setdefault("ray_address", source["RAY_ADDRESS"])
+        if source.get(RAY_ADDRESS):
+            values.setdefault("ray_address", source[RAY_ADDRESS])
         return cls.checked(values)
 
     @classmethod
@@ -263,6 +264,17 @@ class Settings(BaseModel):
 
 # Read by the command line's own options, not by the service.
 CLIENT_VARIABLES = frozenset({f"{PREFIX}{name}" for name in ("URL", "API_KEY", "API_KEY_FILE")})
+
+
+def environment_of_defaults(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without what :meth:`Settings.from_environment` reads, for a service that
+    shares neither database nor Ray with an installation of the same shell."""
+    source = os.environ if environment is None else environment
+    return {
+        name: text
+        for name, text in source.items()
+        if not name.startswith(PREFIX) and name != RAY_ADDRESS
+    }
 
 
 def client_key(environment: Mapping[str, str] | None = None) -> str | None:

@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from service.errors import ConfigurationError
-from service.settings import Settings, client_key, prepare_ray_environment
+from service.settings import (
+    Settings,
+    client_key,
+    environment_of_defaults,
+    prepare_ray_environment,
+)
 from tests.e2e.processes import ROOT
 
 
@@ -139,3 +144,10 @@ def test_an_examples_secret_is_found_inside_a_url_and_not_repeated() -> None:
     with pytest.raises(ConfigurationError, match="SPREADTRAIN_DATABASE_URL") as refused:
         Settings.from_environment({"SPREADTRAIN_DATABASE_URL": url})
     assert "replace-me" not in str(refused.value)
+
+
+def test_a_service_of_defaults_shares_nothing_with_the_shells() -> None:
+    shell = {"PATH": "/bin", "RAY_ADDRESS": "ray:6379", "SPREADTRAIN_DATABASE_URL": "sqlite:///x"}
+    found = environment_of_defaults(shell)
+    assert found == {"PATH": "/bin"}
+    assert Settings.from_environment(found) == Settings()
