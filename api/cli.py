@@ -138,11 +138,13 @@ def submit(
         raise failure("give the spec as a file or as flags, not both")
     spec = {"dataset": {"name": "mnist-10k"}, **flags, "trainer": {"kind": "delta_vae", **trainer}}
     body = spec if file is None else read_json(file)
+    labels = labels_of(label)
     with connected(url) as client:
         if dry_run:
-            terminal().print_json(client.plan(body).model_dump_json())
+            plan = client.plan(body, name=name, labels=labels)
+            terminal().print_json(plan.model_dump_json())
             return
-        job = client.submit(body, name=name, labels=labels_of(label))
+        job = client.submit(body, name=name, labels=labels)
         terminal().print(job.id)
         if watch:
             watch_job(job, terminal())

@@ -45,14 +45,15 @@ def paper(
         "trainer": {"kind": "paper", "figure": figure, **trainer},
         **given(dataset=dataset_ref(dataset), seed=seed),
     }
+    labels = labels_of(label)
     with connected(url) as client:
-        plan = client.plan(spec)
+        plan = client.plan(spec, name=name, labels=labels)
         if dry_run:
             terminal().print_json(plan.model_dump_json())
             return
         for advice in plan.advice:
             terminal().print(f"note: {advice}", markup=False)
-        job = client.submit(spec, name=name, labels=labels_of(label))
+        job = client.submit(spec, name=name, labels=labels)
         terminal().print(job.id)
         _fetch(job, output)
 
@@ -65,11 +66,15 @@ def fetch_figure(job: JobArgument, output: Output = None, url: Url = DEFAULT_URL
 
 
 def _fetch(job: JobHandle, output: Path | None) -> None:
+    figure = job.body.spec["trainer"].get("figure")
+    if figure is None:
+        raise failure(f"{job.id} computes no figure: its trainer is {job.body.trainer}")
     done = follow_job(job, terminal())
-    numbers = done.figure.numbers()
-    for verdict in numbers.verdicts:
+    folder = output or Path(f"figure-{figure}")
+    files = done.figure.download(folder)
+    for verdict in done.figure.numbers_in(folder).verdicts:
         terminal().print(str(verdict), markup=False)
-    for file in done.figure.download(output or Path(f"figure-{numbers.figure}")):
+    for file in files:
         terminal().print(str(file), markup=False)
 
 

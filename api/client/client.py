@@ -87,9 +87,17 @@ class Client:
         )
         return JobHandle(self.connection, self.connection.parsed(bodies.JobBody, answer.content))
 
-    def plan(self, spec: Mapping[str, Any]) -> bodies.PlanBody:
-        """What a submission would do; nothing is stored."""
-        request = _request_body(spec, None, None, None, None)
+    def plan(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> bodies.PlanBody:
+        """What a submission would do, with the arguments of :meth:`submit`; nothing is stored."""
+        request = _request_body(spec, name, labels, priority, limits)
         answer = self.connection.request("POST", "/v1/jobs", json=request, params={"dry_run": True})
         return self.connection.parsed(bodies.PlanBody, answer.content)
 

@@ -51,6 +51,10 @@ class FigureResults:
         """Verdicts and numbers."""
         return self._connection.parsed(FigureNumbers, self._bytes(NUMBERS))
 
+    def numbers_in(self, folder: str | Path) -> FigureNumbers:
+        """The same from a folder that :meth:`download` has written."""
+        return self._connection.parsed(FigureNumbers, (Path(folder) / NUMBERS).read_bytes())
+
     def rows(self) -> list[dict[str, str]]:
         """The table behind the picture, as text; a cell that a row has not is empty."""
         return list(csv.DictReader(io.StringIO(self._bytes(TABLE).decode())))

@@ -171,9 +171,23 @@ def test_one_command_computes_a_figure_and_fetches_its_files(
     assert list(csv.DictReader(table.splitlines())) == job.figure.rows()
 
 
-def test_the_files_of_a_job_are_fetched_later(job: JobHandle, tmp_path: Path) -> None:
+def test_the_files_of_a_job_are_fetched_later_each_once(
+    job: JobHandle, running: Running, tmp_path: Path
+) -> None:
+    def fetched() -> float:
+        shown = running.http.get("/metrics").text
+        what = "spreadtrain_http_requests_total"
+        name = 'route="/v1/jobs/{job_id}/artifacts/{name:path}",status="200"} '
+        return sum(
+            float(line.split()[-1])
+            for line in shown.splitlines()
+            if line.startswith(what) and name in line
+        )
+
+    before = fetched()
     result = run(job, "figure", job.id, "-o", str(tmp_path))
     assert result.exit_code == 0, result.output
+    assert fetched() == before + len(FILES)
     assert (tmp_path / "figure.png").read_bytes() == job.figure.png()
 
 
@@ -196,7 +210,7 @@ def test_a_command_that_asks_for_what_there_is_not_says_so(
 ) -> None:
     refused(run(job, "paper", "9"), "figure")
     refused(run(job, "paper", "2", "--dataset", "digits"), "draws its own data")
-    refused(run(job, "figure", running.trained), "no artifact 'figure.json'")
+    refused(run(job, "figure", running.trained), "computes no figure: its trainer is delta_vae")
     with (
         Client(job._connection.url) as client,
         pytest.raises(ApiError, match=r"no artifact 'figure\.png'"),
