@@ -98,7 +98,11 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         body = json.loads(text)
-    except (OSError, ValueError) as error:
+        # What no JSON can be: NaN and infinity, also from 1e999, and half a surrogate pair.
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise failure(f"{file} holds half a surrogate pair, which is no text") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise failure(f"{file} is not readable JSON: {error}") from None
     if not isinstance(body, dict):
         raise failure(f"{file} must hold a JSON object")

@@ -171,8 +171,13 @@ class Connection:
         """Write an answer into a file, whole or not at all; returns its sha256 as it was read.
 
         With ``redirect`` the bytes come from the store itself, where the service offers that.
-        Raises ClientError when it is not what its ETag says.
+        Raises ClientError when it is not what its ETag says, and before it asks for a target that
+        no file can be.
         """
+        if target.is_dir() or not target.name:
+            raise ClientError(f"{target} is a folder; name a file")
+        if not target.parent.is_dir():
+            raise ClientError(f"there is no folder {target.parent}; make it first")
         part = target.with_name(f".{target.name}.part")
         digest = hashlib.sha256()
         try:

@@ -83,6 +83,28 @@ def test_a_spec_is_read_from_a_file_and_from_standard_input(run: Run, tmp_path: 
     assert from_file["spec_digest"] == from_stdin["spec_digest"]
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", '"\\ud800"', "[" * 100_000])
+def test_a_file_of_what_is_no_json_is_refused(run: Run, tmp_path: Path, value: str) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text(f'{{"spec": {{"seed": {value}}}}}')
+    refused(run("submit", str(file)), f"{file} ")
+
+
+def test_weights_go_into_a_file_that_there_can_be(
+    run: Run, running: Running, tmp_path: Path
+) -> None:
+    for target in (".", "/", str(tmp_path)):
+        refused(run("weights", running.trained, "-o", target), "is a folder; name a file")
+    refused(run("weights", running.trained, "-o", str(tmp_path / "a" / "w")), "there is no folder")
+
+
+def test_a_dry_run_refuses_a_name_and_labels_as_a_submission_does(run: Run) -> None:
+    for dry_run in ((), ("--dry-run",)):
+        flags = ("submit", "--dataset", "ring", "--name", "x" * 201, *dry_run)
+        refused(run(*flags), "/name")
+        refused(run("paper", "2", "--label", "a b=c", *dry_run), "/labels")
+
+
 def test_a_dry_run_shows_the_plan(run: Run) -> None:
     result = run("submit", "--dataset", "ring", "--epochs", "2", "--dry-run")
     assert result.exit_code == 0
@@ -223,10 +245,11 @@ def test_a_service_with_wrong_settings_does_not_start(tmp_path: Path) -> None:
 
 
 def test_a_demonstration_whose_service_cannot_start_says_why_and_leaves_nothing(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
-    with pytest.raises(RuntimeError, match=r"did not start.*service\.log"):
+    monkeypatch.setenv("SPREADTRAIN_PORT", "of the shell's, which the demonstration does not read")
+    with pytest.raises(RuntimeError, match=r"did not start.*data.*service\.log"):
         run_demo(tmp_path, 1, Console(quiet=True))
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert str(tmp_path) not in listed.stdout
