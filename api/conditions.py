@@ -42,6 +42,13 @@ def is_unchanged(request: Request, etag: str) -> bool:
     return given.strip() == "*" or etag in {tag.removeprefix("W/") for tag in _TAG.findall(given)}
 
 
+def is_expected(request: Request, etag: str) -> bool:
+    """Whether If-Match, where it is given, names the tag of what is there, or any (*)."""
+    given = request.headers.get("if-match")
+    # A weak tag matches nothing: If-Match compares strongly.
+    return given is None or given.strip() == "*" or etag in _TAG.findall(given)
+
+
 def expected_version(request: Request, what: Literal["job", "study"] = "job") -> int | None:
     """The version that If-Match asks for; None when it asks for nothing, or for any.
 

@@ -6,7 +6,8 @@ from urllib.parse import quote
 from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from api.conditions import asked_range, is_head, is_unchanged, quoted
+from api.conditions import asked_range, is_expected, is_head, is_unchanged, quoted
+from api.errors import CONTENT_CHANGED, RefusedError
 from service.results import Download
 
 Redirect = Annotated[
@@ -22,18 +23,25 @@ Redirect = Annotated[
 def send_file(request: Request, file: Download, *, redirect: bool) -> Response:
     """The file, a range of it (206), 303 to the store, or 304; its digest is its ETag.
 
-    HEAD never leads to the store, whose addresses are signed for one method: it tells size and
+    Raises RefusedError (412) where If-Match names another one. HEAD has no ranges (RFC 9110, 14.2),
+    and never leads to the store, whose addresses are signed for one method: it tells size and
     digest here, and a client that goes on with GET is led there then.
     """
     etag = quoted(file.digest)
     # The content behind the address may be replaced by a later attempt's; the tag tells.
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
+    if not is_expected(request, etag):
+        raise RefusedError(
+            CONTENT_CHANGED,
+            "The file is not the one that If-Match names; HEAD tells which there is now.",
+            headers={"ETag": etag},
+        )
     if is_unchanged(request, etag):
         return Response(status_code=304, headers=headers)
     if redirect and not is_head(request) and (url := file.presign()) is not None:
         # The address is a key to the file for its time: no cache may keep it.
         return Response(status_code=303, headers={"Location": url, "Cache-Control": "no-store"})
-    part = asked_range(request, file.size_bytes, etag)
+    part = None if is_head(request) else asked_range(request, file.size_bytes, etag)
     start, stop = (part.start, part.stop) if part else (0, file.size_bytes)
     headers |= {
         "Content-Length": str(stop - start),

@@ -105,6 +105,7 @@ METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "Method not allowed")
 NOT_ACCEPTABLE = Kind("not-acceptable", 406, "No such representation")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The body must be JSON")
 NOT_AN_UPLOAD = Kind("not-an-upload", 415, "The body must be the file itself")
+CONTENT_CHANGED = Kind("content-changed", 412, "The file has other content")
 RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside the file")
 FOREIGN_HOST = Kind("foreign-host", 421, "Not a name of this service")
 

@@ -12,6 +12,7 @@ from api import bodies, render
 from api.dependencies import Given, JobId
 from api.downloads import Redirect, documented_file, send_file
 from api.errors import (
+    CONTENT_CHANGED,
     INVALID_QUERY,
     NOT_ACCEPTABLE,
     RANGE_NOT_SATISFIABLE,
@@ -32,6 +33,7 @@ _METRIC_FORMS = {"application/json": "json", CSV: "csv"}
 _MISSING_JOB = SERVICE_PROBLEMS[errors.JobNotFound]
 _MISSING_CHECKPOINT = SERVICE_PROBLEMS[errors.CheckpointNotFound]
 _MISSING_RESULT = SERVICE_PROBLEMS[errors.ResultNotFound]
+_OF_A_FILE = (CONTENT_CHANGED, RANGE_NOT_SATISFIABLE, INVALID_QUERY)
 
 CheckpointChoice = Annotated[
     str,
@@ -110,7 +112,7 @@ def list_checkpoints(job_id: JobId, services: Given) -> Response:
     response_class=Response,
     responses={
         **documented_file("application/octet-stream", "The weights, in safetensors."),
-        **documented(_MISSING_JOB, _MISSING_CHECKPOINT, RANGE_NOT_SATISFIABLE, INVALID_QUERY),
+        **documented(_MISSING_JOB, _MISSING_CHECKPOINT, *_OF_A_FILE),
     },
 )
 def get_weights(
@@ -159,7 +161,7 @@ def list_artifacts(job_id: JobId, services: Given) -> Response:
     response_class=Response,
     responses={
         **documented_file("*/*", "The file."),
-        **documented(_MISSING_JOB, _MISSING_RESULT, RANGE_NOT_SATISFIABLE, INVALID_QUERY),
+        **documented(_MISSING_JOB, _MISSING_RESULT, *_OF_A_FILE),
     },
 )
 def get_artifact(

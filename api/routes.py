@@ -60,9 +60,7 @@ class StrictRoute(APIRoute):
             _check_query(request, known)
             if schema is None:
                 answer = await handler(request)
-                if is_head(request):
-                    return Response(status_code=answer.status_code, headers=answer.headers)
-                return answer
+                return _head_of(answer) if is_head(request) else answer
             _check_content_type(request)
             parsed = _StrictRequest(request.scope, request.receive)
             if await parsed.body():
@@ -73,6 +71,14 @@ class StrictRoute(APIRoute):
                 raise _body_problem(error, schema) from error
 
         return strict
+
+
+def _head_of(answer: Response) -> Response:
+    """The answer without its body; of a stream nobody knows how long it will be."""
+    head = Response(status_code=answer.status_code, headers=answer.headers)
+    if "content-length" not in answer.headers:
+        del head.headers["content-length"]
+    return head
 
 
 class _StrictRequest(Request):

@@ -226,5 +226,6 @@ def test_a_head_has_the_headers_of_a_get_and_no_body(running: Running) -> None:
             assert head.headers.get(name) == get.headers.get(name)
     stream = running.http.head(f"{job}/events", headers={"Accept": "text/event-stream"})
     assert stream.headers["content-type"].startswith("text/event-stream")
+    assert "content-length" not in stream.headers
     assert running.services.feed.count() == 0
     assert running.http.head(f"{job}/cancel").status_code == 405

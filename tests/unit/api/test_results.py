@@ -132,6 +132,26 @@ def test_weights_that_are_known_are_not_sent_again(running: Running) -> None:
     assert stale.status_code == 200
 
 
+def test_a_file_is_sent_only_as_the_one_that_is_expected(running: Running) -> None:
+    address = path(running, "checkpoints/latest/weights")
+    etag = running.http.get(address).headers["etag"]
+    for given in (etag, "*", f'"other", {etag}'):
+        assert running.http.get(address, headers={"If-Match": given}).status_code == 200
+    for given in ('"other"', f"W/{etag}"):
+        answer = running.http.get(address, headers={"If-Match": given, "If-None-Match": etag})
+        problem(answer, 412, "content-changed")
+        assert answer.headers["etag"] == etag
+
+
+def test_the_head_of_a_file_has_no_range(running: Running) -> None:
+    address = path(running, "checkpoints/latest/weights")
+    whole = running.http.head(address)
+    for given in ("bytes=0-1", f"bytes={10**9}-"):
+        head = running.http.head(address, headers={"Range": given})
+        assert head.status_code == 200
+        assert head.headers["content-length"] == whole.headers["content-length"]
+
+
 def test_an_unknown_checkpoint_is_a_problem(running: Running) -> None:
     answer = running.http.get(path(running, "checkpoints/nope/weights"))
     problem(answer, 404, "checkpoint-not-found")
