@@ -77,6 +77,10 @@ class Results:
     ) -> dict[str, list[MetricPoint]]:
         """The job's curves by name, each of at most ``max_points`` points with both its ends.
 
+        They are chosen among ``CANDIDATES`` times as many at most: of a longer curve the database
+        gives every k-th point, and a peak of one point between two of them is not seen. The least
+        and the largest of each k would cost it a sort of all points for every curve.
+
         Raises InvalidQuery for a name that the job does not have. A job that has no metrics yet
         has empty curves of every name.
         """
