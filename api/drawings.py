@@ -1,9 +1,13 @@
 """What is drawn from a checkpoint, as answers: its forms, its tag, and where it stays for ever."""
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Protocol
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Literal, ParamSpec, Protocol
 from urllib.parse import urlencode
 
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
 from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -31,6 +35,9 @@ CSV = "text/csv"
 _TYPES: Mapping[str, str] = {form: media_type for media_type, form in _FORMS.items()} | {"csv": CSV}
 # Numbers in all arrays of an answer; as text each takes ten times the room.
 VALUES_MAX: Mapping[Form, int] = {"png": 1 << 25, "npz": 1 << 25, "json": 1 << 21}
+# Threads for all that runs a model; the forty that serve the other routes are not theirs.
+DRAWN_AT_ONCE = 8
+_limiters: RunVar[CapacityLimiter] = RunVar("drawing")  # one for each event loop, as anyio's own
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 Seed = Annotated[
@@ -66,6 +73,31 @@ def documented_drawing(description: str, *kinds: Kind) -> dict[int | str, dict[s
             INVALID_QUERY,
         ),
     }
+
+
+P = ParamSpec("P")
+
+
+def drawing(handler: Callable[P, Response]) -> Callable[P, Coroutine[Any, Any, Response]]:
+    """A plain handler that runs a model, in one of the ``DRAWN_AT_ONCE`` threads of such: what
+    waits for a checkpoint, or computes, holds up nothing else."""
+
+    @functools.wraps(handler)
+    async def in_its_threads(*arguments: P.args, **named: P.kwargs) -> Response:
+        call = functools.partial(handler, *arguments, **named)
+        return await run_sync(call, limiter=drawing_threads())
+
+    return in_its_threads
+
+
+def drawing_threads() -> CapacityLimiter:
+    """The threads for what runs a model, of the event loop that runs."""
+    try:
+        return _limiters.get()
+    except LookupError:
+        limiter = CapacityLimiter(DRAWN_AT_ONCE)
+        _limiters.set(limiter)
+        return limiter
 
 
 def chosen_form(request: Request, asked: Form | None) -> Form:

@@ -15,6 +15,7 @@ from api.drawings import (
     Seed,
     chosen_form,
     documented_drawing,
+    drawing,
     in_form,
     send_drawing,
 )
@@ -43,6 +44,7 @@ STEPS_MAX = 64
         SERVICE_PROBLEMS[errors.ResultNotFound],
     ),
 )
+@drawing
 def get_interpolations(
     job_id: JobId,
     request: Request,

@@ -10,7 +10,16 @@ from starlette.responses import Response
 
 from api import bodies
 from api.dependencies import Given, JobId
-from api.drawings import BINARY, CSV, JSON, NPZ, Choice, send_drawing
+from api.drawings import (
+    BINARY,
+    CSV,
+    JSON,
+    NPZ,
+    Choice,
+    drawing,
+    drawing_threads,
+    send_drawing,
+)
 from api.errors import (
     BODY_TOO_LARGE,
     INVALID_BODY,
@@ -88,6 +97,7 @@ def _documented(description: str, *kinds: Kind) -> dict[int | str, dict[str, Any
         "file; or the matrix alone as CSV, a row for each dimension."
     ),
 )
+@drawing
 def get_mixing(
     job_id: JobId,
     request: Request,
@@ -113,6 +123,7 @@ def get_mixing(
         "CSV, a row for each source."
     ),
 )
+@drawing
 def get_unmixing(
     job_id: JobId,
     request: Request,
@@ -252,7 +263,9 @@ async def find_sources(
     form = format or _ARRAY_FORMS[choose(request.headers.get("accept"), _ARRAY_FORMS)]
     content = await request.body()
     data = _data_in(content, content_type(request))
-    found = await run_sync(services.mixing.sources, job_id, checkpoint, data)
+    found = await run_sync(
+        services.mixing.sources, job_id, checkpoint, data, limiter=drawing_threads()
+    )
     if form == "npz":
         return Response(found.npz(), headers=VARY, media_type=NPZ)
     return json_answer(_sources(found), headers=VARY)

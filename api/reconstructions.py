@@ -16,6 +16,7 @@ from api.drawings import (
     check_count,
     chosen_form,
     documented_drawing,
+    drawing,
     in_form,
     send_drawing,
 )
@@ -42,6 +43,7 @@ N_MAX: dict[Form, int] = {"png": 256, "npz": 2500, "json": 250}  # each has seve
         SERVICE_PROBLEMS[errors.ResultNotFound],
     ),
 )
+@drawing
 def get_reconstructions(
     job_id: JobId,
     request: Request,

@@ -18,6 +18,7 @@ from api.drawings import (
     check_count,
     chosen_form,
     documented_drawing,
+    drawing,
     in_form,
     send_drawing,
 )
@@ -43,6 +44,7 @@ N_MAX: dict[Form, int] = {"png": 1024, "npz": 10_000, "json": 1000}
         "file, or numbers."
     ),
 )
+@drawing
 def get_samples(
     job_id: JobId,
     request: Request,
@@ -111,6 +113,7 @@ def _body(samples: Samples, source: CheckpointInfo, wanted: SampleRequest) -> bo
         ),
     },
 )
+@drawing
 def get_filmstrip(
     job_id: JobId,
     services: Given,

@@ -9,7 +9,18 @@ from starlette.responses import Response
 from api import bodies, render
 from api.conditions import is_unchanged, quoted
 from api.dependencies import Asking, Given, StudyId
-from api.drawings import BINARY, JSON, NPZ, PNG, VALUES_MAX, AskedForm, Seed, chosen_form, in_form
+from api.drawings import (
+    BINARY,
+    JSON,
+    NPZ,
+    PNG,
+    VALUES_MAX,
+    AskedForm,
+    Seed,
+    chosen_form,
+    drawing,
+    in_form,
+)
 from api.errors import INVALID_QUERY, NOT_ACCEPTABLE, SERVICE_PROBLEMS, documented
 from api.jobs import SUBMISSION_PROBLEMS, IdempotencyKey, etag_of, json_answer, whole
 from api.negotiation import VARY
@@ -48,6 +59,7 @@ _OF_CHECKPOINTS = (
         **documented(MISSING_STUDY, NO_ANSWER_YET, *_OF_CHECKPOINTS, NOT_ACCEPTABLE, INVALID_QUERY),
     },
 )
+@drawing
 def get_study_samples(
     study_id: StudyId,
     request: Request,

@@ -3,7 +3,7 @@
 Largest triangle three buckets (S. Steinarsson, *Downsampling Time Series for Visual
 Representation*, 2013): the first and the last point stay; the points between fall into buckets of
 equal size, and of each stays the one that spans the largest triangle with the point kept before it
-and the mean of the next bucket. A peak among the points that are given stays a peak, and no value is
+and the mean of the next bucket. A peak of the points that are given stays a peak, and no value is
 made up.
 """
 
