@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +36,7 @@ JOIN_TIMEOUT_S = 60.0  # a node of its own may have to start first
 ANSWER_TIMEOUT_S = 15.0
 LEAVE_TIMEOUT_S = 10.0
 GUARD_TIMEOUT_S = 10.0
-TURN_TIMEOUT_S = 5.0  # for a thread's turn to ask; while Ray is started anew, nobody can
+TURN_TIMEOUT_S = 5.0  # for a thread's turn to ask, while Ray is started anew: that takes long
 CAPACITY_LASTS_S = 2.0
 
 
@@ -64,6 +64,7 @@ class RayCluster:
             "log_format": log_format,
         }
         self._turn = threading.Lock()
+        self._is_starting = False
         self._host: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lines: TextIO | None = None
@@ -79,7 +80,7 @@ class RayCluster:
 
     def start(self) -> None:
         """Start or join Ray. Raises ClusterUnavailable."""
-        with self._turn:
+        with self._turn, self._starting():
             self._start()
 
     def capacity(self) -> Capacity:
@@ -155,7 +156,7 @@ class RayCluster:
 
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""
-        with self._turn:
+        with self._turn, self._starting():
             self._drop()
             self._start()
 
@@ -204,8 +205,7 @@ class RayCluster:
         self._folder = None if hello["folder"] is None else Path(hello["folder"])
 
     def _ask(self, call: str, **parameters: Any) -> Any:
-        if not self._turn.acquire(timeout=TURN_TIMEOUT_S):
-            raise ClusterDown("Ray is being started again")
+        self._take_turn()
         try:
             answer = self._exchange({"call": call, **parameters}, ANSWER_TIMEOUT_S)
         finally:
@@ -213,6 +213,24 @@ class RayCluster:
         if "down" in answer:
             raise ClusterDown(answer["down"])
         return answer["result"]
+
+    def _take_turn(self) -> None:
+        """Wait until the questions of other threads are answered.
+
+        Each of them has its time limit, and one that a busy machine answers late is no sign that
+        Ray is down; only its start is not waited for. Raises ClusterDown.
+        """
+        while not self._turn.acquire(timeout=TURN_TIMEOUT_S):
+            if self._is_starting:
+                raise ClusterDown("Ray is being started again")
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        self._is_starting = True
+        try:
+            yield
+        finally:
+            self._is_starting = False
 
     def _exchange(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """One line there and one line back; an answer that comes too late is never read, as the
