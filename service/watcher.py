@@ -174,16 +174,7 @@ class Watcher:
         while not self._stopping.is_set():
             interval = REJOIN_INTERVAL_S
             try:
-                interval = self._lead_or_follow()
-                self.trouble = None
-                if isinstance(self.store_trouble, StoreAway):
-                    interval = AWAY_INTERVAL_S
-            except ClusterDown as error:
-                log.warning("%s; starting or joining it again", error)
-                self._rejoin(str(error))
-            except NotLeading as error:
-                log.warning("%s", error)
-                self._follow()
+                interval = self._work()
             except Exception:
                 self.trouble = "the last round failed; the log says why"
                 log.exception("a round of the watcher failed")
@@ -192,6 +183,21 @@ class Watcher:
             self._news.clear()
         if self._cluster.own and self._leads():
             self._wind_down()
+
+    def _work(self) -> float:
+        """A round, or what must come before the next one can; seconds to that."""
+        try:
+            interval = self._lead_or_follow()
+        except ClusterDown as error:
+            log.warning("%s; starting or joining it again", error)
+            self._rejoin(str(error))
+            return REJOIN_INTERVAL_S
+        except NotLeading as error:
+            log.warning("%s", error)
+            self._follow()
+            return REJOIN_INTERVAL_S
+        self.trouble = None
+        return AWAY_INTERVAL_S if isinstance(self.store_trouble, StoreAway) else interval
 
     def _lead_or_follow(self) -> float:
         """A round where one is due, or else what drivers wait for; or a look at the cluster while

@@ -6,6 +6,7 @@ that host, clears up after it and starts another.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -30,6 +31,8 @@ from service.cluster.reap import end_holders
 from service.log_lines import LogFormat
 from workers.run import Run, StopReason
 from workers.spec import Resources
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 90.0
 JOIN_TIMEOUT_S = 60.0  # a node of its own may have to start first
@@ -168,23 +171,18 @@ class RayCluster:
                 with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                     self._socket.shutdown(socket.SHUT_WR)
                     self._host.wait(LEAVE_TIMEOUT_S)
-            self._drop()
+            try:
+                self._drop()
+            except ClusterUnavailable as error:
+                log.warning("%s", error)
 
     def _start(self) -> None:
-        (ours, theirs), (news, its_news) = socket.socketpair(), socket.socketpair()
-        with theirs, its_news:
-            ends = (theirs.fileno(), its_news.fileno())
-            self._host = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "service.cluster.ray_host"),
-                    *(str(number) for number in (*ends, os.getpid())),
-                ],
-                pass_fds=ends,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # Ray's chatter; its warnings go to stderr
-                cwd=Path(__file__).parents[2],
-                start_new_session=True,  # Ctrl-C at the terminal is for the service
-            )
+        try:
+            ours, news = self._begin_host()
+        except OSError as error:  # no process, memory or descriptor is to be had
+            raise ClusterUnavailable(
+                f"Ray's host process cannot be started: {error.strerror or error}"
+            ) from error
         threading.Thread(target=self._pass_on, args=(news,), name="news", daemon=True).start()
         self._socket = ours
         self._lines = ours.makefile("rw", encoding="utf-8", newline="\n")
@@ -203,6 +201,31 @@ class RayCluster:
             raise ClusterUnavailable(hello["unavailable"])
         self._session = hello["session"]
         self._folder = None if hello["folder"] is None else Path(hello["folder"])
+
+    def _begin_host(self) -> tuple[socket.socket, socket.socket]:
+        """Start the host; our ends of its two connections, for questions and for news."""
+        with contextlib.ExitStack() as until_it_runs, contextlib.ExitStack() as its_own:
+            pairs = []
+            for _ in range(2):
+                ours, theirs = socket.socketpair()
+                until_it_runs.enter_context(ours)
+                its_own.enter_context(theirs)
+                pairs.append((ours, theirs.fileno()))
+            (questions, its_questions), (news, its_news) = pairs
+            ends = (its_questions, its_news)
+            self._host = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "service.cluster.ray_host"),
+                    *(str(number) for number in (*ends, os.getpid())),
+                ],
+                pass_fds=ends,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # Ray's chatter; its warnings go to stderr
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,  # Ctrl-C at the terminal is for the service
+            )
+            until_it_runs.pop_all()
+        return questions, news
 
     def _ask(self, call: str, **parameters: Any) -> Any:
         self._take_turn()
@@ -250,7 +273,10 @@ class RayCluster:
         return answer
 
     def _drop(self) -> None:
-        """End the host if it is still there, and everything of an own Ray."""
+        """End the host if it is still there, and everything of an own Ray.
+
+        Raises ClusterUnavailable while something of that cannot be ended.
+        """
         self._capacity = None
         if self._lines is not None:
             with contextlib.suppress(OSError):
@@ -273,5 +299,8 @@ class RayCluster:
         while folder.exists() and time.monotonic() < give_up_at:
             time.sleep(0.05)
         if folder.exists():
-            end_holders(folder)
+            try:
+                end_holders(folder)
+            except TimeoutError as error:
+                raise ClusterUnavailable(f"the last Ray cannot be cleared away: {error}") from error
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """What the service's side of Ray does by itself, over a host that is played."""
 
+import errno
 import json
 import os
 import socket
@@ -12,11 +13,10 @@ from typing import Any
 import pytest
 
 from service.cluster import ray_cluster
-from service.cluster.base import ClusterDown
+from service.cluster.base import ClusterDown, ClusterUnavailable
 from service.cluster.ray_cluster import RayCluster
 from tests.looking import looks
 
-HELLO = {"session": "played", "folder": None}
 GONE = {"state": "gone", "pid": None, "host": None, "detail": None, "cause": "worker_lost"}
 
 
@@ -26,8 +26,13 @@ class PlayedHost:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.held: set[str] = set()
+        self.folder: str | None = None
         self.let_go = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def refuse(self, *_: Any, **__: Any) -> "PlayedHost":
+        """In the place of Popen on a machine that is full."""
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     def begin(self, arguments: list[str], **_: Any) -> "PlayedHost":
         """In the place of Popen."""
@@ -51,7 +56,8 @@ class PlayedHost:
                 self.heard.append(call)
                 if call in self.held:
                     self.let_go.wait()
-                answer = HELLO if call == "start" else {"result": GONE}
+                hello = {"session": "played", "folder": self.folder}
+                answer = hello if call == "start" else {"result": GONE}
                 lines.write(json.dumps(answer) + "\n")
                 lines.flush()
 
@@ -101,6 +107,10 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_question_that_is_answered_late_makes_others_wait_and_not_fail(
     host: PlayedHost, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,4 +139,43 @@ def test_who_asks_while_ray_is_started_is_told_so_soon(
             cluster.look("one")
         host.let_go.set()
         starting.result()
+    assert cluster.look("one").state == "gone"
+
+
+def test_a_host_that_cannot_be_started_is_said_in_a_sentence_and_holds_nothing_open(
+    host: PlayedHost, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cluster.ray_cluster.subprocess.Popen", host.refuse)
+    before = open_files()
+    for _ in range(5):
+        with pytest.raises(ClusterUnavailable, match="temporarily unavailable"):
+            cluster.rejoin()
+    assert open_files() == before
+    with pytest.raises(ClusterDown, match="not running"):
+        cluster.look("one")
+    monkeypatch.setattr("service.cluster.ray_cluster.subprocess.Popen", host.begin)
+    cluster.rejoin()
+    assert cluster.look("one").state == "gone"
+
+
+def test_what_cannot_be_ended_of_the_last_ray_is_tried_again(
+    host: PlayedHost, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def survives(folder: Path) -> int:
+        raise TimeoutError(f"processes survived being killed: [{os.getpid()}]")
+
+    monkeypatch.setattr(ray_cluster, "GUARD_TIMEOUT_S", 0.0)
+    folder = tmp_path / "session"
+    folder.mkdir()
+    host.folder = str(folder)
+    cluster.start()
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(ray_cluster, "end_holders", survives)
+        for _ in range(2):
+            with pytest.raises(ClusterUnavailable, match="survived"):
+                cluster.rejoin()
+        cluster.close()  # says so, and ends
+    host.folder = None
+    cluster.rejoin()
+    assert not folder.exists()
     assert cluster.look("one").state == "gone"

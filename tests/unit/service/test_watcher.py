@@ -1,3 +1,4 @@
+import errno
 import threading
 import time
 from datetime import UTC, datetime
@@ -5,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from service import watcher
 from service.cluster import inline
-from service.cluster.base import ClusterDown
+from service.cluster.base import Capacity, ClusterDown, ClusterUnavailable
 from service.cluster.inline import InlineCluster
 from service.errors import NotLeading
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
+from tests.looking import looks
 from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
 from workers.events import Outcome, OutcomeReason
 from workers.run import StopFlag
@@ -317,12 +320,12 @@ def test_who_leads_no_more_when_a_round_ends_does_not_end_the_next_leaders_execu
 ) -> None:
     cluster = Tended()
     leads = [True]
-    watcher = make_service(jobs, artifacts, tmp_path, cluster, leads=lambda: leads[0]).watcher
-    watcher.round()
+    service = make_service(jobs, artifacts, tmp_path, cluster, leads=lambda: leads[0])
+    service.watcher.round()
     assert cluster.tended == 1
     leads[0] = False
     with pytest.raises(NotLeading):
-        watcher.round()
+        service.watcher.round()
     assert cluster.tended == 1
 
 
@@ -332,18 +335,57 @@ def test_who_follows_starts_nothing_and_joins_anew_before_it_leads_again(
     cluster = Tended()
     leads = [False]
     service = make_service(jobs, artifacts, tmp_path, cluster, leads=lambda: leads[0])
-    watcher = service.watcher
+    watching = service.watcher
     job = service.submit(request())
-    watcher._lead_or_follow()
+    watching._lead_or_follow()
     assert jobs.get(job.id).state is JobState.QUEUED
     leads[0] = True
-    watcher._lead_or_follow()
+    watching._lead_or_follow()
     assert jobs.get(job.id).state is JobState.RUNNING
     assert cluster.rejoined == 0
     leads[0] = False
-    watcher._lead_or_follow()
+    watching._lead_or_follow()
     leads[0] = True
     with pytest.raises(ClusterDown, match="leads again"):
-        watcher._lead_or_follow()
-    watcher._lead_or_follow()
+        watching._lead_or_follow()
+    watching._lead_or_follow()
     cluster.close()
+
+
+class Unstartable(Tended):
+    """Is down, and cannot be joined for reasons of the machine's, at first."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self._errors = [*errors]
+        self.is_there = threading.Event()
+
+    def capacity(self) -> Capacity:
+        if not self.is_there.is_set():
+            raise ClusterDown("it died")
+        return super().capacity()
+
+    def rejoin(self) -> None:
+        super().rejoin()
+        if self._errors:
+            raise self._errors.pop(0)
+        self.is_there.set()
+
+
+def test_a_watcher_whose_machine_is_full_when_ray_died_watches_on(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "REJOIN_INTERVAL_S", 0.01)
+    cluster = Unstartable(
+        BlockingIOError(errno.EAGAIN, "fork"), TimeoutError("survived"), ClusterUnavailable("no")
+    )
+    watching = make_service(jobs, artifacts, tmp_path, cluster).watcher
+    watching.start()
+    try:
+        assert cluster.is_there.wait(30)
+        for _ in looks(30):
+            if watching.trouble is None:
+                break
+        assert (cluster.rejoined, watching.trouble) == (4, None)
+    finally:
+        watching.stop(grace_s=0)
