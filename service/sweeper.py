@@ -110,8 +110,9 @@ class Sweeper:
                         self._sweep.claim()
                         is_claimed = True
                 self._tidy()
-                if self._is_due():
-                    self.request(dry_run=False)
+                if self._wanted is None and self._is_due():
+                    with contextlib.suppress(SweepRunning):  # somebody has just asked for one
+                        self.request(dry_run=False)
                 if self._wanted is not None:
                     self._run(self._wanted)
                 self.trouble = None
@@ -119,6 +120,11 @@ class Sweeper:
                 self.trouble = str(error)
                 log.warning("tidying up: %s", error)
                 self._stopping.wait(RETRY_S)  # news would only fail again
+                continue
+            except Exception:
+                self.trouble = "tidying up failed; the log says why"
+                log.exception("tidying up failed")
+                self._stopping.wait(RETRY_S)
                 continue
             self._deletions.news.wait(EXPIRY_INTERVAL_S)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import JobNotFound, SweepRunning
+from service.feed import Feed
 from service.jobs import Retention
 from service.jobstore import JobStore
-from service.retention import Deletions
+from service.retention import Deletions, KeepingRules
 from service.sweep import FINDINGS_MAX, Sweep
 from service.sweeper import Sweeper
 from tests.contract.jobstore.test_retaining import ended, ended_ago
@@ -128,6 +129,49 @@ def test_sweeps_come_by_themselves_where_the_settings_say_so(
         last = sweeper.last()
         assert last is not None
         assert not last.dry_run
+
+
+def test_a_dry_run_that_is_asked_for_as_a_sweep_falls_due_comes_first(
+    jobs: JobStore, artifacts: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sweeper.EXPIRY_INTERVAL_S", 0.02)
+    cache = artifacts.root.parent / "cache"
+    sweep = Sweep(jobs, artifacts, make_datasets(jobs, artifacts, cache), cache, 0)
+    sweeper = Sweeper(deletions(jobs, artifacts), sweep, interval_s=1e-9)
+    dry = sweeper.request(dry_run=True)
+    sweeper.start()
+    try:
+        until(lambda: dry.state == "done")
+        until(lambda: sweeper.last() is not dry)
+        assert sweeper.is_alive
+    finally:
+        sweeper.stop()
+
+
+class Defective(Deletions):
+    """Has a defect that nobody has thought of, for a while."""
+
+    is_defective = True
+
+    def delete_expired(self) -> None:
+        if self.is_defective:
+            raise ZeroDivisionError
+        super().delete_expired()
+
+
+def test_a_defect_ends_a_pass_and_not_the_thread(
+    jobs: JobStore, artifacts: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.sweeper.RETRY_S", 0.02)
+    work = Defective(jobs, artifacts, Feed(), KeepingRules(Retention()), lambda job_id: None)
+    job = with_objects(jobs, artifacts)
+    with at_work(jobs, artifacts, work) as (sweeper, _):
+        until(lambda: sweeper.trouble is not None)
+        assert sweeper.is_alive
+        work.is_defective = False
+        work.delete(job.id, None)
+        until(lambda: jobs.custody(job.id) is None)
+        until(lambda: sweeper.trouble is None)
 
 
 def test_a_store_that_is_away_is_waited_for(
