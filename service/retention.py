@@ -7,7 +7,7 @@ anywhere is found again by its mark, and goes on.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -15,6 +15,7 @@ from service.feed import Feed
 from service.jobs import FINAL_STATES, Job, Retention
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore, job_prefix
+from workers.errors import StoreAway, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Deletions:
 
     ``led`` is the store for what only the leader of several services does: what follows from time,
     and the removal. ``forget`` is told of each job that is gone, so that nothing of it stays in
-    memory. ``deleted`` and ``reclaimed_bytes`` count since the start of the service.
+    memory. ``deleted`` and ``reclaimed_bytes`` count since the start of the service, and ``denied``
+    is what the store would not remove the last time.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Deletions:
         self.news = threading.Event()
         self.deleted = 0
         self.reclaimed_bytes = 0
+        self.denied: str | None = None
 
     def expires_at(self, job: Job) -> datetime | None:
         """See :meth:`KeepingRules.expires_at`."""
@@ -99,11 +102,26 @@ class Deletions:
     def remove(self) -> Iterator[None]:
         """Remove what deleted jobs have left, in steps of well under a second each.
 
-        Raises StoreError, NotReady; what is left is removed by the next call.
+        What the store denies of one job, holds up no other: that job waits for the next call, and
+        ``denied`` names the first. Raises StoreAway, NotReady; what is left is removed by the next
+        call.
         """
-        while doomed := self._jobs.doomed(DOOMED_AT_ONCE):
+        self.denied = None
+        waiting: set[str] = set()
+        while doomed := self._doomed_but(waiting):
             for job_id in doomed:
-                yield from self._remove(job_id)
+                try:
+                    yield from self._remove(job_id)
+                except StoreAway:
+                    raise
+                except StoreError as error:
+                    waiting.add(job_id)
+                    self.denied = self.denied or f"{job_id} cannot be removed: {error}"
+
+    def _doomed_but(self, waiting: Set[str]) -> list[str]:
+        """The next deleted jobs that do not wait; the waiting ones must not take their places."""
+        found = self._jobs.doomed(DOOMED_AT_ONCE + len(waiting))
+        return [job_id for job_id in found if job_id not in waiting]
 
     def _remove(self, job_id: str) -> Iterator[None]:
         prefix = job_prefix(job_id)

@@ -115,7 +115,9 @@ class Sweeper:
                         self.request(dry_run=False)
                 if self._wanted is not None:
                     self._run(self._wanted)
-                self.trouble = None
+                if self._deletions.denied not in (None, self.trouble):
+                    log.warning("tidying up: %s", self._deletions.denied)
+                self.trouble = self._deletions.denied
             except (StoreError, NotReady) as error:
                 self.trouble = str(error)
                 log.warning("tidying up: %s", error)

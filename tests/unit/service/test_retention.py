@@ -15,6 +15,7 @@ from tests.contract.jobstore.test_retaining import ended, ended_ago, rows
 from tests.factories import request
 from tests.harness import Service
 from workers.artifacts import LocalStore, attempt_prefix, outcome_key
+from workers.errors import StoreAway, StoreError
 
 
 def deletions(
@@ -85,6 +86,42 @@ def test_a_removal_that_is_cut_off_anywhere_is_taken_up_again(
         if len(done) < steps:
             break
     assert steps > 5
+
+
+class Denying(LocalStore):
+    """Does not let some jobs' objects be deleted."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.error: StoreError = StoreError("denied")
+        self.kept: set[str] = set()
+
+    def delete(self, key: str) -> None:
+        if any(f"/{job_id}/" in key for job_id in self.kept):
+            raise self.error
+        super().delete(key)
+
+
+def test_what_the_store_denies_of_some_jobs_holds_up_no_other(
+    jobs: JobStore, artifacts: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.retention.DOOMED_AT_ONCE", 1)
+    store = Denying(artifacts.root)
+    work = deletions(jobs, store)
+    gone = [ended(jobs) for _ in range(4)]
+    store.kept = {gone[0].id, gone[2].id}
+    for job in gone:
+        store.put(outcome_key(attempt_prefix(job.id, 1)), b"{}")
+        work.delete(job.id, None)
+    list(work.remove())
+    assert set(jobs.doomed(10)) == store.kept
+    assert work.denied == f"{gone[0].id} cannot be removed: denied"
+    store.error = StoreAway("away")
+    with pytest.raises(StoreAway):  # then it is so for all
+        list(work.remove())
+    store.kept.clear()
+    list(work.remove())
+    assert (jobs.doomed(10), work.denied) == ([], None)
 
 
 def test_what_has_expired_is_deleted_in_the_same_way(jobs: JobStore, artifacts: LocalStore) -> None:

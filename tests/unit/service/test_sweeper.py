@@ -15,7 +15,7 @@ from service.sweep import FINDINGS_MAX, Sweep
 from service.sweeper import Sweeper
 from tests.contract.jobstore.test_retaining import ended, ended_ago
 from tests.harness import make_datasets
-from tests.unit.service.test_retention import deletions, with_objects
+from tests.unit.service.test_retention import Denying, deletions, with_objects
 from workers.artifacts import INSTALLATION_KEY, LocalStore
 
 PATIENCE_S = 30.0
@@ -146,6 +146,21 @@ def test_a_dry_run_that_is_asked_for_as_a_sweep_falls_due_comes_first(
         assert sweeper.is_alive
     finally:
         sweeper.stop()
+
+
+def test_what_cannot_be_removed_is_said_and_holds_up_no_sweep(
+    jobs: JobStore, artifacts: LocalStore
+) -> None:
+    store = Denying(artifacts.root)
+    job = ended(jobs)
+    store.kept = {job.id}
+    store.put(f"jobs/{job.id}/attempts/1/outcome.json", b"{}")
+    with at_work(jobs, store) as (sweeper, work):
+        work.delete(job.id, None)
+        done = sweeper.request(dry_run=False)
+        until(lambda: done.state == "done")
+        until(lambda: sweeper.trouble is not None)
+        assert f"{job.id} cannot be removed: denied" == sweeper.trouble
 
 
 class Defective(Deletions):
