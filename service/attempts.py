@@ -22,7 +22,7 @@ from service.measures import Measures
 from service.reports import Reports
 from service.starting import Starter
 from service.verdicts import ENDS, judge
-from service.watch import Watch
+from service.watch import Watch, heard_for_s
 from workers.artifacts import ArtifactStore
 from workers.errors import StoreError, StoreNotShared
 from workers.events import Exit, Outcome, OutcomeReason
@@ -164,7 +164,8 @@ class Attempts:
         key = (job.id, attempts[-1].number)
         if key not in self._watched:
             wall_s = self._starter.wall_left_s(job, attempts[:-1])
-            self._watched[key] = Watch(Evidence(is_here=self._cluster.own), wall_s)
+            before_s = heard_for_s(attempts[-1])
+            self._watched[key] = Watch(Evidence(is_here=self._cluster.own), wall_s, before_s)
         return self._watched[key]
 
     def _look(self, attempt: Attempt, watch: Watch) -> Sighting | None:
@@ -202,7 +203,7 @@ class Attempts:
         elif job.pause_requested or watch.asked == "paused":
             # A stop that was asked for cannot be taken back: a resumed job goes on afterwards.
             self._press(job, attempt, watch, "paused", self._cancel_grace_s)
-        elif watch.is_over_time(attempt):
+        elif watch.is_over_time():
             self._press(job, attempt, watch, "time_limit", self._cancel_grace_s)
         elif attempt.first_step_at is not None:
             self.explain(job, Reason.TRAINING, "Training.")

@@ -5,18 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from service.cluster.base import Cluster
-from service.jobs import Attempt, Job, Reason
+from service.jobs import Attempt, Job
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore
 from workers.beginning import Origin
 from workers.kinds import is_named
 from workers.publish import KeptCheckpoint
 from workers.run import Run
-
-_NOTICED_LATE = (
-    *(Reason.INTERRUPTED, Reason.WORKER_LOST, Reason.CLUSTER_LOST),
-    *(Reason.OUT_OF_MEMORY, Reason.STORE_UNREACHABLE, Reason.STORE_FULL),
-)
 
 
 class Starter:
@@ -55,15 +50,12 @@ class Starter:
         return attempt, run.model_copy(update={"until_epoch": until_epoch})
 
     def trained_s(self, attempt: Attempt) -> float:
-        """Seconds that the attempt was at work: one that was lost was so until its last word, not
-        until somebody noticed."""
+        """Seconds that an ended attempt was at work: until its last word, and not until somebody
+        noticed its end, which is another clock's time."""
         if attempt.started_at is None or attempt.ended_at is None:
             return 0.0
-        ended_at = attempt.ended_at
-        if attempt.reason in _NOTICED_LATE:
-            last = self._jobs.last_record_at(attempt.job_id, attempt.number)
-            ended_at = min(ended_at, last or attempt.started_at)
-        return (ended_at - attempt.started_at).total_seconds()
+        last = self._jobs.last_record_at(attempt.job_id, attempt.number) or attempt.started_at
+        return max((last - attempt.started_at).total_seconds(), 0.0)
 
     def wall_left_s(self, job: Job, earlier: Sequence[Attempt]) -> float | None:
         """Seconds that the job's time limit leaves behind these attempts; None without a limit."""

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from service.cluster.base import Sighting
 from service.evidence import Evidence
@@ -16,11 +15,13 @@ LIMIT_GRACE_S = 10.0  # an attempt that can, ends at its time limit by itself
 
 @dataclass
 class Watch:
-    """Of one attempt. ``wall_s`` are the seconds that the job's time limit leaves it, ``trouble``
-    is why the store could not be asked for it the last time."""
+    """Of one attempt. ``wall_s`` are the seconds that the job's time limit leaves it, ``before_s``
+    those that it was at work before it was watched here. ``trouble`` is why the store could not be
+    asked for it the last time."""
 
     evidence: Evidence
     wall_s: float | None
+    before_s: float = 0.0
     since: float = field(default_factory=time.monotonic)
     asked_to_stop_at: float | None = None
     asked: StopReason | None = None
@@ -54,11 +55,20 @@ class Watch:
         self._read_at, self._known = now, known
         return True
 
-    def is_over_time(self, attempt: Attempt) -> bool:
-        """Whether the attempt is at work beyond the job's time limit, by this process's clock."""
+    def is_over_time(self) -> bool:
+        """Whether the attempt is at work beyond the job's time limit.
+
+        No clock is compared with another one: one that is set, or goes on while the machine
+        sleeps, must end no job.
+        """
         if self.wall_s is None or self.working_since is None:
             return False
-        worked_s = time.monotonic() - self.working_since
-        if attempt.started_at is not None:  # maybe before this service was
-            worked_s = max(worked_s, (datetime.now(UTC) - attempt.started_at).total_seconds())
+        worked_s = self.before_s + time.monotonic() - self.working_since
         return worked_s > self.wall_s + LIMIT_GRACE_S
+
+
+def heard_for_s(attempt: Attempt) -> float:
+    """Seconds from the attempt's start to its last word so far, both by its worker's clock."""
+    if attempt.started_at is None or attempt.heard_at is None:
+        return 0.0
+    return max((attempt.heard_at - attempt.started_at).total_seconds(), 0.0)

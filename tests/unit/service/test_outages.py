@@ -1,6 +1,7 @@
 """What the watcher still does while a store, a process or a job is in trouble."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.factories import request
 from tests.harness import Service, make_service
 from workers.artifacts import LocalStore, attempt_prefix, outcome_key
 from workers.errors import StoreAway, StoreError
-from workers.events import Outcome
+from workers.events import MetricsRecord, Outcome, OutcomeReason, StartedRecord
 from workers.run import Run, StopReason
 
 
@@ -90,9 +91,9 @@ def executor(service: Service, job: Job) -> str:
     return service.jobs.attempts(job.id)[-1].executor_id
 
 
-def complete(service: Service, job: Job) -> None:
+def complete(service: Service, job: Job, reason: OutcomeReason = "completed") -> None:
     """The attempt's end is written as its process would."""
-    done = Outcome(reason="completed", message="Done.", at=job.updated_at)
+    done = Outcome(reason=reason, message="Done.", at=job.updated_at)
     key = outcome_key(attempt_prefix(job.id, 1))
     service.artifacts.put(key, done.model_dump_json().encode())
 
@@ -153,6 +154,42 @@ def test_a_job_whose_process_is_silent_ends_at_its_time_limit(
     assert "max_wall_s" in ended.message
     assert cluster.asked == [(executor(service, job), "time_limit")]
     assert service.jobs.get(unbounded.id).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("apart_s", [-7200, 7200])
+def test_no_clock_that_goes_otherwise_ends_a_job_at_its_time_limit(
+    service: Service, cluster: Hung, apart_s: float
+) -> None:
+    """The worker's clock is set otherwise than this one, or one of them has been set since."""
+    job = running(service, limits={"max_wall_s": 60})
+    at = datetime.now(UTC) + timedelta(seconds=apart_s)
+    begun = StartedRecord(at=at, pid=1, host="h", total_steps=9, steps_per_epoch=3)
+    told = MetricsRecord(at=at + timedelta(seconds=20), step=1, epoch=0.5, values={"loss_nats": 1})
+    service.jobs.ingest(job.id, 1, 0, [begun, told])
+    service.watcher.round()
+    assert cluster.asked == []
+    # And none of the time that it was at work is invented, or lost, for its next attempt.
+    complete(service, job, "service_stopped")
+    cluster.kill(executor(service, job))
+    service.run_until(job, lambda now: now.attempt == 2)
+    service.watcher.round()
+    watched = service.attempts._watched[job.id, 2]
+    assert watched.wall_s == pytest.approx(40)
+
+
+def test_who_takes_over_an_attempt_counts_what_it_has_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch, cluster: Hung
+) -> None:
+    monkeypatch.setattr(watch, "LIMIT_GRACE_S", 0.0)
+    cluster.own = False
+    job = running(service, limits={"max_wall_s": 60})
+    at = datetime.now(UTC)
+    begun = StartedRecord(at=at, pid=1, host="h", total_steps=9, steps_per_epoch=3)
+    told = MetricsRecord(at=at + timedelta(seconds=61), step=1, epoch=0.5, values={"loss_nats": 1})
+    service.jobs.ingest(job.id, 1, 0, [begun, told])
+    service.attempts.forget()
+    service.run_until(job, lambda now: bool(cluster.asked))
+    assert cluster.asked == [(executor(service, job), "time_limit")]
 
 
 @pytest.mark.parametrize(
