@@ -32,6 +32,7 @@ from workers.tracing import OFF, Span, Tracing
 log = logging.getLogger(__name__)
 
 STORE_INTERVAL_S = 1.0  # an attempt writes at most so often
+INGEST_S = 0.5  # for the events of one attempt in one round, after an outage there are thousands
 NEVER_TOLD = "it was not told to begin, as when the service is killed while it starts an attempt"
 OUTCOME_PATIENCE_S = 5.0  # an executor that is idle for longer without an outcome has lost it
 
@@ -187,9 +188,11 @@ class Attempts:
         if not watch.is_due(job, sighting, self._store_interval_s):
             return None
         outcome = self._reports.outcome(attempt)
-        readable = self._reports.ingest(job, attempt)
-        watch.trouble = None
-        if outcome is None and not readable:
+        taken = self._reports.ingest(job, attempt, INGEST_S)
+        watch.trouble, watch.is_behind = None, taken == "some"
+        if watch.is_behind:  # nothing follows from what is known of it so far
+            return None
+        if outcome is None and taken == "unreadable":
             return self._reports.write_outcome(
                 attempt, "internal_error", "Its events are unreadable."
             )

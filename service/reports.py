@@ -1,8 +1,11 @@
 """What an attempt has left in the artifact store: its events and its outcome."""
 
 import logging
+import math
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -16,6 +19,10 @@ from workers.errors import ArtifactExists, ArtifactNotFound
 from workers.events import RECORD, Exit, Outcome, OutcomeReason, read_outcome
 
 log = logging.getLogger(__name__)
+
+Taken = Literal["all", "some", "unreadable"]
+"""What was taken in of an attempt's events: all, some while there may be more, or all before an
+unreadable one."""
 
 
 class Reports:
@@ -38,23 +45,27 @@ class Reports:
         self._feed = feed
         self._cache_dir = cache_dir
 
-    def ingest(self, job: Job, attempt: Attempt) -> bool:
-        """Take in new chunks of an attempt's events; returns whether they could be read."""
+    def ingest(self, job: Job, attempt: Attempt, within_s: float = math.inf) -> Taken:
+        """Take in new chunks of an attempt's events: all there are, or no further one after so
+        many seconds, so that a long backlog holds up nobody for long."""
         chunk = attempt.next_chunk
         prefix = attempt_prefix(attempt.job_id, attempt.number)
+        stop_at = time.monotonic() + within_s
         while True:
             try:
                 lines = self._artifacts.get(chunk_key(prefix, chunk)).splitlines()
                 records = [RECORD.validate_json(line) for line in lines]
             except ArtifactNotFound:
-                return True
+                return "all"
             except ValidationError:
                 log.exception("%s: chunk %d is unreadable", prefix, chunk)
-                return False
+                return "unreadable"
             self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
             self._measures.took_in(job, attempt.number, records)
             self._feed.notify(attempt.job_id, urgent=False)
             chunk += 1
+            if time.monotonic() >= stop_at:
+                return "some"
 
     def rescue_log(self, job: Job, attempt: Attempt, outcome: Outcome) -> None:
         """Ship what the process of an ended attempt has said and could not ship, and take it in."""

@@ -17,7 +17,8 @@ LIMIT_GRACE_S = 10.0  # an attempt that can, ends at its time limit by itself
 class Watch:
     """Of one attempt. ``wall_s`` are the seconds that the job's time limit leaves it, ``before_s``
     those that it was at work before it was watched here. ``trouble`` is why the store could not be
-    asked for it the last time."""
+    asked for it the last time, and ``is_behind`` says that it has more events than were taken in
+    then."""
 
     evidence: Evidence
     wall_s: float | None
@@ -28,6 +29,7 @@ class Watch:
     working_since: float | None = None
     idle_since: float | None = None
     trouble: StoreError | None = None
+    is_behind: bool = False
     _read_at: float = float("-inf")
     _known: tuple[object, ...] = ()
 
@@ -42,14 +44,16 @@ class Watch:
     def is_due(self, job: Job, sighting: Sighting | None, interval_s: float) -> bool:
         """Whether the store is to be asked for news of the attempt; this counts as asking.
 
-        It is asked at most so often while the attempt is at work; in every round while it starts
-        and once its process has ended, and at once when something has changed.
+        It is asked at most so often while the attempt is at work; in every round while it starts,
+        while it has more to tell and once its process has ended, and at once when something has
+        changed.
         """
         now = time.monotonic()
         state = None if sighting is None else sighting.state
         known = (state, job.cancel_requested, job.pause_requested)
         is_starting = state == "running" and now - (self.working_since or now) < STARTING_S
-        at_once = known != self._known or state in (None, "idle", "gone") or is_starting
+        has_more = is_starting or self.is_behind
+        at_once = known != self._known or state in (None, "idle", "gone") or has_more
         if now - self._read_at < interval_s and (self.trouble is not None or not at_once):
             return False
         self._read_at, self._known = now, known

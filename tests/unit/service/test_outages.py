@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service import watch, watcher
+from service import attempts, watch, watcher
 from service.cluster.base import Sighting
 from service.cluster.inline import InlineCluster
 from service.errors import NotReady
@@ -15,9 +15,9 @@ from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from tests.factories import request
 from tests.harness import Service, make_service
-from workers.artifacts import LocalStore, attempt_prefix, outcome_key
+from workers.artifacts import LocalStore, attempt_prefix, chunk_key, outcome_key
 from workers.errors import StoreAway, StoreError
-from workers.events import MetricsRecord, Outcome, OutcomeReason, StartedRecord
+from workers.events import MetricsRecord, NoticeRecord, Outcome, OutcomeReason, StartedRecord
 from workers.run import Run, StopReason
 
 
@@ -190,6 +190,32 @@ def test_who_takes_over_an_attempt_counts_what_it_has_told(
     service.attempts.forget()
     service.run_until(job, lambda now: bool(cluster.asked))
     assert cluster.asked == [(executor(service, job), "time_limit")]
+
+
+def test_a_long_backlog_is_taken_in_over_rounds_and_nothing_is_judged_before_its_end(
+    jobs: JobStore,
+    store: Troubled,
+    cluster: Hung,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempts, "INGEST_S", 0.0)
+    service = make_service(jobs, store, tmp_path, cluster, store_interval_s=1000)
+    behind, other = running(service), running(service)
+    for chunk in range(5):
+        told = NoticeRecord(at=behind.created_at, code="told", message=str(chunk))
+        key = chunk_key(attempt_prefix(behind.id, 1), chunk)
+        store.put(key, told.model_dump_json().encode())
+    service.training.cancel(other.id)
+    cluster.living.clear()
+    taken = []
+    while jobs.get(behind.id).attempt == 1 and jobs.get(behind.id).state is JobState.RUNNING:
+        taken.append(jobs.attempts(behind.id)[-1].next_chunk)
+        assert not store.exists(outcome_key(attempt_prefix(behind.id, 1)))
+        service.watcher.round()
+        assert jobs.get(other.id).state is JobState.CANCELLED  # in the first round
+    assert taken == [0, 1, 2, 3, 4, 5]
+    assert jobs.attempts(behind.id)[0].reason is Reason.WORKER_LOST
 
 
 @pytest.mark.parametrize(
