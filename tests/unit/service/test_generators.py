@@ -1,11 +1,14 @@
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import torch
 
-from service.generators import GeneratorCache
+from service.errors import NotReady
+from service.generators import LOADS_AT_ONCE, GeneratorCache
 from tests.contract.jobstore.making import together
 from tests.unit.service.trained import vector_spec
 from workers.build import empty_model
@@ -122,3 +125,30 @@ def test_what_is_forgotten_while_it_loads_is_not_kept() -> None:
     assert isinstance(cache.get("jobs/a/1", 10, forgetting), Generator)
     cache.get("jobs/a/1", 10, load)
     assert load.count == 2
+
+
+def test_who_waits_for_a_load_does_so_for_a_while_only() -> None:
+    cache = GeneratorCache(100, patience_s=0.01)
+    loading, let_go = [threading.Event() for _ in range(LOADS_AT_ONCE)], threading.Event()
+
+    def slow(number: int) -> Generator:
+        loading[number].set()
+        assert let_go.wait(30)
+        return generator()
+
+    with ThreadPoolExecutor(LOADS_AT_ONCE) as pool:
+        slow_ones = [
+            pool.submit(cache.get, str(number), 10, partial(slow, number))
+            for number in range(LOADS_AT_ONCE)
+        ]
+        try:
+            assert all(begun.wait(30) for begun in loading)
+            with pytest.raises(NotReady, match="still being loaded; try again"):
+                cache.get("0", 10, generator)
+            with pytest.raises(NotReady, match="other checkpoints"):
+                cache.get("new", 10, generator)
+        finally:
+            let_go.set()
+        loaded = slow_ones[0].result()
+    assert cache.get("0", 10, generator) is loaded
+    cache.get("new", 10, generator)
