@@ -99,7 +99,7 @@ class Health:
             storage,
             self._ask("ray", self._ask_cluster),
             self._ask_watcher(storage),
-            self._queue(),
+            self._ask("queue", self._ask_queue),
             self._ask_sweeper(),
             *self._ask_leader(),
         )
@@ -183,11 +183,9 @@ class Health:
             return Part("sweeper", False, "it is not at work; restart the service, and see its log")
         return Part("sweeper", True, self._sweeper.trouble or "ok")
 
-    def _queue(self) -> Part:
-        oldest = self._oldest_queued_s()
-        if oldest is None:
-            return Part("queue", True, "empty")
-        return Part("queue", True, f"the oldest job has waited for {oldest:.0f} s")
+    def _ask_queue(self) -> str:
+        oldest_s = self._oldest_queued_s()
+        return "empty" if oldest_s is None else f"the oldest job has waited for {oldest_s:.0f} s"
 
     def _oldest_queued_s(self) -> float | None:
         oldest = self._jobs.oldest_queued_at()

@@ -5,6 +5,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import health
+from service.errors import NotReady
 from tests.unit.api.conftest import Quiet, Running
 
 
@@ -43,6 +44,20 @@ def test_a_part_that_fails_is_named(quiet: Quiet) -> None:
     assert states["storage"] is False
     assert states["database"] is True
     assert quiet.http.get("/livez").status_code == 200
+
+
+def test_a_database_that_is_away_is_named_as_any_part(
+    quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise NotReady("the database does not answer")
+
+    for question in ("ping", "oldest_queued_at"):
+        monkeypatch.setattr(quiet.jobs, question, away)
+    answer = quiet.http.get("/readyz")
+    assert answer.status_code == 503
+    states = {part["name"]: part["ready"] for part in answer.json()["parts"]}
+    assert (states["database"], states["queue"], states["storage"]) == (False, False, True)
 
 
 def test_a_silent_store_is_probed_by_one_thread_and_is_what_is_blamed(
