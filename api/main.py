@@ -153,7 +153,6 @@ def running_services(
         stack.callback(watcher.stop, settings.stop_grace_s)
         sweeper.start()
         stack.callback(sweeper.stop)
-        stack.callback(health.close)
         stack.callback(datasets.close)
         yield services
 

@@ -153,6 +153,8 @@ class Attempts:
 
     def forget(self) -> None:
         """Another service follows the attempts now; what this one knows of them grows old."""
+        for watch in self._watched.values():
+            watch.evidence.close()
         self._watched.clear()
         self._measures.forget()
 

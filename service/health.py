@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -61,6 +60,32 @@ class ProcessFigures:
     reclaimed_bytes: int
 
 
+class _Probe:
+    """One look at a part, in a thread of its own: a process that ends does not wait for it."""
+
+    def __init__(self, look: Callable[[], Part]) -> None:
+        self.begun_at = time.monotonic()
+        self._look = look
+        self._part: Part | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._work, name="probe", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            self._part = self._look()
+        finally:
+            self._ended.set()
+
+    def is_over(self, interval_s: float) -> bool:
+        """Whether it has ended, and began longer ago than that."""
+        return self._ended.is_set() and time.monotonic() - self.begun_at > interval_s
+
+    def seen(self, patience_s: float) -> Part | None:
+        """What it has seen; None where that takes longer than so many seconds from its begin."""
+        self._ended.wait(max(0.0, self.begun_at + patience_s - time.monotonic()))
+        return self._part
+
+
 class Health:
     """Asks each part."""
 
@@ -81,15 +106,8 @@ class Health:
         self._watcher = watcher
         self._feed = feed
         self._sweeper = sweeper
-        # One probe at a time: those of a silent store would take up all threads.
-        self._prober = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe")
         self._asking = threading.Lock()
-        self._probed_at = float("-inf")
-        self._probe: Future[Part] | None = None
-
-    def close(self) -> None:
-        """Probe no more; a probe that is under way is not waited for."""
-        self._prober.shutdown(wait=False, cancel_futures=True)
+        self._probe: _Probe | None = None
 
     def report(self) -> Readiness:
         """The state of every part now."""
@@ -132,16 +150,13 @@ class Health:
 
     def _ask_storage(self) -> Part:
         with self._asking:
-            now = time.monotonic()
-            is_over = self._probe is None or self._probe.done()
-            if self._probe is None or (is_over and now - self._probed_at > PROBE_INTERVAL_S):
-                self._probed_at = now
-                self._probe = self._prober.submit(self._ask, "storage", self._probe_storage)
-            probe, begun_at = self._probe, self._probed_at
-        try:
-            storage = probe.result(max(0.0, begun_at + PROBE_PATIENCE_S - now))
-        except TimeoutError:
-            silence_s = time.monotonic() - begun_at
+            # One probe at a time: those of a silent store would take up all threads.
+            if self._probe is None or self._probe.is_over(PROBE_INTERVAL_S):
+                self._probe = _Probe(lambda: self._ask("storage", self._probe_storage))
+            probe = self._probe
+        storage = probe.seen(PROBE_PATIENCE_S)
+        if storage is None:
+            silence_s = time.monotonic() - probe.begun_at
             return Part(
                 "storage",
                 False,

@@ -1,5 +1,6 @@
 import shutil
 import threading
+from concurrent.futures import thread as pools
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,7 +69,7 @@ def test_a_silent_store_is_probed_by_one_thread_and_is_what_is_blamed(
 
     def check() -> None:
         probes.append(threading.current_thread())
-        answers.wait()
+        answers.wait(30)
 
     monkeypatch.setattr(quiet.artifacts, "check", check)
     monkeypatch.setattr(health, "PROBE_PATIENCE_S", 0.01)
@@ -83,6 +84,9 @@ def test_a_silent_store_is_probed_by_one_thread_and_is_what_is_blamed(
         assert parts["watcher"]["ready"]
         assert "storage" in parts["watcher"]["detail"]
     assert len(probes) == 1
+    # A process that ends does not wait for it, as it does for any pool's threads.
+    assert probes[0].daemon
+    assert probes[0] not in pools._threads_queues
     answers.set()
     monkeypatch.setattr(health, "PROBE_PATIENCE_S", 30.0)
     parts = {part["name"]: part for part in quiet.http.get("/readyz").json()["parts"]}

@@ -1,5 +1,6 @@
 """What the watcher still does while a store, a process or a job is in trouble."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -190,6 +191,19 @@ def test_who_takes_over_an_attempt_counts_what_it_has_told(
     service.attempts.forget()
     service.run_until(job, lambda now: bool(cluster.asked))
     assert cluster.asked == [(executor(service, job), "time_limit")]
+
+
+def test_an_attempt_that_another_service_follows_now_holds_nothing_open_here(
+    service: Service, cluster: Hung, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Sighting("running", pid=os.getpid(), host="here")
+    monkeypatch.setattr(cluster, "look", lambda executor_id: here)
+    running(service)
+    before = list(Path("/proc/self/fd").iterdir())
+    service.watcher.round()
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before) + 1
+    service.attempts.forget()
+    assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
 
 
 def test_a_long_backlog_is_taken_in_over_rounds_and_nothing_is_judged_before_its_end(
