@@ -103,7 +103,10 @@ class Leadership:
     def _hold(self) -> None:
         interval = min(LOOK_INTERVAL_S, self._lease_s / RENEWALS)
         while not self._stopping.wait(interval):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # without this thread nobody would lead, or take the lead
+                log.exception("the lease could not be looked at")
 
     def look(self) -> None:
         """Renew the lease, or take one where there is none; the thread does so again and again."""

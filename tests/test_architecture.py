@@ -36,7 +36,7 @@ SLOW = re.compile(r"^(import|from) (matplotlib|pandas|scipy|sklearn)\b", re.MULT
 AN_SKLEARN_ESTIMATOR = "workers/ica/estimator.py"  # for callers of the library; we import it never
 ENVIRONMENT_READER = "service/settings.py"
 BROAD_EXCEPT = (  # threads that must go on, and an attempt that must tell its end
-    *("service/watcher.py", "service/sweeper.py"),
+    *("service/watcher.py", "service/sweeper.py", "service/leadership.py", "service/relay.py"),
     "workers/run.py",
 )
 

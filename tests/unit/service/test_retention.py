@@ -115,7 +115,7 @@ def test_what_the_store_denies_of_some_jobs_holds_up_no_other(
         work.delete(job.id, None)
     list(work.remove())
     assert set(jobs.doomed(10)) == store.kept
-    assert work.denied == f"{gone[0].id} cannot be removed: denied"
+    assert str(work.denied) == f"{gone[0].id} cannot be removed: denied"
     store.error = StoreAway("away")
     with pytest.raises(StoreAway):  # then it is so for all
         list(work.remove())
