@@ -222,7 +222,7 @@ async def put_dataset(
 def delete_dataset(
     name: Name, request: Request, services: Given, caller: Asking, if_match: IfMatch = None
 ) -> Response:
-    """Forget a name and its content, unless jobs use it."""
+    """Forget a name and its content, unless jobs or studies use it."""
     services.datasets.delete(name, dataset_condition(request), caller)
     return Response(status_code=204)
 

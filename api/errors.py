@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
-_JOBS_SHOWN = 100
+_USERS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ SERVICE_PROBLEMS: Mapping[type[ServiceError], Kind] = {
     errors.DatasetBuiltIn: Kind("dataset-built-in", 409, "The data set is built in"),
     errors.DatasetExists: Kind("dataset-exists", 428, "The name has other content"),
     errors.DatasetChanged: Kind("dataset-changed", 412, "The data set is not as asked for"),
-    errors.DatasetInUse: Kind("dataset-in-use", 409, "Jobs use the data set"),
+    errors.DatasetInUse: Kind("dataset-in-use", 409, "Jobs or studies use the data set"),
     errors.SweepRunning: Kind("sweep-running", 409, "Another sweep is under way"),
     errors.Invalid: Kind("invalid", 422, "The request cannot be carried out"),
     errors.InvalidSpec: Kind("invalid-spec", 422, "The spec is not valid"),
@@ -155,6 +155,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     state: bodies.State | None = None,
     jobs: Sequence[str] | None = None,
+    studies: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
 ) -> Response:
     """The problem+json answer to the request of ``scope``."""
@@ -168,10 +169,11 @@ def problem_response(
         retryable=kind.retryable,
         request_id=request_id(scope),
         state=state,
-        jobs=None if jobs is None else list(jobs[:_JOBS_SHOWN]),
+        jobs=None if jobs is None else list(jobs[:_USERS_SHOWN]),
+        studies=None if studies is None else list(studies[:_USERS_SHOWN]),
         metrics=None if metrics is None else list(metrics),
     )
-    some = {"state": state, "jobs": jobs, "metrics": metrics}
+    some = {"state": state, "jobs": jobs, "studies": studies, "metrics": metrics}
     absent = {name for name, given in some.items() if given is None}
     answer = Response(
         body.model_dump_json(exclude=absent), kind.status, dict(headers or {}), MEDIA_TYPE
@@ -202,7 +204,7 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         logger.error("request %s: %s", request_id(request.scope), error, exc_info=trace)
     fields = error.errors if isinstance(error, errors.Invalid) else ()
     state: Any = error.state if isinstance(error, errors.StateConflict) else None
-    jobs = error.jobs if isinstance(error, errors.DatasetInUse) else None
+    used = error if isinstance(error, errors.DatasetInUse) else None
     metrics = error.metrics if isinstance(error, errors.DependentObjective) else None
     return problem_response(
         request.scope,
@@ -210,7 +212,8 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         str(error),
         errors=fields,
         state=state,
-        jobs=jobs,
+        jobs=None if used is None else used.jobs,
+        studies=None if used is None else used.studies,
         metrics=metrics,
     )
 
@@ -315,6 +318,7 @@ def _example(kind: Kind) -> dict[str, Any]:
         request_id="4f0c2b9e6f5a4d7c",
         state="succeeded" if kind.name in ("state-conflict", "study-state-conflict") else None,
         jobs=["job-5f0c2b9e6f5a4d7c"] if kind.name == "dataset-in-use" else None,
+        studies=["study-5f0c2b9e6f5a4d7c"] if kind.name == "dataset-in-use" else None,
         metrics=["kid_pca", "frechet_pca"] if kind is _DEPENDENT else None,
     )
     return body.model_dump(mode="json", exclude_none=True)

@@ -135,17 +135,19 @@ class DatasetChanged(Conflict):
 
 
 class DatasetInUse(Conflict):
-    """Jobs use the content of that name, so it cannot be deleted.
+    """Jobs or studies use the content of that name, so it cannot be deleted.
 
-    ``jobs`` are their ids, oldest first.
+    ``jobs`` and ``studies`` are their ids, oldest first.
     """
 
-    def __init__(self, name: str, jobs: tuple[str, ...]) -> None:
+    def __init__(self, name: str, jobs: tuple[str, ...], studies: tuple[str, ...] = ()) -> None:
+        counted = f"{len(jobs)} job(s) and {len(studies)} stud{'y' if len(studies) == 1 else 'ies'}"
         super().__init__(
-            f"{len(jobs)} job(s) use the content of {name}, so it cannot be deleted; it can be "
-            "replaced: PUT other content with If-Match"
+            f"{counted} use the content of {name}, so it cannot be deleted; it can be replaced: "
+            "PUT other content with If-Match"
         )
         self.jobs = jobs
+        self.studies = studies
 
 
 class SweepRunning(Conflict):

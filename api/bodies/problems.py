@@ -38,5 +38,7 @@ class Problem(Body):
     """The job's state, where the state forbids the request."""
     jobs: list[str] | None = None
     """The jobs that use the data set, where they forbid the request; the first hundred."""
+    studies: list[str] | None = None
+    """The studies that use the data set, in the same way."""
     metrics: list[str] | None = None
     """The metrics that a study could be ranked by, where its objective depends on what it tunes."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, Table, delete, select, update
 
 from service.access.caller import Caller
 from service.errors import (
@@ -11,11 +11,13 @@ from service.errors import (
     DatasetExists,
     DatasetInUse,
     DatasetNotFound,
+    FieldError,
+    InvalidSpec,
     NotYours,
 )
 from service.jobs import FINAL_STATES
 from service.jobstore.rows import from_us, to_us
-from service.jobstore.schema import DATASETS, JOBS
+from service.jobstore.schema import DATASETS, JOBS, STUDIES
 from service.jobstore.writing import insert_if_absent
 from service.uploads import Change, Condition, Upload
 from workers.content import Facts
@@ -65,7 +67,8 @@ def delete_upload(
 ) -> Upload:
     """Forget a name; what it pointed at.
 
-    Raises DatasetNotFound, NotYours, DatasetChanged, and DatasetInUse where jobs pin its content.
+    Raises DatasetNotFound, NotYours, DatasetChanged, and DatasetInUse where jobs or studies pin
+    its content.
     """
     stored = _locked(connection, name)
     if stored is None:
@@ -73,13 +76,16 @@ def delete_upload(
     _require_own(stored, caller)
     if not condition.holds(stored):
         raise DatasetChanged
-    users = connection.execute(
-        select(JOBS.c.id)
-        .where(JOBS.c.dataset_digest == stored.facts.digest, JOBS.c.deleted_us.is_(None))
-        .order_by(JOBS.c.created_us, JOBS.c.id)
+    jobs, studies = (
+        tuple(
+            connection.execute(
+                _pinning(table, stored.facts.digest).order_by(table.c.created_us, table.c.id)
+            ).scalars()
+        )
+        for table in (JOBS, STUDIES)
     )
-    if jobs := tuple(users.scalars()):
-        raise DatasetInUse(name, jobs)
+    if jobs or studies:
+        raise DatasetInUse(name, jobs, studies)
     connection.execute(delete(DATASETS).where(DATASETS.c.name == name))
     return stored
 
@@ -92,16 +98,25 @@ def _require_own(stored: Upload, caller: Caller) -> None:
 
 
 def hold_content(connection: Connection, digest: str) -> bool:
-    """Whether a name points at the content, or a job pins it; what does, stays until the
-    transaction ends."""
+    """Whether a name points at the content, or a job or a study pins it; what does, stays until
+    the transaction ends."""
     return any(
         connection.execute(query.with_for_update(read=True)).first() is not None
         for query in _users(digest)
     )
 
 
+def require_content(connection: Connection, digest: str) -> None:
+    """Hold a content, or raise InvalidSpec: what is stored in this transaction keeps it."""
+    if not hold_content(connection, digest):
+        raise InvalidSpec(
+            "The data set cannot be used.",
+            (FieldError("/spec/dataset/name", "its content was deleted; upload it again"),),
+        )
+
+
 def is_content_used(connection: Connection, digest: str) -> bool:
-    """Whether a name points at the content, or a job pins it."""
+    """Whether a name points at the content, or a job or a study pins it."""
     return any(connection.execute(query).first() is not None for query in _users(digest))
 
 
@@ -118,14 +133,14 @@ def is_split_used(connection: Connection, digest: str, split_seed: int) -> bool:
     return any(ref is not None and ref.split_seed == split_seed for ref in refs)
 
 
-def _users(digest: str) -> tuple[Select[tuple[str]], ...]:
+def _users(digest: str) -> tuple[Select[Any], ...]:
     named = select(DATASETS.c.name).where(DATASETS.c.digest == digest).limit(1)
-    pinned = (
-        select(JOBS.c.id)
-        .where(JOBS.c.dataset_digest == digest, JOBS.c.deleted_us.is_(None))
-        .limit(1)
-    )
-    return named, pinned
+    return named, _pinning(JOBS, digest).limit(1), _pinning(STUDIES, digest).limit(1)
+
+
+def _pinning(table: Table, digest: str) -> Select[Any]:
+    """The jobs or studies that have a content until they are deleted."""
+    return select(table.c.id).where(table.c.dataset_digest == digest, table.c.deleted_us.is_(None))
 
 
 def _locked(connection: Connection, name: str) -> Upload | None:

@@ -16,6 +16,7 @@ from service.errors import StateConflict
 from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore import study_states
 from service.jobstore.database import Database
+from service.jobstore.datasets import hold_content
 from service.jobstore.quotas import within
 from service.jobstore.rows import to_json, to_us
 from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
@@ -135,11 +136,14 @@ class Ledger:
 
     # --- what a driver writes -----------------------------------------------------------------
 
-    def add_trial(self, study: Study, new: NewTrial, job: Job) -> tuple[Trial, bool]:
+    def add_trial(
+        self, study: Study, new: NewTrial, job: Job, needs_content: bool = False
+    ) -> tuple[Trial, bool]:
         """Store a trial with its job, or give the one of that configuration and seed.
 
-        (trial, is new). Raises StateConflict where the driver is not the study's any more, and
-        ValueError where the configuration has other values.
+        (trial, is new). ``needs_content`` says that its data set is an upload. Raises
+        StateConflict where the driver is not the study's any more, and ValueError where the
+        configuration has other values.
         """
         if job.study_id != study.id:
             raise ValueError(f"job {job.id} is no job of study {study.id}")
@@ -153,6 +157,11 @@ class Ledger:
                     raise ValueError(f"configuration {new.configuration} has other values")
                 if stored.seed == new.seed:
                     return stored, False
+            digest = job.spec.data_digest
+            if needs_content and digest is not None and digest != row.dataset_digest:
+                # Only the trial keeps what its study does not pin. One that comes too late is
+                # stored all the same, and fails by itself: the study has others.
+                hold_content(connection, digest)
             add_job(connection, job, None)
             number = row.last_trial + 1
             trial = {

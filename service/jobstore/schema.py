@@ -351,7 +351,10 @@ STUDIES = Table(
     # Whose it is, and the room that all its trials may need.
     Column("owner", Text),
     Column("reserved_bytes", BigInteger),
+    # The content that its base pins, which it keeps before it has any trial.
+    Column("dataset_digest", Text),
 )
+Index("studies_by_dataset_digest", STUDIES.c.dataset_digest)
 Index("studies_by_owner", STUDIES.c.owner, STUDIES.c.state)
 Index("studies_by_time", STUDIES.c.created_us, STUDIES.c.id)
 Index("studies_by_state", STUDIES.c.state, STUDIES.c.created_us, STUDIES.c.id)

@@ -387,7 +387,7 @@ class JobStore:
             return datasets.upload(connection, name)
 
     def is_content_used(self, digest: str) -> bool:
-        """Whether a name points at the content, or a job pins it."""
+        """Whether a name points at the content, or a job or a study pins it."""
         with self._database.read() as connection:
             return datasets.is_content_used(connection, digest)
 

@@ -11,6 +11,7 @@ from service.jobs import JobState, Reason
 from service.jobstore import retaining
 from service.jobstore.cursor import Cursor, parse_cursor
 from service.jobstore.database import Database
+from service.jobstore.datasets import require_content
 from service.jobstore.lease import SECOND_US
 from service.jobstore.quotas import within
 from service.jobstore.rows import to_us
@@ -51,13 +52,19 @@ class Studies:
     # --- studies ------------------------------------------------------------------------------
 
     def submit(
-        self, study: Study, idempotency: Idempotency | None, quota: Quota | None = None
+        self,
+        study: Study,
+        idempotency: Idempotency | None,
+        quota: Quota | None = None,
+        needs_content: bool = False,
     ) -> tuple[Study, bool]:
         """Store a new study, or give the one that was stored under the same key; (study, is new).
 
         Raises IdempotencyConflict when the key was used with another body, TooManyJobs and
-        StorageLimit beyond the quota.
+        StorageLimit beyond the quota, and InvalidSpec where it needs an uploaded content that it
+        pins, and which was removed.
         """
+        digest = study.request.spec.data_digest
         with within(self._database, quota) as connection:
             if idempotency is not None:
                 key = {
@@ -70,6 +77,8 @@ class Studies:
                     before = _replayed(connection, idempotency)
                     assert before is not None  # its key was just refused for being there
                     return before, False
+            if needs_content and digest is not None:
+                require_content(connection, digest)
             connection.execute(insert(STUDIES).values(study_row(study)))
             return study, True
 

@@ -35,6 +35,7 @@ def study_row(study: Study) -> dict[str, Any]:
         "last_result": 0,
         "owner": study.owner,
         "reserved_bytes": study.reserved_bytes,
+        "dataset_digest": study.request.spec.data_digest,
     }
 
 

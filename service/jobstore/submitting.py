@@ -5,14 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
-from service.errors import (
-    FieldError,
-    IdempotencyConflict,
-    InvalidSpec,
-    VersionConflict,
-)
+from service.errors import IdempotencyConflict, VersionConflict
 from service.jobs import Job
-from service.jobstore.datasets import hold_content
+from service.jobstore.datasets import require_content
 from service.jobstore.rows import job_row, to_job, to_json, to_us
 from service.jobstore.schema import IDEMPOTENCY_KEYS, JOBS, LABELS
 from service.jobstore.writing import (
@@ -47,12 +42,8 @@ def add(
             if found is not None:  # else its job was deleted since the key was refused
                 return found, False
     digest = job.spec.data_digest
-    if needs_content and digest is not None and not hold_content(connection, digest):
-        # In this transaction: from here on the job itself keeps the content.
-        raise InvalidSpec(
-            "The data set cannot be used.",
-            (FieldError("/spec/dataset/name", "its content was deleted; upload it again"),),
-        )
+    if needs_content and digest is not None:
+        require_content(connection, digest)
     row = job_row(job)
     connection.execute(insert(JOBS).values(row))
     _index_labels(connection, job.id, job.labels, row["created_us"])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.access.caller import ANYBODY, Caller
+from service.datasets import is_upload
 from service.errors import (
     ExceedsCapacity,
     FieldError,
@@ -87,7 +88,9 @@ class Studying:
             owner=caller.owner,
             reserved_bytes=storage_bytes(request, costs),
         )
-        stored, is_new = self._jobs.studies.submit(study, idempotency, caller.quota)
+        stored, is_new = self._jobs.studies.submit(
+            study, idempotency, caller.quota, needs_content=is_upload(request.spec.dataset)
+        )
         self._wake()
         return stored, is_new
 

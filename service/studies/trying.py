@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from service.datasets import Datasets
+from service.datasets import Datasets, is_upload
 from service.errors import CheckpointNotFound
 from service.forking import copy_checkpoint, fork_digest, parent_of
 from service.jobs import Job, JobState, Limits, Reason
@@ -41,8 +41,7 @@ class Trying:
         found = []
         for seed in seeds:
             new = NewTrial(configuration, values, seed, phase)
-            trial, _ = self._jobs.ledger.add_trial(study, new, self._job(study, new))
-            found.append(trial)
+            found.append(self._added(study, new, self._job(study, new)))
         return found
 
     def take_over(
@@ -65,9 +64,14 @@ class Trying:
             job = self._job(study, new)
             if other.seed not in stored:
                 job = self._forked(job, other, epoch)
-            trial, _ = self._jobs.ledger.add_trial(study, new, job)
-            found.append(trial)
+            found.append(self._added(study, new, job))
         return found
+
+    def _added(self, study: Study, new: NewTrial, job: Job) -> Trial:
+        trial, _ = self._jobs.ledger.add_trial(
+            study, new, job, needs_content=is_upload(job.spec.dataset)
+        )
+        return trial
 
     def _forked(self, job: Job, other: Trial, epoch: int) -> Job:
         """The job as a fork of a trial at an epoch, whose checkpoint is copied."""

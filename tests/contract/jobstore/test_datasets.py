@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,8 +13,10 @@ from service.errors import (
 )
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
+from service.studies.ledger import Study
 from service.uploads import Change, Condition, Upload
 from tests.contract.jobstore.making import NOON, job, queued, spec, together
+from tests.contract.jobstore.test_ledger import FIRST, new_study
 from workers.content import Facts
 
 ANY = Condition()
@@ -37,6 +41,11 @@ def upload(name: str, letter: str) -> Upload:
 
 def pinning(letter: str, name: str = "ours") -> Job:
     return job(of=spec(dataset={"name": name, "digest": digest(letter)}))
+
+
+def study_pinning(letter: str, id: str = "study-1") -> Study:
+    study = new_study(id)
+    return replace(study, request=study.request.model_copy(update={"spec": pinning(letter).spec}))
 
 
 def seen(stored: Upload) -> Condition:
@@ -130,17 +139,54 @@ def test_a_job_is_stored_only_while_its_content_is_kept(store: JobStore) -> None
     assert store.add(pinning("a"), needs_content=True)[1]
 
 
-def test_of_a_deletion_and_a_submission_at_once_one_wins(store: JobStore) -> None:
+def test_a_study_keeps_its_content_before_it_has_any_trial(store: JobStore) -> None:
+    store.put_upload(upload("ours", "a"), ANY)
+    study, _ = store.studies.submit(study_pinning("a"), None, needs_content=True)
+    with pytest.raises(DatasetInUse, match=r"0 job\(s\) and 1 study") as refusal:
+        store.delete_upload("ours", ANY)
+    assert (refusal.value.jobs, refusal.value.studies) == ((), (study.id,))
+    # Also once no name points at it; and a job may pin what only the study has.
+    store.put_upload(upload("ours", "b"), Condition(exists=True))
+    store.delete_upload("ours", ANY)
+    assert store.is_content_used(digest("a"))
+    job, _ = store.add(pinning("a"), needs_content=True)
+    # A study that has ended may be retried; what is deleted needs nothing.
+    store.ledger.request_cancel(study.id)
+    store.settle(job, JobState.CANCELLED, Reason.CANCELLED, "cancelled")
+    store.delete(job.id)
+    assert store.is_content_used(digest("a"))
+    store.studies.delete(study.id, None)
+    assert not store.is_content_used(digest("a"))
+    with pytest.raises(InvalidSpec):
+        store.studies.submit(study_pinning("a"), None, needs_content=True)
+
+
+def test_a_trial_keeps_a_content_that_its_study_does_not_pin(store: JobStore) -> None:
+    """As where the data set is what the study tunes."""
+    study = store.ledger.start(store.ledger.add(new_study()), "starting")
+    store.put_upload(upload("ours", "a"), ANY)
+    job = replace(pinning("a"), study_id=study.id)
+    deleted, added = together(
+        [
+            partial(store.delete_upload, "ours", ANY),
+            partial(store.ledger.add_trial, study, FIRST, job, needs_content=True),
+        ]
+    )
+    assert not isinstance(added, Exception)  # one that is too late, fails when it starts
+    assert isinstance(deleted, DatasetInUse) == (store.upload("ours") is not None)
+
+
+@pytest.mark.parametrize("kind", ["job", "study"])
+def test_of_a_deletion_and_a_submission_at_once_one_wins(store: JobStore, kind: str) -> None:
     for number in range(5):
         name = f"ours-{number}"
         letter = "abcde"[number]
         store.put_upload(upload(name, letter), ANY)
-        deleted, added = together(
-            [
-                partial(store.delete_upload, name, ANY),
-                partial(store.add, pinning(letter, name), needs_content=True),
-            ]
-        )
+        submit: Callable[[], object] = partial(store.add, pinning(letter, name), needs_content=True)
+        if kind == "study":
+            study = study_pinning(letter, f"study-{number}")
+            submit = partial(store.studies.submit, study, None, needs_content=True)
+        deleted, added = together([partial(store.delete_upload, name, ANY), submit])
         assert isinstance(deleted, DatasetInUse) != isinstance(added, InvalidSpec)
         assert store.is_content_used(digest(letter)) == isinstance(deleted, DatasetInUse)
 

@@ -15,9 +15,9 @@ from service.access.audit import Deed
 from service.access.keys import KeyLimits
 from service.jobs import JobState, Reason
 from service.jobstore import Idempotency, JobStore, migrations
-from service.jobstore.schema import ATTEMPTS, INSTALLATION, JOBS, LEADERSHIP, METADATA
+from service.jobstore.schema import ATTEMPTS, INSTALLATION, JOBS, LEADERSHIP, METADATA, STUDIES
 from tests.contract.jobstore import making
-from tests.contract.jobstore.test_datasets import ANY, pinning, upload
+from tests.contract.jobstore.test_datasets import ANY, pinning, study_pinning, upload
 from tests.contract.jobstore.test_ledger import begun, running
 from tests.postgres import Postgres
 from workers.events import Record
@@ -79,6 +79,7 @@ def lived_in() -> JobStore:
     again = making.resumed(store, store.get(job.id), resumed_from="00000010")
     store.settle(again, JobState.FAILED, Reason.DIVERGED, "the loss is NaN at step 12")
     study = running(store)
+    store.studies.submit(study_pinning("a", "study-2"), KEY, needs_content=True)
     trial = begun(store, study)
     store.ledger.add_result(study, trial.number, 1, {"kid_pca": 0.5}, making.NOON)
     store.add(making.job(owner="ana"))
@@ -146,14 +147,15 @@ def test_an_upgrade_keeps_every_row_and_what_it_means(url: str, revision: str) -
 
 def _meant(table: Table, row: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     meant = {**dict.fromkeys(new), **MEANT.get(table.name, {})}
-    if table is JOBS and '"digest":"sha256' in row["spec"]:
-        meant["dataset_digest"] = _pinned(row)
+    pinning_in = {JOBS.name: "spec", STUDIES.name: "request"}.get(table.name)
+    if pinning_in and '"digest":"sha256' in row[pinning_in]:
+        meant["dataset_digest"] = _pinned(row[pinning_in])
     return {name: meant[name] for name in new}
 
 
-def _pinned(row: dict[str, Any]) -> str:
-    """The digest that a job's spec pins: of the one upload that there is."""
-    assert upload("ours", "a").facts.digest in row["spec"]
+def _pinned(asked: str) -> str:
+    """The digest that a job's spec or a study's request pins: of the one upload that there is."""
+    assert upload("ours", "a").facts.digest in asked
     return upload("ours", "a").facts.digest
 
 

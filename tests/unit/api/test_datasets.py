@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from api.client import ApiError, Client
 from tests.e2e.processes import wait_until
+from tests.trials import study_body
 from tests.unit.api.conftest import Quiet, Running
 from tests.unit.api.test_problems import problem
 from tests.unit.workers.uploading import COLOUR, GOOD, GREY, VECTORS, archive, npz, pictures
@@ -138,6 +140,17 @@ def test_a_used_data_set_is_not_deleted_and_names_its_jobs(quiet: Quiet) -> None
     # What the job pins can be submitted again although the name is gone.
     again = quiet.http.get(f"/v1/jobs/{job['id']}/spec").json()
     assert quiet.http.post("/v1/jobs", json=again).status_code == 201
+
+
+def test_a_study_that_waits_keeps_its_data_set_and_is_named(quiet: Quiet) -> None:
+    put(quiet, npz(data=np.ones((400, 3), np.float32)))
+    trainer = {"kind": "delta_vae", "batch_size": 10, "quality": {"samples": 100, "components": 2}}
+    body = study_body(spec={"dataset": {"name": "ours"}, "trainer": trainer})
+    study = quiet.http.post("/v1/studies", json=body)
+    assert study.status_code == 201, study.text
+    found = problem(quiet.http.delete(PATH), 409, "dataset-in-use")
+    assert (found["jobs"], found["studies"]) == ([], [study.json()["id"]])
+    assert quiet.http.get(PATH).status_code == 200
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_behind(running: Running, url: str) -> None:
