@@ -44,6 +44,7 @@ from service.jobstore.schema import (
     ATTEMPTS,
     CHECKPOINTS,
     EVENTS,
+    HAS_WISH,
     INSTALLATION,
     JOBS,
     POINTS,
@@ -118,12 +119,7 @@ def is_due(now_us: int) -> ColumnElement[bool]:
 
 def queued_with_wishes(connection: Connection) -> list[Job]:
     """The queued jobs that are to be cancelled or paused, wherever they stand."""
-    rows = connection.execute(
-        select(JOBS).where(
-            JOBS.c.state == JobState.QUEUED.value,
-            or_(JOBS.c.cancel_requested.is_(True), JOBS.c.pause_requested.is_(True)),
-        )
-    )
+    rows = connection.execute(select(JOBS).where(JOBS.c.state == JobState.QUEUED.value, HAS_WISH))
     return [to_job(row) for row in rows]
 
 

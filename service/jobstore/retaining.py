@@ -4,7 +4,7 @@ A job with the mark is gone for everybody who asks. Its rows stay until its arti
 so that a removal that was cut off is found and goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
@@ -53,32 +53,45 @@ def delete_job(connection: Connection, job_id: str, expected_version: int | None
     return to_job(row)
 
 
-def delete_expired(
+def expired(
     connection: Connection, keep_s: Mapping[JobState, float | None], limit: int
 ) -> list[str]:
-    """Mark jobs that have ended longer ago than they are kept; their ids, at most so many.
+    """Jobs that have ended longer ago than they are kept; their ids, at most so many.
 
     ``keep_s`` are the installation's seconds for each final state, None for ever.
     """
-    now = now_us()
-    expired = or_(*(_is_expired(state, keep_s.get(state), now) for state in sorted(FINAL_STATES)))
+    ids: list[str] = []
+    for condition in _expired(keep_s, now_us()):  # each has an index, which all together have not
+        some = select(JOBS.c.id).where(condition).limit(limit - len(ids))
+        ids += connection.execute(some).scalars()
+    return ids
+
+
+def delete_expired(
+    connection: Connection, keep_s: Mapping[JobState, float | None], found: Sequence[str]
+) -> list[str]:
+    """Mark those of the jobs that are still to go; their ids."""
     rows = connection.execute(
         select(JOBS.c.id)
-        .where(JOBS.c.deleted_us.is_(None), JOBS.c.study_id.is_(None), expired)
-        .limit(limit)
+        .where(JOBS.c.id.in_(found), or_(*_expired(keep_s, now_us())))
         .with_for_update()
     )
-    expired_ids = list(rows.scalars())
-    _mark(connection, expired_ids)
-    return expired_ids
+    ids = list(rows.scalars())
+    _mark(connection, ids)
+    return ids
 
 
-def _is_expired(state: JobState, keep_s: float | None, now: int) -> ColumnElement[bool]:
-    own = JOBS.c[f"keep_{state.value}_s"]
-    over = and_(own.is_not(None), JOBS.c.ended_us + own * SECOND_US <= now)
-    if keep_s is not None:
-        over = or_(over, and_(own.is_(None), JOBS.c.ended_us <= now - int(keep_s * SECOND_US)))
-    return and_(JOBS.c.state == state.value, over)
+def _expired(keep_s: Mapping[JobState, float | None], now: int) -> Iterator[ColumnElement[bool]]:
+    """The ways in which a job's time is over: its own, or the installation's for its state."""
+    for state in sorted(FINAL_STATES):
+        own, seconds = JOBS.c[f"keep_{state.value}_s"], keep_s.get(state)
+        ended = and_(
+            JOBS.c.deleted_us.is_(None), JOBS.c.state == state.value, JOBS.c.study_id.is_(None)
+        )
+        yield and_(ended, own.is_not(None), JOBS.c.ended_us + own * SECOND_US <= now)
+        if seconds is not None:
+            limit = now - int(seconds * SECOND_US)
+            yield and_(ended, own.is_(None), JOBS.c.ended_us <= limit)
 
 
 def delete_study(

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    or_,
 )
 
 METADATA = MetaData()
@@ -97,15 +98,36 @@ Index(
 Index("jobs_by_dataset", JOBS.c.dataset, JOBS.c.created_us, JOBS.c.id, JOBS.c.deleted_us)
 Index("jobs_by_dataset_digest", JOBS.c.dataset_digest)
 Index("jobs_by_parent", JOBS.c.parent_job_id, JOBS.c.created_us, JOBS.c.id)
-# Answers by itself how many jobs there are, which ones are to go, and which have expired.
+# Answers by itself how many jobs there are, which ones are to go, and which have been kept for as
+# long as the installation says: trials are kept with their study.
 Index(
     "jobs_by_end",
     JOBS.c.deleted_us,
     JOBS.c.state,
+    JOBS.c.study_id,
     JOBS.c.ended_us,
     JOBS.c.keep_succeeded_s,
     JOBS.c.keep_failed_s,
     JOBS.c.keep_cancelled_s,
+)
+# Few jobs have times of their own; these alone are looked through for those that are over.
+_HAS_OWN_TIME = or_(
+    JOBS.c.keep_succeeded_s.is_not(None),
+    JOBS.c.keep_failed_s.is_not(None),
+    JOBS.c.keep_cancelled_s.is_not(None),
+)
+Index(
+    "jobs_by_own_end",
+    JOBS.c.deleted_us,
+    JOBS.c.state,
+    JOBS.c.study_id,
+    JOBS.c.ended_us,
+    JOBS.c.keep_succeeded_s,
+    JOBS.c.keep_failed_s,
+    JOBS.c.keep_cancelled_s,
+    JOBS.c.id,  # or SQLite takes the one above, and looks through all
+    sqlite_where=_HAS_OWN_TIME,
+    postgresql_where=_HAS_OWN_TIME,
 )
 Index("jobs_by_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 # Answers by itself what an owner's limits are about.
@@ -117,6 +139,9 @@ Index(
     JOBS.c.study_id,
     JOBS.c.reserved_bytes,
 )
+# The watcher asks in each of its rounds for the few that wait and are to be cancelled or paused.
+HAS_WISH = or_(JOBS.c.cancel_requested, JOBS.c.pause_requested)
+Index("jobs_by_wish", JOBS.c.state, sqlite_where=HAS_WISH, postgresql_where=HAS_WISH)
 Index("jobs_by_study", JOBS.c.study_id, JOBS.c.created_us, JOBS.c.id)
 
 LABELS = Table(

@@ -217,8 +217,12 @@ class JobStore:
     ) -> builtins.list[str]:
         """Mark jobs as deleted that have ended longer ago than they, or else the seconds given
         for their state, say; their ids."""
+        with self._database.read() as connection:
+            found = retaining.expired(connection, keep_s, limit)
+        if not found:  # as nearly always: nobody who writes waits for the look
+            return []
         with self._database.write() as connection:
-            return retaining.delete_expired(connection, keep_s, limit)
+            return retaining.delete_expired(connection, keep_s, found)
 
     def doomed(self, limit: int) -> builtins.list[str]:
         """Ids of deleted jobs that nobody refers to, so that their artifacts are to go."""

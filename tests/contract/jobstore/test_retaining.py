@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from service.errors import JobNotFound, StateConflict, VersionConflict
 from service.jobs import FINAL_STATES, Job, JobFilter, JobState, Parent, Reason, Retention
-from service.jobstore import Idempotency, JobStore
+from service.jobstore import Idempotency, JobStore, retaining
 from service.jobstore.schema import JOBS, METADATA
 from tests.contract.jobstore import making
 from tests.contract.jobstore.making import job, queued, running, together
@@ -164,6 +164,23 @@ def test_a_job_that_has_not_ended_never_expires(store: JobStore) -> None:
             row = update(JOBS).where(JOBS.c.id == replaced.id)
             connection.execute(row.values(ended_us=1, keep_failed_s=60, keep_cancelled_s=60))
     assert store.delete_expired(dict.fromkeys(JobState, 60.0), 10) == []
+
+
+def test_where_nothing_has_expired_nobody_who_writes_waits(store: JobStore) -> None:
+    ended_ago(store, 1000.0)
+    done: list[str] = []
+    store._database._observe = lambda kind, *_: done.append(kind)
+    assert store.delete_expired(FOR_EVER, 10) == []
+    assert done == ["read"]
+
+
+def test_what_was_retried_since_it_was_found_is_kept(store: JobStore) -> None:
+    made = ended_ago(store, 1000.0, to=JobState.FAILED)
+    keep = {**FOR_EVER, JobState.FAILED: 100.0}
+    store.retry(made.id)
+    with store._database.write() as connection:
+        assert retaining.delete_expired(connection, keep, [made.id]) == []
+    assert store.get(made.id).state is JobState.QUEUED
 
 
 def test_a_batch_of_expired_jobs_is_bounded(store: JobStore) -> None:
