@@ -27,7 +27,7 @@ from service.explaining import Explaining
 from service.feed import Feed
 from service.forking import Forks
 from service.health import Health
-from service.jobstore import JobStore
+from service.jobstore import JobStore, database_file, is_in_memory
 from service.leadership import Alone, Leadership, Leading
 from service.log_lines import write_log
 from service.logs import Logs
@@ -256,9 +256,18 @@ def _cluster(settings: Settings, jobs: JobStore) -> Cluster:
 @contextlib.contextmanager
 def _locks(settings: Settings) -> Iterator[None]:
     """Refuse a second service on the same data folder, SQLite file or artifact folder: two
-    watchers would end each other's attempts."""
+    watchers would end each other's attempts. And one whose jobs would be lost at its end."""
+    if is_in_memory(settings.database):
+        raise ConfigurationError(
+            "SPREADTRAIN_DATABASE_URL is a database in memory, which loses all jobs when the "
+            "service stops; leave it empty for one in the data folder, or give one like "
+            "sqlite:////folder/file.db or postgresql+psycopg://user:password@host:5432/database"
+        )
+    folders = settings.local_folders()
+    if (database := database_file(settings.database)) is not None:
+        folders.append((database.parent, f"{database.name}.lock"))
     with contextlib.ExitStack() as stack:
-        for folder, name in settings.local_folders():
+        for folder, name in folders:
             stack.enter_context(_lock(folder, name))
         yield
 

@@ -237,11 +237,9 @@ class Settings(BaseModel):
         )
 
     def local_folders(self) -> list[tuple[Path, str]]:
-        """The folders that this service alone may write to, each with the name of its lock."""
+        """The folders that this service alone may write to, each with the name of its lock, beside
+        that of a database in a file."""
         folders = [(self.data_dir.resolve(), "service.lock")]
-        if self.database.startswith("sqlite:///"):
-            database = Path(self.database.removeprefix("sqlite:///"))
-            folders.append((database.parent.resolve(), f"{database.name}.lock"))
         is_shared = self.database.startswith("postgresql")  # there the leader's lease says who may
         if self.artifacts.startswith("file://") and not is_shared:
             folders.append((Path(unquote(urlparse(self.artifacts).path)), ".service.lock"))

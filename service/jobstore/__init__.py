@@ -6,7 +6,8 @@ about; ``submitting``, ``watching`` and ``ingesting`` write, ``reading`` and ``l
 """
 
 from service.jobstore.lease import Lease
+from service.jobstore.place import database_file, is_in_memory
 from service.jobstore.store import JobStore
 from service.jobstore.submitting import Idempotency
 
-__all__ = ["Idempotency", "JobStore", "Lease"]
+__all__ = ["Idempotency", "JobStore", "Lease", "database_file", "is_in_memory"]
