@@ -246,7 +246,9 @@ class Datasets:
         except NoRoom as error:
             raise OutOfStorage(_NO_ROOM) from error
         facts = found.model_copy(update={"source_digest": incoming.digest})
-        with self._changing, self._jobs.alone(CONTENTS):
+        # Without the locks, as others would wait for as long as the store takes.
+        self._store_data(facts, incoming.normal)
+        with self._alone():
             self._store(facts, incoming.normal)
             try:
                 new = Upload(name, facts, datetime.now(UTC), owner=caller.owner)
@@ -265,28 +267,43 @@ class Datasets:
         """
         if name in built_in_names():
             raise DatasetBuiltIn(f"{name} is built in; it cannot be deleted")
-        with self._changing, self._jobs.alone(CONTENTS):
+        with self._alone():
             forgotten = self._jobs.delete_upload(name, condition, caller)
             self._discard(forgotten.facts.digest)
 
     def discard_unused(self, digest: str) -> bool:
         """Remove a content from the store if nobody uses it; whether nobody does."""
-        with self._changing, self._jobs.alone(CONTENTS):
+        with self._alone():
             if self._jobs.is_content_used(digest):
                 return False
             self._discard(digest)
             return True
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        busy = "another upload is being stored; repeat the request in a moment"
+        with self._changing, self._jobs.alone(CONTENTS, busy):
+            yield
+
     def _store(self, facts: Facts, path: Path) -> None:
-        """Put a content under its digest, where it is not there already."""
+        """Put a content under its digest, where it is not there already: under the locks, as one
+        with facts must look complete, and be it."""
+        self._store_data(facts, path)  # again, where somebody has removed it meanwhile
+        key = facts_key(facts.digest)
+        with self._storing(), contextlib.suppress(ArtifactExists):
+            if not self._artifacts.exists(key):
+                self._artifacts.put(key, facts.model_dump_json().encode())
+
+    def _store_data(self, facts: Facts, path: Path) -> None:
+        key = data_key(facts.digest)
+        with self._storing(), contextlib.suppress(ArtifactExists):
+            if not self._artifacts.exists(key):
+                self._artifacts.put_file(key, path)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
         try:
-            if self._artifacts.exists(facts_key(facts.digest)):
-                return
-            with contextlib.suppress(ArtifactExists):  # of an upload that did not come to its end
-                self._artifacts.put_file(data_key(facts.digest), path)
-            content = facts.model_dump_json().encode()
-            with contextlib.suppress(ArtifactExists):
-                self._artifacts.put(facts_key(facts.digest), content)
+            yield
         except StoreError as error:
             raise NotReady(f"the artifact store does not take the upload ({error})") from error
 

@@ -50,7 +50,9 @@ def _with_file(
         if secret is not None and keyring.find(secret) is None:
             log.warning("%s: the key in %s opens nothing, as others were made", _FILE, path)
         return keyring
-    with jobs.alone("first key"):  # one of several services that start at once
+    with jobs.alone(
+        "first key", "another service makes the first key; start again"
+    ):  # one of several services that start at once
         if not (keyring := Keyring(jobs.keys.all())).is_open:
             return keyring
         secret = read_key(path)

@@ -140,8 +140,9 @@ class Database:
             yield connection
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Hold the lock of that name among all processes on this database; raises NotReady.
+    def alone(self, name: str, busy: str) -> Iterator[None]:
+        """Hold the lock of that name among all processes on this database; raises NotReady, which
+        says ``busy`` where another one has held it for too long.
 
         It is no transaction: it may be held for long. A SQLite file has one process, whose own
         locks will do.
@@ -152,7 +153,12 @@ class Database:
         with contextlib.ExitStack() as stack:
             with _translated():
                 connection = stack.enter_context(self._outside.connect())
-                postgres.lock(connection, name)
+                try:
+                    postgres.lock(connection, name)
+                except DBAPIError as error:
+                    if postgres.is_locked(error.orig):
+                        raise NotReady(busy) from error
+                    raise
             stack.callback(postgres.unlock, connection, name)
             yield
 

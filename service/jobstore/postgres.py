@@ -37,6 +37,7 @@ _LIMITS_MS = {
     "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S * 1000,
 }
 _DISK_FULL = "53100"
+_LOCKED = "55P03"
 
 
 def is_postgres(url: URL) -> bool:
@@ -120,6 +121,11 @@ def lock_key(name: str) -> int:
     """The number of a lock of ours, which is no other program's in the same database."""
     digest = hashlib.sha256(f"spreadtrain {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether the server says that what was waited for is still another one's."""
+    return getattr(error, "sqlstate", None) == _LOCKED
 
 
 def is_disk_full(error: BaseException) -> bool:

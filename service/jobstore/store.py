@@ -78,10 +78,11 @@ class JobStore:
         """Raises NotReady unless the database answers."""
         self._database.ping()
 
-    def alone(self, name: str) -> AbstractContextManager[None]:
+    def alone(self, name: str, busy: str) -> AbstractContextManager[None]:
         """Hold the lock of that name among all services on this database, for as long as it takes;
-        raises NotReady. Within one service it excludes nobody on SQLite."""
-        return self._database.alone(name)
+        raises NotReady, which says ``busy`` where another one has held it for too long. Within one
+        service it excludes nobody on SQLite."""
+        return self._database.alone(name, busy)
 
     def installation(self) -> str:
         """The id of this installation, by which it knows its artifact store again."""

@@ -222,7 +222,7 @@ def test_what_is_done_alone_in_one_process_is_done_alone_in_all(stores: list[Job
     inside: list[int] = []
 
     def work(store: JobStore) -> int:
-        with store.alone("uploads"):
+        with store.alone("uploads", "busy"):
             inside.append(1)
             seen = len(inside)
             store.ping()
@@ -230,6 +230,19 @@ def test_what_is_done_alone_in_one_process_is_done_alone_in_all(stores: list[Job
         return seen
 
     assert at_once(stores, work) == [1] * WRITERS
+
+
+def test_a_lock_that_is_held_for_too_long_is_refused_with_what_it_is_held_for(
+    postgres_url: str, stores: list[JobStore]
+) -> None:
+    impatient = f"{postgres_url}?options={quote('-c lock_timeout=100')}"
+    with (
+        contextlib.closing(JobStore.open(impatient)) as store,
+        stores[0].alone("uploads", "busy"),
+        pytest.raises(NotReady, match="another upload is being stored"),
+        store.alone("uploads", "another upload is being stored"),
+    ):
+        raise AssertionError("two hold one lock")
 
 
 def test_a_row_that_is_held_for_too_long_is_given_up_and_nothing_is_written(
@@ -294,7 +307,7 @@ def test_a_store_goes_on_after_the_server_was_away(own_server: Postgres) -> None
         for ask in (store.ping, partial(store.get, job.id), partial(store.add, making.job())):
             with pytest.raises(NotReady):
                 ask()
-        with pytest.raises(NotReady), store.alone("uploads"):
+        with pytest.raises(NotReady), store.alone("uploads", "busy"):
             pass
         own_server.start()
         assert store.get(job.id) == job
@@ -303,10 +316,10 @@ def test_a_store_goes_on_after_the_server_was_away(own_server: Postgres) -> None
 
 def test_a_lock_that_ends_with_its_connection_is_no_error(own_server: Postgres) -> None:
     with contextlib.closing(JobStore.open(own_server.url())) as store:
-        with store.alone("uploads"):
+        with store.alone("uploads", "busy"):
             own_server.stop()
             own_server.start()
-        with store.alone("uploads"):
+        with store.alone("uploads", "busy"):
             store.ping()
 
 

@@ -1,5 +1,6 @@
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from tests.unit.workers.uploading import (
     zeros_npy,
 )
 from workers.artifacts import LocalStore
+from workers.content import data_key, facts_key
 from workers.data import load
 from workers.errors import StoreError, UnknownDataset
 from workers.intake import Limits
@@ -233,6 +235,51 @@ def test_an_upload_that_was_cut_off_in_the_store_is_completed_by_the_next(
             NamedDataset(name="ours", digest=entry.info.digest), Path(artifacts.root), artifacts
         ).train
     )
+
+
+class Watched(LocalStore):
+    """A store that lets something happen once a large file is there, one time."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def put_file(self, key: str, path: Path) -> None:
+        super().put_file(key, path)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+
+
+def test_nobody_waits_while_the_store_takes_an_upload(jobs: JobStore, tmp_path: Path) -> None:
+    store = Watched(tmp_path / "artifacts")
+    datasets = make_datasets(jobs, store, tmp_path / "data")
+
+    def send_another() -> None:
+        assert not datasets._changing.locked()  # or what follows would wait for ever
+        send(datasets, "small", npz(data=VECTORS))
+
+    store.meanwhile = send_another
+    send(datasets, "large", npz(images=GREY))
+    assert [upload.name for upload in jobs.uploads()] == ["large", "small"]
+
+
+def test_a_content_that_is_removed_before_it_has_a_name_is_stored_again(
+    jobs: JobStore, tmp_path: Path
+) -> None:
+    store = Watched(tmp_path / "artifacts")
+    datasets = make_datasets(jobs, store, tmp_path / "data")
+    send(datasets, "taken", npz(data=VECTORS))
+
+    def refuse() -> None:
+        """The same content, for a name that would have to move: it has no user then, and goes."""
+        with pytest.raises(DatasetExists):
+            send(datasets, "taken", npz(images=GREY))
+        assert len(list(store.list("datasets"))) == 2  # those of the other content
+
+    store.meanwhile = refuse
+    entry, _ = send(datasets, "ours", npz(images=GREY))
+    assert entry.upload is not None
+    assert store.exists(data_key(entry.upload.facts.digest))
+    assert store.exists(facts_key(entry.upload.facts.digest))
 
 
 def test_a_store_that_does_not_answer_leaves_no_name(
