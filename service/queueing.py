@@ -195,6 +195,24 @@ class Queueing:
         return Waiter(job.id, job.spec.resources, due_s, runs_s)
 
 
+def holders_in_words(jobs: int, studies: int) -> str:
+    """How many there are that hold something of the cluster; nothing where there are none."""
+    parts = [f"{jobs} running job(s)"] if jobs else []
+    parts += [f"{studies} running {'study' if studies == 1 else 'studies'}"] if studies else []
+    return " and ".join(parts)
+
+
+def waits_for(wanted: Resources, capacity: Capacity, held_by: str, head: str) -> str:
+    """What a queued job waits for, in a sentence, while the first of the queue finds no room."""
+    several = f" for each of {wanted.workers} workers" if wanted.workers > 1 else ""
+    asked = f"{wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s){several}"
+    if not capacity.fits(wanted):
+        return f"Waits for {asked}: it asks for more than the cluster has now."
+    if not held_by:
+        return f"Waits for {asked}: {head} is before it and asks for more than there is."
+    return f"Waits for {asked}, held by {held_by}."
+
+
 def _is_ending(job: Job) -> bool:
     return job.cancel_requested or job.pause_requested
 

@@ -25,7 +25,8 @@ from service.feed import Feed
 from service.jobs import Attempt, Job, JobFilter, JobRequest, JobState, Limits, Page, Parent, Reason
 from service.jobstore import Idempotency, JobStore
 from service.log_lines import about
-from service.queueing import Queueing, Standing
+from service.queueing import Queueing, Standing, holders_in_words
+from service.studies.allotment import beside
 from workers.artifacts import ArtifactStore
 from workers.costs import Estimate
 from workers.data import DatasetInfo
@@ -176,10 +177,11 @@ class Training:
         spec, info = self._checked_anew(request)
         costs = estimate(spec, info)
         standing = self._queueing.standing_of_a_new_one(spec, request.priority)
+        free, held_by = self.free()
         if standing.ahead:
             waits_for = f"{standing.ahead} queued job(s) that start before it"
-        elif not self._free().fits(spec.resources):
-            waits_for = f"resources held by {len(self._jobs.running())} running job(s)"
+        elif not free.fits(spec.resources):
+            waits_for = f"resources held by {held_by}"
         else:
             waits_for = "nothing: it would start at once"
         return Plan(
@@ -333,12 +335,13 @@ class Training:
                 "stay reserved; keep fewer checkpoints (spec.keep_checkpoints) or make room."
             )
 
-    def _free(self) -> Capacity:
-        """What the running jobs leave."""
-        free = self.ceiling.now()
-        for job in self._jobs.at_work():
-            free = free.minus(job.spec.resources)
-        return free
+    def free(self) -> tuple[Capacity, str]:
+        """What running jobs and studies leave of the cluster, and how many they are, in words."""
+        studies, at_work = self._jobs.ledger.in_state(JobState.RUNNING), self._jobs.at_work()
+        ids = {study.id for study in studies}
+        jobs = sum(job.study_id not in ids for job in at_work)
+        free = beside(self.ceiling.now(), studies, at_work)
+        return free, holders_in_words(jobs, len(studies)) or "what has just ended"
 
 
 def request_digest(request: JobRequest) -> str:

@@ -18,6 +18,7 @@ from service.errors import NotLeading, NotReady, StateConflict
 from service.jobs import Job, JobState, Reason
 from service.jobstore import JobStore
 from service.log_lines import about
+from service.queueing import holders_in_words, waits_for
 from service.studies.ledger import Study
 from service.studies.running import Studies
 from workers.errors import StoreAway, StoreError
@@ -280,23 +281,18 @@ class Watcher:
         it, or a large job would wait for ever behind small ones. One whose checkpoints the store
         does not show holds up nobody; returns what was wrong."""
         trouble: StoreError | None = None
-        at_work = self._jobs.at_work()
-        running = [job for job in at_work if job.study_id is None]
-        trials = [job for job in at_work if job.study_id is not None]
-        free = self._studies.held(self._cluster.capacity(), trials)
-        for job in running:
-            free = free.minus(job.spec.resources)
+        free = self._studies.free(self._jobs.at_work())
         for waiting in self._in_turn():
             if isinstance(waiting, Study):
                 with contextlib.suppress(StateConflict):  # paused since it was read
                     left = self._studies.admit(waiting, free)
                     if left is None:
-                        self._explain_queue(len(running))
+                        self._explain_queue(waiting)
                         break
                     free = left
                 continue
             if not free.fits(waiting.spec.resources):
-                self._explain_queue(len(running))
+                self._explain_queue(waiting)
                 break
             try:
                 started = self._attempts.start(waiting)
@@ -307,7 +303,6 @@ class Watcher:
                 trouble = error
                 continue
             if started.state is JobState.RUNNING:
-                running.append(started)
                 free = free.minus(waiting.spec.resources)
         return trouble
 
@@ -320,18 +315,17 @@ class Watcher:
             return found
         return found[: found.index(jobs[-1]) + 1]  # others may come before what is behind it
 
-    def _explain_queue(self, running: int) -> None:
-        """Tell the first jobs that wait what for; now and then, as it means reading them all."""
+    def _explain_queue(self, head: Job | Study) -> None:
+        """Tell the first jobs that wait what for, while the first of all finds no room; now and
+        then, as it means reading them all."""
         now = time.monotonic()
         if now - self._explained_at < EXPLAIN_INTERVAL_S:
             return
         self._explained_at = now
+        studies = {study.id for study in self._jobs.ledger.in_state(JobState.RUNNING)}
+        jobs = sum(job.study_id not in studies for job in self._jobs.at_work())
+        held_by, capacity = holders_in_words(jobs, len(studies)), self._cluster.capacity()
         for job in self._jobs.startable(EXPLAINED):
-            wanted = job.spec.resources
-            several = f" for each of {wanted.workers} workers" if wanted.workers > 1 else ""
-            message = (
-                f"Waits for {wanted.cpus_per_worker} core(s) and {wanted.gpus_per_worker} GPU(s)"
-                f"{several}; {running} running job(s) hold what there is."
-            )
+            message = waits_for(job.spec.resources, capacity, held_by, head.id)
             with contextlib.suppress(StateConflict):  # paused since it was read
                 self._attempts.explain(job, Reason.WAITING_FOR_RESOURCES, message)

@@ -1,9 +1,13 @@
 """What a study holds while it runs: places for its trials, each for the most demanding one."""
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 from service.cluster.base import Capacity
+from service.jobs import Job
 from service.studies.configuring import spec_of
+from service.studies.ledger import Study
 from service.studies.pointers import NoSuchPlace, encloses
 from service.studies.request import StudyRequest
 from service.studies.space import AnyDimension
@@ -47,6 +51,19 @@ def without(free: Capacity, request: StudyRequest, count: int) -> Capacity:
     one = of_one_trial(request)
     for _ in range(count):
         free = free.minus(one)
+    return free
+
+
+def beside(capacity: Capacity, studies: Iterable[Study], at_work: Iterable[Job]) -> Capacity:
+    """What running studies leave of all that there is, with their places, and the jobs at work
+    that are no trials of theirs."""
+    free, holding = capacity, set[str | None]()
+    for study in studies:
+        free = without(free, study.request, places(study.request, capacity))
+        holding.add(study.id)
+    for job in at_work:
+        if job.study_id not in holding:
+            free = free.minus(job.spec.resources)
     return free
 
 

@@ -83,9 +83,10 @@ def storage_bytes(request: StudyRequest, costs: Sequence[Estimate]) -> int:
 
 
 def plan(
-    request: StudyRequest, costs: Sequence[Estimate], paces: Paces, free: Capacity, holders: int
+    request: StudyRequest, costs: Sequence[Estimate], paces: Paces, free: Capacity, held_by: str
 ) -> StudyPlan:
-    """The plan of a resolved request whose specs cost so, beside what is free now."""
+    """The plan of a resolved request whose specs cost so, beside what is free now, and who has the
+    rest."""
     found = configurations(request)
     search, confirmation = trials(request)
     forks = takeovers(request) * len(request.seeds)
@@ -109,7 +110,7 @@ def plan(
         basis=basis,
         waits_for="nothing: it would start at once"
         if free.fits(held)
-        else f"resources held by {holders} running job(s) and studies",
+        else f"resources held by {held_by}",
         metrics=_metrics(request),
         objections=tuple(objections(request)),
         cautions=cautions(request),

@@ -16,7 +16,7 @@ from service.cluster.base import Capacity, Cluster
 from service.errors import JobNotFound, StateConflict
 from service.jobs import FINAL_STATES, Job, JobState
 from service.jobstore import JobStore
-from service.studies.allotment import of_one_trial, places, without
+from service.studies.allotment import beside, of_one_trial, places, without
 from service.studies.confirming import candidates
 from service.studies.course import Course, configurations
 from service.studies.ledger import Phase, Study, StudyReason, Trial
@@ -58,15 +58,10 @@ class Studies:
         """The studies that wait for their allotment, oldest first."""
         return self._jobs.ledger.in_state(JobState.QUEUED)
 
-    def held(self, free: Capacity, trials: Iterable[Job]) -> Capacity:
-        """What running studies leave, and those of whose trials some run still."""
-        running = {study.id: study for study in self._jobs.ledger.in_state(JobState.RUNNING)}
-        for study in running.values():
-            free = without(free, study.request, self._places(study))
-        for job in trials:
-            if job.study_id not in running:
-                free = free.minus(job.spec.resources)
-        return free
+    def free(self, at_work: Iterable[Job]) -> Capacity:
+        """What running studies leave, and jobs, also trials that run on after their study."""
+        running = self._jobs.ledger.in_state(JobState.RUNNING)
+        return beside(self._cluster.capacity(), running, at_work)
 
     def admit(self, study: Study, free: Capacity) -> Capacity | None:
         """Start a queued study if what it holds is free; what is left then, or None."""

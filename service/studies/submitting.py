@@ -97,12 +97,8 @@ class Studying:
     def dry_run(self, request: StudyRequest) -> StudyPlan:
         """Everything that a submission would check, and what it would cost; stores nothing."""
         request, costs = self._checked(request)
-        free, running = self._training.ceiling.now(), self._jobs.running()
-        for job in running:
-            free = free.minus(job.spec.resources)
-        for study in self._jobs.ledger.in_state(JobState.RUNNING):
-            free = free.minus(allotment(study.request))
-        return plan(request, costs, self._paces, free, len(running))
+        free, held_by = self._training.free()
+        return plan(request, costs, self._paces, free, held_by)
 
     def _checked(self, request: StudyRequest) -> tuple[StudyRequest, list[Estimate]]:
         """The resolved request and what the specs at the corners of its space cost."""

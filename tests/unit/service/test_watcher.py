@@ -1,6 +1,7 @@
 import errno
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def test_a_job_that_waits_says_for_what(service: Service) -> None:
     assert service.jobs.ahead_of(job) == 0
     service.training.cancel(running.id)
     assert service.run_to_end(waiting).state is JobState.SUCCEEDED
+
+
+def test_a_job_that_asks_for_more_than_there_is_says_so_and_so_do_those_behind_it(
+    service: Service, jobs: JobStore
+) -> None:
+    wide = tiny_spec().resources.model_copy(update={"cpus_per_worker": 4})
+    job = service.submit(request())
+    jobs.request_pause(job.id)
+    spec = job.spec.model_copy(update={"resources": wide})  # as the cluster had when it came
+    large, _ = jobs.add(replace(job, id="job-large", spec=spec))
+    service.submit(request())
+    service.watcher.round()
+    told = [waiting.message for waiting in jobs.startable()]
+    assert told[0].endswith(": it asks for more than the cluster has now.")
+    assert told[1].endswith(f"{large.id} is before it and asks for more than there is.")
+    service.training.cancel(large.id)
 
 
 def test_a_large_job_is_not_overtaken_for_ever_by_small_ones(

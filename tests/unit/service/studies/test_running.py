@@ -432,8 +432,14 @@ def test_a_job_that_waits_is_told_which_study_holds_what_it_needs(studied: Studi
     assert [(h.job_id, h.study_id, h.resources.workers) for h in holders] == [
         (study.id, study.id, 2)
     ]
+    assert (
+        studied.service.training.dry_run(request()).waits_for == "resources held by 1 running study"
+    )
     waiting = studied.service.submit(request(long_spec()))
     assert studied.service.training.standing(waiting) is not None
+    studied.service.watcher.round()
+    told = studied.service.jobs.get(waiting.id)
+    assert told.message.endswith(", held by 1 running study.")
     later = studied.add()
     behind = studied.service.submit(request())
     standing = studied.service.training.standing(behind)
