@@ -105,7 +105,7 @@ def request_cancel(connection: Connection, study_id: str) -> Study:
             )
         case JobState.QUEUED | JobState.PAUSED:
             for job_id in _trials_in(connection, study_id, set(JobState) - FINAL_STATES):
-                wishes.request_cancel(connection, job_id)
+                wishes.cancel_waiting(connection, job_id)
             values = _state(JobState.CANCELLED, StudyReason.CANCELLED, "cancelled")
             return _changed(connection, study_id, {**cancelled, **values})
 

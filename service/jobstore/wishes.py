@@ -35,6 +35,16 @@ def request_cancel(connection: Connection, job_id: str) -> Job:
             return changed(connection, row, {"cancel_requested": True, "pause_requested": False})
 
 
+def cancel_waiting(connection: Connection, job_id: str) -> Job:
+    """As :func:`request_cancel`, and what waits has ended at once: in the same transaction as the
+    study that it is a trial of, so that a retry of that finds it ended."""
+    row = locked_job(connection, job_id)
+    if row.state != JobState.QUEUED:
+        return request_cancel(connection, job_id)
+    wish = {"cancel_requested": True}
+    return _moved(connection, row, JobState.CANCELLED, Reason.CANCELLED, wish)
+
+
 def request_pause(connection: Connection, job_id: str) -> Job:
     """Wish for a pause; a queued job has it at once. Raises StateConflict."""
     row = locked_job(connection, job_id)
@@ -125,7 +135,7 @@ def ended_how(row: Row[Any]) -> str:
 
 
 _MESSAGES = {
-    Reason.CANCELLED: "Cancelled while it was paused.",
+    Reason.CANCELLED: "Cancelled while it waited.",
     Reason.PAUSED: "Paused while it waited; resume lets it go on.",
     Reason.RESUMED: "Resumed; it goes on from its last checkpoint as soon as there is room.",
     Reason.RETRIED: "Retried; it goes on from its last checkpoint as soon as there is room.",

@@ -342,18 +342,22 @@ def test_wishes_of_studies_follow_those_of_jobs(store: JobStore) -> None:
 def test_trials_end_with_a_study_that_waits_and_are_retried_with_it(store: JobStore) -> None:
     study = running(store)
     trial, _ = store.ledger.add_trial(study, SECOND, job_of(study))
+    other, _ = store.ledger.add_trial(study, FIRST, job_of(study))
     store.request_pause(trial.job_id)
+    store.request_cancel(other.job_id)  # which is granted in the watcher's next round
     wished = store.ledger.request_pause(study.id)
     store.ledger.settle(wished, JobState.PAUSED, StudyReason.PAUSED, "paused")
     store.ledger.request_cancel(study.id)
-    (cancelled,) = store.ledger.trials(study.id)
-    assert cancelled.state is JobState.CANCELLED
+    cancelled = store.ledger.trials(study.id)
+    assert [trial.state for trial in cancelled] == [JobState.CANCELLED] * 2
+    assert store.queued_with_wishes() == []
     # At once, and not when a place is free: what comes between would lose the wish.
     store.ledger.retry(study.id)
     store.ledger.request_pause(study.id)
     store.ledger.resume(study.id)
-    (again,) = store.ledger.trials(study.id)
-    assert (again.state, again.reason) == (JobState.QUEUED, Reason.RETRIED)
+    for again in store.ledger.trials(study.id):
+        assert (again.state, again.reason) == (JobState.QUEUED, Reason.RETRIED)
+        assert not store.get(again.job_id).cancel_requested
 
 
 def test_a_trial_is_not_the_queues_and_is_not_deleted_alone(store: JobStore) -> None:
