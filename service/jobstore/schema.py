@@ -19,7 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     or_,
+    text,
 )
 
 METADATA = MetaData()
@@ -57,9 +59,10 @@ JOBS = Table(
     Column("parent_prefix", Text),
     Column("parent_digest", Text),
     Column("parent_start", Text),
-    Column("pause_requested", Boolean, nullable=False),
+    # The defaults are those of revision 0003, for rows that were older.
+    Column("pause_requested", Boolean, nullable=False, server_default=false()),
     Column("not_before_us", BigInteger),
-    Column("counts_from", Integer, nullable=False),
+    Column("counts_from", Integer, nullable=False, server_default=text("0")),
     # Seconds that the job asks to be kept after such an end; NULL: as the installation says.
     Column("keep_succeeded_s", Float),
     Column("keep_failed_s", Float),

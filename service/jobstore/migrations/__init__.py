@@ -1,29 +1,34 @@
 """Brings a database to the schema of this version; one file in ``versions`` for each step.
 
-A revision is written by hand and never changed once released; a test compares what they build
-with :mod:`service.jobstore.schema`.
+A revision is written by hand and never changed once released. An empty database gets the tables of
+:mod:`service.jobstore.schema` at once; a test compares all that the revisions build with these, on
+both databases.
 """
 
+import secrets
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, insert, inspect
 
 from service.errors import ConfigurationError
+from service.jobstore.schema import INSTALLATION, LEADERSHIP, METADATA
 
 VERSION_TABLE = "alembic_version"
 
 
 def migrate(connection: Connection) -> None:
-    """Apply the revisions that the database lacks, in the caller's transaction.
+    """Apply the revisions that the database lacks, in the caller's transaction; an empty one gets
+    what they all build.
 
     Raises ConfigurationError for a database of a newer version, and for one of another program.
     """
-    script = ScriptDirectory(str(Path(__file__).parent))
+    script = _script()
 
     def missing(current: Any, _: MigrationContext) -> Iterable[MigrationStep]:
         newest_first = list(script.iterate_revisions("head", current or "base"))
@@ -38,11 +43,28 @@ def migrate(connection: Connection) -> None:
     current = context.get_current_revision()
     if current is None:
         _require_empty(connection)
-    else:
-        _require_known(script, current)
+        _build(connection)
+        context.stamp(script, "head")
+        return
+    _require_known(script, current)
     if current != script.get_current_head():
         with Operations.context(context):
             context.run_migrations()
+
+
+@cache
+def _script() -> ScriptDirectory:
+    """The revisions, which are loaded when they are first asked for."""
+    script = ScriptDirectory(str(Path(__file__).parent))
+    script.get_current_head()
+    return script
+
+
+def _build(connection: Connection) -> None:
+    """Make the tables of this version, and the rows that revisions put into them."""
+    METADATA.create_all(connection, checkfirst=False)
+    connection.execute(insert(INSTALLATION).values(only=1, id=secrets.token_hex(16)))
+    connection.execute(insert(LEADERSHIP).values(only=1, number=0, service="", expires_us=0))
 
 
 def _require_empty(connection: Connection) -> None:

@@ -2,7 +2,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
@@ -12,7 +11,6 @@ from service.errors import ConfigurationError
 from service.jobs import Job
 from service.jobstore import JobStore, migrations
 from service.jobstore.rows import attempt_row, job_row
-from service.jobstore.schema import METADATA
 from tests.contract.jobstore import making
 from tests.contract.jobstore.making import queued, together
 
@@ -70,15 +68,6 @@ def test_one_file_opened_twice_at_once_is_one_store(path: Path) -> None:
     assert second.get(made.id) == made
     first.close()
     second.close()
-
-
-def test_the_migrations_build_the_tables_of_the_schema(path: Path) -> None:
-    JobStore.open(url(path)).close()
-    engine = create_engine(url(path))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, METADATA) == []
-    engine.dispose()
 
 
 def test_a_database_of_the_first_revision_keeps_its_jobs(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, Table, create_engine, inspect, select
+from sqlalchemy import Column, Connection, MetaData, Table, Text, create_engine, inspect, select
 
 from service.access.audit import Deed
 from service.access.keys import KeyLimits
@@ -24,6 +24,7 @@ from workers.events import Record
 
 SCRIPT = ScriptDirectory(str(Path(migrations.__file__).parent))
 REVISIONS = [script.revision for script in SCRIPT.walk_revisions()][::-1]
+VERSION = Table(migrations.VERSION_TABLE, MetaData(), Column("version_num", Text, primary_key=True))
 KEY = Idempotency("once", "sha256:body")
 # What a revision says of rows that are older than it, where that is not "nothing".
 MEANT = {
@@ -59,6 +60,69 @@ def upgrade(connection: Connection, revision: str) -> None:
     context = MigrationContext.configure(connection, opts={"fn": lambda *_: steps})
     with Operations.context(context):
         context.run_migrations()
+
+
+def test_the_migrations_build_the_tables_of_the_schema(url: str) -> None:
+    """All of them: an empty database gets the schema without the revisions."""
+    with connected(url) as connection:
+        upgrade(connection, REVISIONS[-1])
+        built, filled = described(connection), first_rows(connection)
+        METADATA.drop_all(connection)
+        connection.exec_driver_sql(f"DROP TABLE {migrations.VERSION_TABLE}")
+    with connected(url) as connection:
+        assert not described(connection)
+    JobStore.open(url).close()
+    with connected(url) as connection:
+        assert described(connection) == built
+        assert first_rows(connection) == filled
+    assert {"studies_by_dataset_digest", "jobs_by_wish"} <= {name for name, *_ in built}
+
+
+def first_rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """What a database without jobs has in it; of a random id, its length."""
+    found = {table.name: rows(connection, table) for table in (*METADATA.sorted_tables, VERSION)}
+    (installation,) = found[INSTALLATION.name]
+    installation["id"] = len(installation["id"])
+    return found
+
+
+def described(connection: Connection) -> set[tuple[object, ...]]:
+    """All that a database has, each in the database's own words: (name, what is said of it)."""
+    if connection.dialect.name == "postgresql":
+        return {tuple(row) for asked in _OF_POSTGRES for row in connection.exec_driver_sql(asked)}
+    found: set[tuple[object, ...]] = set()
+    for name, kind, sql in connection.exec_driver_sql("SELECT name, type, sql FROM sqlite_master"):
+        if kind == "table":
+            found |= _of_sqlite_table(connection, name)
+        else:  # the index of a constraint has no statement of its own
+            found.add((name, kind, sql and " ".join(sql.split())))
+    return found
+
+
+_OF_POSTGRES = (
+    "SELECT column_name, table_name, data_type, character_maximum_length, is_nullable, "
+    "column_default, is_identity FROM information_schema.columns WHERE table_schema = 'public'",
+    "SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint "
+    "WHERE connamespace = 'public'::regnamespace",
+    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "SELECT sequence_name, data_type, start_value FROM information_schema.sequences",
+    "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal",
+)
+
+
+def _of_sqlite_table(connection: Connection, name: str) -> set[tuple[object, ...]]:
+    columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({name})")
+    found: set[tuple[object, ...]] = {(name, *column[1:]) for column in columns}  # but its place
+    (listed,) = connection.exec_driver_sql(f"PRAGMA table_list({name})")
+    has_rowid, is_strict = listed[4:6]
+    asked = inspect(connection)
+    return found | {
+        (name, has_rowid, is_strict),
+        *((name, "key", repr(key)) for key in sorted(map(repr, asked.get_foreign_keys(name)))),
+        *((name, "unique", repr(one)) for one in asked.get_unique_constraints(name)),
+        *((name, "check", repr(one)) for one in asked.get_check_constraints(name)),
+    }
 
 
 def lived_in() -> JobStore:
