@@ -67,7 +67,7 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
             f"{info.count - train_count}; hold out more, or leave it out",
         )
     if trainer.quality is not None:
-        _require_measurable(trainer.quality, spec.resources.workers, info)
+        _require_measurable(trainer.quality, info)
     if (learned := learned_spread(spec)) is not None:
         _require_learnable(learned, spec, info, train_count)
     output = _output(network, is_image=info.is_image)
@@ -81,15 +81,8 @@ def resolve(spec: TrainSpec, info: DatasetInfo) -> TrainSpec:
     )
 
 
-def _require_measurable(quality: Quality, workers: int, info: DatasetInfo) -> None:
-    """Raise SpecMismatch where a network sees no pictures, or others wait too long for worker 0."""
-    slow = [name for name in quality.features if name == "inception_v3_fid"]
-    if workers > 1 and (slow or quality.reference_scales is not None):
-        raise SpecMismatch(
-            f"/trainer/quality/{'features' if slow else 'reference_scales'}",
-            "takes one worker, for which the others wait for ten minutes at most; choose "
-            "resources.workers 1, or leave it out and fork the last checkpoint with one worker",
-        )
+def _require_measurable(quality: Quality, info: DatasetInfo) -> None:
+    """Raise SpecMismatch where a network sees no pictures."""
     if not quality.features:
         return
     if not info.is_image or (len(info.shape) == 3 and info.shape[2] not in (1, 3)):

@@ -72,14 +72,15 @@ class Evaluation:
             values |= self._learned(self._psi, scale)
             yield
         if self._data_variance is None:
-            self._data_variance = total_variance(self._train)
+            self._data_variance = yield from total_variance(self._train)
         values["data_total_variance"] = self._data_variance
         yield
         active, informative = units(model, self.seen(epoch))
         values |= {"active_units": active, "informative_units": informative}
         yield
         latents = draw_latents(VARIANCE_SAMPLES, model.latent_dim, self._spec.seed)
-        values["sample_total_variance"] = total_variance(torch.from_numpy(decode(model, latents)))
+        samples = torch.from_numpy(decode(model, latents))
+        values["sample_total_variance"] = yield from total_variance(samples)
         return values
 
     def seen(self, epoch: float) -> Tensor:

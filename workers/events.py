@@ -41,7 +41,8 @@ class Checkpoint:
 
     ``weights`` is what a generator needs (the moving average's weights where there is one),
     ``train_state`` what resuming needs besides the spec. ``is_named`` marks an epoch that the
-    spec names, which is never thinned out.
+    spec names, which is never thinned out; ``replaces`` one that takes the place of a checkpoint of
+    the same step, left by a stop while that step was evaluated.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Checkpoint:
     metrics: Mapping[str, float]
     is_best: bool
     is_named: bool
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ class Finished:
 
     step: int
     epoch: float
-    reason: Literal["completed", "stopped_early", "converged", "iteration_limit", "interrupted"]
+    reason: Literal[
+        "completed", "stopped_early", "converged", "iteration_limit", "interrupted", "at_rung"
+    ]
     message: str
 
 

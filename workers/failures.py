@@ -53,8 +53,9 @@ class Ending:
 
 def finished(end: Finished, asked: OutcomeReason | None) -> Ending:
     """The ending of a run without an error; ``asked`` is why it was to stop, if it was."""
-    if end.reason == "interrupted" and asked is not None:
-        return Ending(asked, STOPPED[asked], end.step)
+    if end.reason in ("interrupted", "at_rung"):
+        reason = asked or end.reason
+        return Ending(reason, STOPPED[reason], end.step)
     return Ending(end.reason, end.message, end.step)
 
 

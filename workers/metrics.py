@@ -1,22 +1,27 @@
 """What is measured besides the loss, in one place and under one name each."""
 
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_BLOCK = 4096  # rows converted to float at a time
+_BLOCK, _BLOCK_VALUES = 4096, 2**22  # rows and values, at most, converted to float at a time
 
 
-def total_variance(rows: Tensor) -> float:
-    """Σ over dimensions of the variance (divided by N) of N×D rows; uint8 counts as pixel/255."""
+def total_variance(rows: Tensor) -> Generator[None, None, float]:
+    """Σ over dimensions of the variance (divided by N) of N×D rows; uint8 counts as pixel/255.
+
+    Yields between blocks of rows.
+    """
     sums = torch.zeros(2, rows.shape[1], dtype=torch.float64, device=rows.device)
     shift = as_float(rows[:1]).double()
-    for block in torch.split(rows, _BLOCK):
+    for block in torch.split(rows, min(_BLOCK, max(1, _BLOCK_VALUES // rows.shape[1]))):
         centred = as_float(block).double() - shift
         sums[0] += centred.sum(0)
         sums[1] += centred.square().sum(0)
+        yield
     mean, mean_square = sums / rows.shape[0]
     return float((mean_square - mean.square()).clamp_min(0).sum())
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # A worker whose process ends is missed at once, because its connections break. The timeout is for
 # a worker that hangs or whose machine is gone, and must be longer than rank 0 is away between two
-# steps: to evaluate, and to publish a checkpoint.
+# sums: for one piece of an evaluation, or to publish a checkpoint.
 TIMEOUT_S = 600.0
 # For all workers of a run to be there, each with its data: one may have to download them. Who waits
 # can be told to stop meanwhile. Connecting, once all are there, takes milliseconds.

@@ -28,6 +28,8 @@ from workers.ledger import Ledger, patiently, put_patiently
 from workers.spec import JobSpec
 
 TRAIN_STATES_KEPT = 2
+_TRAIN_STATE = "train_state.safetensors"
+_FILES = ("manifest.json", "weights.safetensors", _TRAIN_STATE)
 
 
 class KeptCheckpoint(BaseModel):
@@ -145,7 +147,8 @@ class Publisher:
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         identifier = f"{checkpoint.step:08d}"
-        if any(kept.id == identifier and kept.has_train_state for kept in self._kept):
+        replaced = [kept for kept in self._kept if kept.id == identifier and kept.has_train_state]
+        if replaced and not checkpoint.replaces:
             return  # stopped right after a checkpoint, or before the first step
         prefix = f"{self._prefix}/checkpoints/{identifier}"
         with ExitStack() as staged:
@@ -158,7 +161,7 @@ class Publisher:
             )
         manifest = encode_manifest(checkpoint, self._spec, self._info, weights, train_state)
         put_patiently(self._store, self._prefix, f"{prefix}/manifest.json", manifest)
-        self._ledger.append(
+        announced = self._ledger.append(
             CheckpointRecord(
                 at=datetime.now(UTC),
                 id=identifier,
@@ -171,6 +174,8 @@ class Publisher:
                 is_best=checkpoint.is_best,
             )
         )
+        for kept in replaced:
+            self._doomed += [(announced, f"{kept.prefix}/{name}") for name in _FILES]
         self._kept = [kept for kept in self._kept if kept.id != identifier]
         self._kept.append(
             KeptCheckpoint(
@@ -209,9 +214,9 @@ class Publisher:
         kept_after: list[KeptCheckpoint] = []
         for kept in self._kept:
             if kept.id in gone:
-                self._doom(kept, "all", ("manifest.json", "weights.safetensors"))
+                self._doom(kept, "all", _FILES)
             elif kept.has_train_state and kept.id not in with_state:
-                self._doom(kept, "train_state", ())
+                self._doom(kept, "train_state", (_TRAIN_STATE,))
                 kept_after.append(kept.model_copy(update={"has_train_state": False}))
             else:
                 kept_after.append(kept)
@@ -223,8 +228,7 @@ class Publisher:
     ) -> None:
         record = CheckpointRemovedRecord(at=datetime.now(UTC), id=kept.id, what=what)
         announced = self._ledger.append(record)
-        for name in (*files, "train_state.safetensors"):
-            self._doomed.append((announced, f"{kept.prefix}/{name}"))
+        self._doomed += [(announced, f"{kept.prefix}/{name}") for name in files]
 
     def _bury(self) -> None:
         """Delete what was announced long enough ago."""

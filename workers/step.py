@@ -92,6 +92,11 @@ class Stepper:
         """Whether an epoch has had its last step, and the round after it is over."""
         return not self._state.round_left and self._state.model_step % self.steps_per_epoch == 0
 
+    @property
+    def is_report_due(self) -> bool:
+        """Whether an epoch is over, and its means are not reported yet."""
+        return self.is_epoch_over and bool(self._pending or self._state.means.rows)
+
     def _begin_round(self) -> None:
         """Where an epoch has had its last step, and a round is due after it."""
         state, rounds = self._state, self._rounds

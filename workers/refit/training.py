@@ -168,6 +168,7 @@ class _Refitting:
             metrics=dict(metrics),
             is_best=False,
             is_named=False,
+            replaces=fitted is not None,
         )
 
     def _snapshot(self) -> dict[str, Tensor]:

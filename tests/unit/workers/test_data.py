@@ -186,15 +186,26 @@ def test_pixels_become_values_between_zero_and_one() -> None:
     torch.testing.assert_close(values, torch.tensor([[0.0, 0.2, 1.0]]))
 
 
+def variance_of(rows: torch.Tensor, blocks: int) -> float:
+    work = total_variance(rows)
+    for _ in range(blocks):
+        next(work)
+    with pytest.raises(StopIteration) as end:
+        next(work)
+    return float(end.value.value)
+
+
 def test_the_total_variance_is_the_sum_of_the_variances() -> None:
     rows = 100 + torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0))
     expected = rows.double().var(0, correction=0).sum().item()
-    assert total_variance(rows) == pytest.approx(expected, rel=1e-6)
+    assert variance_of(rows, blocks=3) == pytest.approx(expected, rel=1e-6)
     pixels = torch.randint(
         0, 256, (5000, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     expected = (pixels.double() / 255).var(0, correction=0).sum().item()
-    assert total_variance(pixels) == pytest.approx(expected, rel=1e-6)
+    assert variance_of(pixels, blocks=2) == pytest.approx(expected, rel=1e-6)
+    wide = torch.zeros(3, 2**22, dtype=torch.uint8)  # a block is bounded in values too
+    assert variance_of(wide, blocks=3) == 0
 
 
 def test_public_sets_are_known_before_they_are_here(tmp_path: Path) -> None:

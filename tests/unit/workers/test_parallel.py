@@ -1,13 +1,17 @@
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.unit.workers import gang
+from workers import reporting
 from workers.errors import PeerLost, WorkerError
+from workers.events import Checkpoint, Event, Finished, Metrics, Tick
 from workers.parallel import ALONE, Meeting, Peers, Share, join
+from workers.train import train
 
 CURVES = ["mlp", "conv", "every-draw", "clean-target", "vae", "learned"]
 
@@ -96,6 +100,61 @@ def test_a_worker_that_is_killed_is_missed_at_once(tmp_path: Path) -> None:
         assert first.exitcode == 0
     story = gang.story_of(tmp_path, "mlp", 0)
     assert story.error == "PeerLost"
+
+
+def side_by_side(folder: Path, run: Callable[[Peers], list[Event]]) -> list[list[Event]]:
+    """The events of two workers, each a thread."""
+
+    def work(rank: int) -> list[Event]:
+        with join(rank, 2, f"file://{folder}/meeting", host="127.0.0.1") as peers:
+            return run(peers)
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(work, range(2)))
+
+
+def ticks(events: list[Event], step: int) -> int:
+    return sum(isinstance(event, Tick) and event.step == step for event in events)
+
+
+def test_no_worker_waits_in_one_sum_for_the_whole_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sum gives up after ten minutes, so there is one with each piece of a long evaluation."""
+    monkeypatch.setattr(reporting, "TICK_S", -1.0)
+    first, second = side_by_side(
+        tmp_path, lambda peers: [*train(gang.spec_of(epochs=2), gang.data(), peers=peers)]
+    )
+    for step in (5, 10):
+        assert ticks(first, step) == ticks(second, step) > 3
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_stop_asked_of_one_worker_during_an_evaluation_ends_both(
+    asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "TICK_S", -1.0)
+    spec = gang.spec_of(epochs=2, early_stopping={"patience": 9})
+
+    def run(peers: Peers) -> list[Event]:
+        events: list[Event] = []
+
+        def should_stop() -> bool:
+            return peers.rank == asked and ticks(events, 5) > 0
+
+        for event in train(spec, gang.data(), should_stop=should_stop, peers=peers):
+            events.append(event)
+        return events
+
+    first, second = side_by_side(tmp_path, run)
+    for events in (first, second):
+        assert isinstance(events[-1], Finished)
+        assert (events[-1].step, events[-1].reason) == (5, "interrupted")
+    stopped = next(event for event in first if isinstance(event, Checkpoint))
+    rest = [*train(spec, gang.data(), resume=stopped.train_state)]
+    reported = [event.step for event in rest if isinstance(event, Metrics)]
+    assert {5, 10} <= set(reported)
+    assert reported[0] == 5
 
 
 def test_shares_are_contiguous_and_cover_the_batch() -> None:

@@ -1,5 +1,6 @@
 import itertools
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -159,6 +160,34 @@ def test_named_and_best_checkpoints_are_never_thinned() -> None:
 def test_only_the_latest_best_is_protected() -> None:
     kept = [checkpoint(step, best=step in (2, 3)) for step in range(1, 6)]
     assert surplus(kept, 3) == {"00000002"}
+
+
+def test_a_report_takes_the_place_of_the_checkpoint_that_a_stop_has_left(
+    artifacts: LocalStore, tmp_path: Path
+) -> None:
+    """A stop while an epoch is evaluated leaves its step without metrics, which come later."""
+    spec = tiny_spec(epochs=1)
+    data = load(spec.dataset, tmp_path)
+    reported = next(event for event in train(spec, data) if isinstance(event, Checkpoint))
+    stopped = replace(reported, metrics={}, is_best=False, replaces=False)
+    prefixes = ["jobs/j/attempts/1", "jobs/j/attempts/2", "jobs/j/attempts/3"]
+    earlier: list[KeptCheckpoint] = []
+    for prefix, event in zip(prefixes, (stopped, stopped, reported), strict=True):
+        ledger = Ledger(artifacts, prefix)
+        with Publisher(artifacts, prefix, spec, data.info, ledger, earlier) as publisher:
+            publisher.checkpoint(event)
+        ledger.close()
+        earlier = earlier or [
+            checkpoint(4).model_copy(update={"prefix": f"{prefix}/checkpoints/00000004"})
+        ]
+    kept = {
+        stored.key.split("/")[3] for stored in artifacts.list("jobs") if "checkpoints" in stored.key
+    }
+    assert kept == {"3"}
+    record = RECORD.validate_json(artifacts.get(chunk_key(prefixes[2], 0)).splitlines()[0])
+    assert isinstance(record, CheckpointRecord)
+    assert record.is_best
+    assert record.metrics == reported.metrics
 
 
 def test_a_checkpoint_is_removed_only_after_its_removal_can_be_read(

@@ -1,3 +1,4 @@
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from workers import attended, reporting
 from workers.checkpoint import decode_tensors, encode_train_state
 from workers.costs import estimate
 from workers.data import Dataset, load
@@ -41,6 +43,19 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def ring() -> Dataset:
     return load(spec_of(RING).dataset, Path("unused"))
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks for a stop while an epoch is evaluated, however long that takes."""
+    monkeypatch.setattr(reporting, "TICK_S", math.inf)
+
+
+@pytest.fixture
+def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop is asked for after each piece of an evaluation, with a Tick, and not between."""
+    monkeypatch.setattr(reporting, "TICK_S", -1.0)
+    monkeypatch.setattr(attended, "TICK_S", math.inf)
 
 
 def stop_after(steps: int) -> Callable[[], bool]:
@@ -135,6 +150,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop_at", [1, 20, 26, 31])
 def test_stopping_anywhere_and_resuming_gives_the_same_bits(
@@ -162,6 +178,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
         }
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_run_can_be_stopped_after_every_step(digits: Dataset) -> None:
     spec = spec_of(epochs=1, optimizer={"ema_decay": 0.5})
     state = None
@@ -183,11 +200,101 @@ def test_a_stop_before_the_first_step_can_be_resumed(digits: Dataset) -> None:
     assert same(last_checkpoint(rest).weights, last_checkpoint(whole).weights)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_stop_on_a_checkpointed_step_writes_it_once(digits: Dataset) -> None:
     spec = spec_of(checkpoint_every_epochs=1)
     events = [*train(spec, digits, should_stop=stop_after(26))]
     steps = [event.step for event in events if isinstance(event, Checkpoint)]
     assert steps == [13, 26]
+
+
+# Stops while the first epoch, which has a checkpoint, or the second one is evaluated.
+EVALUATED: dict[str, tuple[dict[str, Any], int]] = {
+    "everything": (VARIANTS["everything"], 1),
+    "no checkpoint is due": (VARIANTS["plain"], 2),
+    "quality": (
+        {
+            "early_stopping": {"patience": 50, "min_delta": 1e6},
+            "quality": {"at": "checkpoints", "samples": 100, "components": 4},
+        },
+        1,
+    ),
+    "a round comes first": (
+        {
+            "epochs": 2,
+            "learned_spread": {
+                **{"every_epochs": 1, "noise_steps": 2, "encoder_steps": 2},
+                "covariance": {"kind": "low_rank", "rank": 2},
+            },
+        },
+        1,
+    ),
+}
+
+
+def evaluating(events: list[Event], step: int) -> list[Event]:
+    """The Ticks of the evaluation after a step."""
+    return [event for event in events if isinstance(event, Tick) and event.step == step]
+
+
+@pytest.mark.usefixtures("attentive")
+@pytest.mark.parametrize("where", ["at the first piece", "at the last piece"])
+@pytest.mark.parametrize("name", EVALUATED)
+def test_a_stop_during_an_evaluation_is_heard_and_its_report_is_made_when_the_run_goes_on(
+    name: str, where: str, digits: Dataset, tmp_path: Path
+) -> None:
+    changes, epoch = EVALUATED[name]
+    spec = spec_of(**changes)
+    whole = [*train(spec, digits)]
+    step = next(event.step for event in metrics(whole) if event.epoch == epoch)
+    pieces = len(evaluating(whole, step))
+    assert pieces > 3
+    piece = 1 if where == "at the first piece" else pieces - 1
+    part: list[Event] = []
+    for event in train(spec, digits, should_stop=lambda: len(evaluating(part, step)) >= piece):
+        part.append(event)
+    assert len(evaluating(part, step)) == piece
+    assert (finished(part).reason, finished(part).epoch) == ("interrupted", epoch)
+    assert not [e for e in part if isinstance(e, Metrics | Grid) and e.step == step]
+    stopped = last_checkpoint(part)
+    assert (stopped.step, stopped.is_best, stopped.replaces) == (step, False, False)
+    encode_train_state(stopped, tmp_path / "train_state")
+    rest = [*train(spec, digits, resume=decode_tensors(tmp_path / "train_state"))]
+    clock = {"data_per_s", "gradient_norm"}
+    after = [e for e in metrics(whole) if e.epoch >= epoch]
+    assert [e.step for e in metrics(rest)] == [e.step for e in after]
+    for one, other in zip(after, metrics(rest), strict=True):
+        assert {k: v for k, v in one.values.items() if k not in clock} == {
+            k: v for k, v in other.values.items() if k not in clock
+        }
+    checkpoints = [e for e in whole if isinstance(e, Checkpoint) and e.epoch >= epoch]
+    again = [e for e in rest if isinstance(e, Checkpoint)]
+    for ours, theirs in zip(checkpoints, again, strict=True):
+        assert (ours.step, ours.is_best, ours.is_named) == (
+            theirs.step,
+            theirs.is_best,
+            theirs.is_named,
+        )
+        assert same(ours.weights, theirs.weights)
+        assert same(ours.train_state, theirs.train_state)
+        assert theirs.replaces
+
+
+@pytest.mark.usefixtures("attentive")
+def test_a_stop_while_the_epoch_of_a_rung_is_evaluated_is_no_rung(digits: Dataset) -> None:
+    spec, events = spec_of(), list[Event]()
+    for event in train(
+        spec, digits, should_stop=lambda: bool(evaluating(events, 13)), until_epoch=1
+    ):
+        events.append(event)
+    assert finished(events).reason == "interrupted"
+    state = last_checkpoint(events).train_state
+    rest = [*train(spec, digits, resume=state, until_epoch=1)]
+    assert [e.step for e in metrics(rest)] == [13]
+    assert (finished(rest).reason, finished(rest).step) == ("at_rung", 13)
+    # A fork has no part in an epoch that its parent did not report.
+    forked = [*train(spec, digits, resume=without_record(state))]
+    assert metrics(forked)[0].epoch == 2
 
 
 @pytest.mark.parametrize("variant", ["plain", "everything"])
@@ -198,7 +305,7 @@ def test_a_fork_at_the_end_of_an_epoch_with_another_scale_is_one_run_in_steps(
         return spec_of(**{**VARIANTS[variant], "spread": {"kind": "gaussian", **spread}})
 
     first = [*train(spec(scale=0.9), digits, until_epoch=1)]
-    assert (finished(first).reason, finished(first).epoch) == ("interrupted", 1)
+    assert (finished(first).reason, finished(first).epoch) == ("at_rung", 1)
     forked = without_record(last_checkpoint(first).train_state)
     steps = {"kind": "steps", "steps": [{"scale": 0.9, "until_epoch": 1}]}
     stepped = spec(scale=0.2, schedule=steps)
@@ -307,6 +414,7 @@ def test_the_objective_falls_and_its_parts_add_up(digits: Dataset) -> None:
     )
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_means_of_an_epoch_weigh_every_datum_the_same(ring: Dataset) -> None:
     means = EpochMeans()
     assert means.values() == {}
@@ -360,6 +468,7 @@ def test_the_moving_average_is_what_is_shown(digits: Dataset) -> None:
     assert not torch.equal(slow.weights[name], raw)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_moving_average_follows_its_definition(digits: Dataset) -> None:
     spec = spec_of(epochs=1, optimizer={"ema_decay": 0.7})
     expected: Tensor | None = None
@@ -459,6 +568,7 @@ def test_divergence_is_raised_with_the_step_and_advice(
     assert "clip_norm" in str(caught.value)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_nan_in_the_train_state_is_never_published(digits: Dataset) -> None:
     spec = spec_of()
     events = [*train(spec, digits, should_stop=stop_after(5))]
@@ -486,6 +596,7 @@ def test_a_batch_larger_than_the_training_split_is_refused(ring: Dataset) -> Non
         [*train(spec_of(RING, batch_size=361), ring)]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_event_comes_at_least_once_a_second(digits: Dataset) -> None:
     """A step that takes a twentieth of a second, an epoch that takes many."""
 
@@ -508,6 +619,7 @@ def test_an_event_comes_at_least_once_a_second(digits: Dataset) -> None:
     assert kinds.count(Tick) >= 2
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_interim_metric_is_the_mean_of_the_epoch_so_far(digits: Dataset) -> None:
     def slowly() -> bool:
         time.sleep(0.1)

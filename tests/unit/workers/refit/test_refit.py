@@ -192,24 +192,6 @@ def test_a_refit_needs_a_decoder_of_its_network_and_data_it_has_not_seen() -> No
         resolve(several, DATA.info)
 
 
-@pytest.mark.parametrize(
-    ("quality", "pointer"),
-    [
-        ({"reference_scales": BUDGET}, "/trainer/quality/reference_scales"),
-        ({"features": ["inception_v3_fid"]}, "/trainer/quality/features"),
-    ],
-)
-def test_what_others_would_wait_for_too_long_takes_one_worker(
-    quality: dict[str, Any], pointer: str
-) -> None:
-    content = PARENT.model_dump()
-    content["trainer"]["quality"] = quality
-    content["resources"]["workers"] = 2
-    with pytest.raises(SpecMismatch, match="ten minutes") as refused:
-        resolve(TrainSpec.model_validate(content), DATA.info)
-    assert refused.value.pointer == pointer
-
-
 @pytest.mark.parametrize("noise", ["gaussian", "laplace"])
 def test_each_scale_that_a_refit_may_have_is_one_of_a_spread(noise: str) -> None:
     content = {
