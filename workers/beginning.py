@@ -120,4 +120,4 @@ def _file(store: ArtifactStore, prefix: str, what: Start) -> tuple[Manifest, Ten
     manifest = parse_manifest(store.get(f"{prefix}/manifest.json"))
     with store.open_file(f"{prefix}/{what}.safetensors") as path:
         verify(path, manifest.train_state if what == "train_state" else manifest.weights)
-        return manifest, decode_tensors(path)
+        return manifest, decode_tensors(path, is_verified=True)

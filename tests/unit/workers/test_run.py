@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.factories import long_spec, tiny_spec
+from workers import checkpoint
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.checkpoint import Versions, decode_tensors
-from workers.errors import StoreError, StoreNotShared
+from workers.errors import CheckpointError, StoreError, StoreNotShared
 from workers.events import (
     RECORD,
     CheckpointRecord,
@@ -103,6 +104,21 @@ def test_a_stopped_run_goes_on_to_the_same_weights(artifacts: LocalStore, tmp_pa
     )
     assert execute(second, StopFlag()).reason == "completed"
     assert weights_of(artifacts, second, end) == weights_of(artifacts, whole, end)
+
+
+def test_a_train_state_may_be_larger_than_any_file_of_strangers(
+    artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt's own state has three or four times the bytes of the weights."""
+    stop = StopFlag()
+    stop.request("paused")
+    first = run_of(artifacts, tmp_path, tiny_spec(epochs=1))
+    prefix = f"{first.prefix}/checkpoints/{execute(first, stop).step:08d}"
+    monkeypatch.setattr(checkpoint, "MAX_FILE_BYTES", 16)
+    with pytest.raises(CheckpointError, match="too large"):
+        decode_tensors(artifacts.root / prefix / "weights.safetensors")
+    second = run_of(artifacts, tmp_path, tiny_spec(epochs=1), attempt=2, resume_from=prefix)
+    assert execute(second, StopFlag()).reason == "completed"
 
 
 def test_a_run_pauses_at_the_end_of_the_epoch_that_its_study_names(
