@@ -87,7 +87,9 @@ def _statistics(x: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor, float]:
     channels = x.shape[1]
     sums = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
     if values := x.numel() // channels:
-        mean, variance = torch.batch_norm_update_stats(x, None, None, MOMENTUM)  # of this batch
+        # Of this batch; on the CPU it is the running statistics that say in which type.
+        unused, also = torch.zeros(2, channels, device=x.device)
+        mean, variance = torch.batch_norm_update_stats(x, unused, also, MOMENTUM)
         mean, variance = mean.double(), variance.double()
         torch.mul(mean, values, out=sums[:channels])
         torch.mul(variance + mean.square(), values, out=sums[channels:-1])
