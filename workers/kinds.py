@@ -89,6 +89,11 @@ def train(
 
 def resolve(spec: AnySpec, info: DatasetInfo) -> AnySpec:
     """The spec with everything filled in that the data decide; raises SpecMismatch."""
+    if spec.resources.gpus_per_worker > 1:  # which stored specs may have
+        raise SpecMismatch(
+            "/resources/gpus_per_worker",
+            "a worker computes on one GPU; ask for several workers with 1 each",
+        )
     match spec:
         case TrainSpec():
             return build.resolve(spec, info)

@@ -28,7 +28,7 @@ class Resources(SpecModel):
     cpus_per_worker: int = Field(default=1, ge=1, le=1024)
     """Cores, and torch threads, of each worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=64)
-    """GPUs of each worker."""
+    """GPUs of each worker, which computes on one: 0 or 1."""
 
 
 _Data = TypeVar("_Data", bound=AnyDataset | None)

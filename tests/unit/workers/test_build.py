@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from workers.costs import estimate
 from workers.data import DatasetInfo, describe, load
 from workers.errors import SpecMismatch
 from workers.events import Finished
+from workers.kinds import resolve as resolve_any
 from workers.networks import value_count
 from workers.spec import JOB_SPEC, NamedDataset, ToyDataset, TrainSpec
 from workers.train import train
@@ -52,6 +54,17 @@ def test_every_stored_spec_still_parses_and_keeps_its_content(path: Path) -> Non
 def test_a_stored_spec_stays_the_same_computation(name: str, digest: str) -> None:
     spec = JOB_SPEC.validate_json((SPECS[0].parent / f"{name}.json").read_text())
     assert spec.digest() == f"sha256:{digest}"
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_gpus_that_no_worker_would_use_are_refused(path: Path) -> None:
+    """A stored spec that asks for them still parses."""
+    content = json.loads(path.read_text())
+    content["resources"] = {"gpus_per_worker": 2}
+    spec = JOB_SPEC.validate_python(content)
+    with pytest.raises(SpecMismatch, match="several workers with 1 each") as refused:
+        resolve_any(spec, info())
+    assert refused.value.pointer == "/resources/gpus_per_worker"
 
 
 def test_there_are_stored_specs() -> None:
