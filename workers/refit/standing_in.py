@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workers import build, costs
 from workers.checkpoint import Description
-from workers.data import DatasetInfo
+from workers.data import DatasetInfo, held_out_count
 from workers.errors import SpecMismatch
 from workers.held_out import seen_by_parent
 from workers.quality.reference import reference_noise
@@ -55,7 +55,10 @@ def resolve(spec: RefitSpec, info: DatasetInfo) -> RefitSpec:
         raise SpecMismatch(
             "/resources/workers", "must be 1: an encoder is fitted by one worker; leave it out"
         )
-    resolved = build.resolve(standing_in(spec), info)
+    # A step takes all data where there are fewer than its batch.
+    rows = info.count - held_out_count(info.count, spec.dataset.held_out_fraction)
+    fewer = spec.trainer.model_copy(update={"batch_size": min(spec.trainer.batch_size, rows)})
+    resolved = build.resolve(standing_in(spec.model_copy(update={"trainer": fewer})), info)
     trainer = spec.trainer.model_copy(update={"network": resolved.trainer.network})
     return spec.model_copy(update={"dataset": resolved.dataset, "trainer": trainer})
 

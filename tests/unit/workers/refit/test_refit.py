@@ -138,6 +138,17 @@ def test_a_refit_that_is_stopped_anywhere_goes_on_bit_for_bit(
     assert isinstance(run(spec, dict(checkpoints(whole)[-1].train_state))[-1], Finished)
 
 
+def test_a_step_of_a_refit_takes_all_data_where_there_are_fewer(weights: dict[str, Tensor]) -> None:
+    rows = len(DATA.train)
+    larger = refit_of(PARENT, batch_size=rows + 1)
+    assert larger.trainer.batch_size == rows + 1
+    found, same = (
+        curve(run(spec, taken_over(spec, "weights", weights)))
+        for spec in (larger, refit_of(PARENT, batch_size=rows))
+    )
+    assert found == same
+
+
 def test_the_checkpoint_of_a_scale_samples_and_spreads_with_its_noise(
     weights: dict[str, Tensor], tmp_path: Path
 ) -> None:
