@@ -24,6 +24,7 @@ from workers.spread.learned import Psi, information
 
 VARIANCE_SAMPLES = 1024
 INFORMATION_ROWS = 256
+UNITS_ROWS = 10  # fewer say nothing of the variance that makes a unit active
 
 # Work in pieces: yields after each one, so that the caller can speak up, and returns the result.
 Work = Generator[None, None, dict[str, float]]
@@ -75,8 +76,10 @@ class Evaluation:
             self._data_variance = yield from total_variance(self._train)
         values["data_total_variance"] = self._data_variance
         yield
-        active, informative = units(model, self.seen(epoch))
-        values |= {"active_units": active, "informative_units": informative}
+        y = self.seen(epoch)
+        if len(y) >= UNITS_ROWS:
+            active, informative = units(model, y)
+            values |= {"active_units": active, "informative_units": informative}
         yield
         latents = draw_latents(VARIANCE_SAMPLES, model.latent_dim, self._spec.seed)
         samples = torch.from_numpy(decode(model, latents))

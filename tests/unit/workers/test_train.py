@@ -388,6 +388,16 @@ def test_a_last_batch_of_one_picture_is_trained_on(digits: Dataset) -> None:
     assert all(t.isfinite().all() for t in last_checkpoint(events).weights.values())
 
 
+@pytest.mark.parametrize(("held_out", "is_said"), [(1, False), (9, False), (10, True)])
+def test_few_held_out_data_do_not_say_how_many_units_are_active(
+    held_out: int, is_said: bool
+) -> None:
+    spec = spec_of({**RING, "held_out_fraction": held_out / 400}, epochs=1)
+    [only] = metrics([*train(spec, load(spec.dataset, Path("unused")))])
+    assert ("active_units" in only.values) == ("informative_units" in only.values) == is_said
+    assert "held_out_elbo_nats" in only.values
+
+
 def test_training_does_not_touch_the_process_s_random_state(digits: Dataset) -> None:
     before = torch.get_rng_state()
     [*train(spec_of(epochs=1), digits)]
