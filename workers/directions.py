@@ -13,6 +13,7 @@ from workers.images import Samples, encode_figure, grid_png
 from workers.metrics import as_float
 
 _ROWS = 1024
+_CHARTED, _COLUMNS = 16, 512  # directions of vectors that are drawn, and columns that one can see
 
 
 def sorted_directions(basis: Tensor, rows: Tensor) -> Samples:
@@ -30,21 +31,45 @@ def sorted_directions(basis: Tensor, rows: Tensor) -> Samples:
 
 
 def directions_png(basis: Tensor, rows: Tensor, shape: tuple[int, ...], *, is_image: bool) -> bytes:
-    """Pictures in which grey is 0, each stretched to its own range; or bars for vectors."""
+    """Pictures in which grey is 0, each stretched to its own range; or a chart for vectors."""
     directions = sorted_directions(basis.detach(), rows)
     if not is_image:
-        return _bars(directions)
+        return _chart(directions)
     largest = np.abs(directions).max(1, keepdims=True)
     return grid_png((directions / (2 * largest) + 0.5).reshape(-1, *shape))
 
 
-def _bars(directions: Samples) -> bytes:
+def _chart(directions: Samples) -> bytes:
+    """The first directions as rows of colours, in time that does not depend on R and D."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(4.8, 0.6 + 1.2 * len(directions)), layout="constrained")
-    for index, direction in enumerate(directions):
-        axes = figure.add_subplot(len(directions), 1, index + 1)
-        axes.bar(np.arange(len(direction)), direction)
-        axes.axhline(0, color="black", linewidth=0.5)
-        axes.set_ylim(-1, 1)
+    count, dimensions = directions.shape
+    rows = strongest(directions[:_CHARTED], _COLUMNS)
+    figure = Figure(figsize=(7.2, 1.4 + 0.22 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    largest = float(np.abs(rows).max())
+    picture = axes.imshow(
+        rows,
+        cmap="RdBu_r",
+        vmin=-largest,
+        vmax=largest,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, dimensions - 0.5, len(rows) + 0.5, 0.5),
+    )
+    for ticked in (axes.xaxis, axes.yaxis):
+        ticked.set_major_locator(MaxNLocator(integer=True))
+    of_all = f"first {len(rows)} of {count} directions" if count > len(rows) else "direction"
+    axes.set(xlabel="dimension", ylabel=of_all)
+    figure.colorbar(picture)
     return encode_figure(figure)
+
+
+def strongest(directions: Samples, columns: int) -> Samples:
+    """R×D values as at most R×columns: of neighbours, the one that is farthest from 0."""
+    parts = np.array_split(directions, min(columns, directions.shape[1]), axis=1)
+    chosen = [np.abs(part).argmax(1, keepdims=True) for part in parts]
+    return np.hstack(
+        [np.take_along_axis(part, at, 1) for part, at in zip(parts, chosen, strict=True)]
+    )

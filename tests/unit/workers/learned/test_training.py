@@ -1,5 +1,6 @@
 """Learned spreads in whole runs."""
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from workers.build import fresh_psi, resolve, weight_count
@@ -15,7 +17,7 @@ from workers.checkpoint import DatasetFacts, Description, encode_weights
 from workers.costs import estimate
 from workers.data import Dataset, load
 from workers.decoding import Networks
-from workers.directions import sorted_directions
+from workers.directions import directions_png, sorted_directions, strongest
 from workers.errors import CheckpointError, SpecMismatch
 from workers.events import Artifact, Checkpoint, Event, Finished, Metrics, Notice
 from workers.fork import first_state, obstacles, without_record
@@ -237,6 +239,26 @@ def test_directions_are_shown_by_how_much_the_data_vary_along_them() -> None:
     basis = torch.eye(4)[:, [1, 3]] @ turn  # the span of two axes, turned within
     found = sorted_directions(basis, rows)
     assert found == pytest.approx(np.eye(4)[[1, 3]], abs=0.05)
+
+
+def test_the_chart_of_directions_shows_the_strongest_of_neighbours() -> None:
+    directions = np.array([[0.1, -0.2, 0.3, 0.0, 0.1], [0.0, 0.0, -0.1, 0.5, -0.6]])
+    assert strongest(directions, 2).tolist() == [[0.3, 0.1], [-0.1, -0.6]]
+    assert np.array_equal(strongest(directions, 99), directions)
+
+
+@pytest.mark.parametrize(("rank", "dimensions"), [(1, 1), (2, 3), (60, 5000)])
+def test_a_chart_of_directions_has_one_size_whatever_there_is_to_show(
+    rank: int, dimensions: int
+) -> None:
+    """A chart with an axis for each direction took minutes and gigabytes, at every grid."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(dimensions, rank, generator=generator))[0]
+    rows = torch.randn(80, dimensions, generator=generator)
+    png = directions_png(basis, rows, (dimensions,), is_image=False)
+    width, height = Image.open(io.BytesIO(png)).size
+    assert width == 720
+    assert height <= 140 + 16 * 22
 
 
 @pytest.mark.parametrize("components", [None, 7])
