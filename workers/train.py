@@ -7,17 +7,20 @@ Several workers run this loop in step, each on its share of every batch. Rank 0 
 speaks; the others wait for it, yield Ticks, and Finished at the end.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from workers.attended import Stopped
 from workers.build import resolve, spread_spec
 from workers.data import Dataset
 from workers.device import device_of
+from workers.errors import SpecMismatch
 from workers.events import Event, Finished, Metrics, Notice, Tick
 from workers.metrics import Pace
 from workers.optimize import learning_rate_at
@@ -27,11 +30,15 @@ from workers.reporting import Reporter
 from workers.seeds import SeedStream
 from workers.spec import DeltaVae, TrainSpec
 from workers.spread import scale_at
+from workers.spread.learned import Psi
 from workers.step import Stepper
 from workers.train_state import has_psi, restore, start
 
 TICK_S = 0.5
 METRICS_S = 1.0
+# The square of a gradient's norm has fourth powers of the data, for which float32 has no room at
+# some ten times this.
+REACH = 1e9
 
 _CLEAN_TARGET = Notice(
     "clean_target_is_biased",
@@ -85,6 +92,7 @@ class _Training:
         self._peers = peers
         rows, held_out = data.train.to(device), data.held_out.to(device)
         data = replace(data, train=rows, held_out=held_out)
+        _require_range(data)
         self._spec, self._trainer = spec, spec.trainer
         self._state = start(spec, data.info, device, peers.all_reduce if peers.size > 1 else None)
         if resume is not None:
@@ -92,6 +100,7 @@ class _Training:
         if (psi := self._state.psi) is not None:
             is_fresh = resume is None or not has_psi(resume)
             psi.observe(rows, SeedStream(spec.seed, "spread data").at(0), is_fresh=is_fresh)
+            _require_gain(psi)
         self._stepper = Stepper(spec, data.info, rows, self._state, peers)
         self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
         self._reporter = Reporter(spec, data, self._state, self._stepper, peers, shelf)
@@ -201,3 +210,26 @@ class _Training:
         if (data_per_s := self._pace.take()) is not None:
             values["data_per_s"] = data_per_s
         return values
+
+
+def _require_range(data: Dataset) -> None:
+    """Raise SpecMismatch where vectors have values that nothing can be trained on in float32."""
+    if data.info.is_image:
+        return
+    ends = [end for rows in (data.train, data.held_out) for end in torch.aminmax(rows)]
+    if (most := max(abs(end.item()) for end in ends)) > REACH:
+        raise SpecMismatch(
+            "/dataset",
+            f"the values of {data.info.name} reach {most:.2g}, and training in float32 needs them "
+            f"below {REACH:g}; standardise the columns",
+        )
+
+
+def _require_gain(psi: Psi) -> None:
+    """Raise SpecMismatch where a gain is to be measured on data that are all the same."""
+    if (gain := psi.mean_gain()) is not None and not math.isfinite(gain):
+        raise SpecMismatch(
+            "/trainer/learned_spread/mean_transform",
+            "the data do not vary, so that a transform of them has no gain; choose other data, or "
+            "leave it out",
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from workers import attended, reporting
 from workers.checkpoint import decode_tensors, encode_train_state
 from workers.costs import estimate
-from workers.data import Dataset, load
+from workers.data import Dataset, DatasetInfo, load
 from workers.errors import CheckpointError, Diverged, SpecMismatch
 from workers.events import Checkpoint, Event, Finished, Grid, Metrics, Notice, Tick
 from workers.fork import without_record
@@ -599,6 +599,48 @@ def test_the_train_state_of_another_spec_is_refused(digits: Dataset) -> None:
             [*train(spec, digits, resume=state)]
     with pytest.raises(CheckpointError):
         [*train(spec_of(), digits, resume={})]
+
+
+def vectors(rows: Tensor) -> tuple[Mapping[str, Any], Dataset]:
+    """Five hundred to train on, the others held out."""
+    info = DatasetInfo(
+        name="table",
+        title="",
+        shape=tuple(rows.shape[1:]),
+        count=len(rows),
+        is_image=False,
+        digest="sha256:" + "0" * 64,
+        available=True,
+        detail="",
+    )
+    spec = {"name": "table", "held_out_fraction": 1 - 500 / len(rows)}
+    return spec, Dataset(info, rows[:500], rows[500:])
+
+
+LEARNED_OF_VECTORS = {
+    **{"every_epochs": 1, "noise_steps": 2, "encoder_steps": 2},
+    "covariance": {"kind": "low_rank", "rank": 1, "components": 3},
+    "mean_transform": {"kind": "mlp", "hidden": [4]},
+}
+
+
+@pytest.mark.parametrize("factor", [1e10, 1e19])
+def test_values_beyond_float32_are_refused_with_what_to_do(factor: float) -> None:
+    drawn = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
+    spec, data = vectors(drawn * factor)
+    for changes in ({}, {"learned_spread": LEARNED_OF_VECTORS}):
+        with pytest.raises(SpecMismatch, match=r"table reach .*; standardise the columns"):
+            [*train(spec_of(spec, **changes), data)]
+    spec, data = vectors(drawn * 1e8)
+    assert finished([*train(spec_of(spec, epochs=1), data)]).reason == "completed"
+
+
+def test_data_that_do_not_vary_are_refused_where_a_gain_is_measured() -> None:
+    spec, data = vectors(torch.ones(600, 5))
+    with pytest.raises(SpecMismatch, match="do not vary") as refused:
+        [*train(spec_of(spec, learned_spread=LEARNED_OF_VECTORS), data)]
+    assert refused.value.pointer == "/trainer/learned_spread/mean_transform"
+    assert finished([*train(spec_of(spec, epochs=1), data)]).reason == "completed"
 
 
 def test_a_batch_larger_than_the_training_split_is_refused(ring: Dataset) -> None:
