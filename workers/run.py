@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +42,7 @@ from workers.errors import (
 from workers.events import (
     Artifact,
     Checkpoint,
+    Event,
     Finished,
     FirstStepRecord,
     Grid,
@@ -234,8 +235,6 @@ def _lead(
     """Consume train() to its end; everything that it yields is published when this returns."""
     with stage("prepare"):
         data, begun_at = _prepare(run, store)
-    resume = begun_at.tensors
-    step = None if resume is None else int(resume["step"]) or None
     said.say("info", loaded(data))
     if run.resume_from is None and run.origin is not None:
         said.say("info", f"begins with the {run.origin.start} of {run.origin.prefix}")
@@ -245,24 +244,13 @@ def _lead(
         if has_failed(store, run.prefix):
             raise PeerLost
 
-    look = at_most_every(MISSED_INTERVAL_S, look_for_failures)
+    step = _step_of(begun_at)
     try:
-        peers = meet(look)
+        peers = meet(at_most_every(MISSED_INTERVAL_S, look_for_failures))
     except _StoppedWaiting:
-        return Finished(step or 0, 0.0, "interrupted", STOPPED["interrupted"])
+        return Finished(step, 0.0, "interrupted", STOPPED["interrupted"])
     require_same(begun_at, peers, device_of(run.spec.resources))
-    ledger.append(_started(run, data, resume))
-    on_cpu = not run.spec.resources.gpus_per_worker
-    for notice in notices_of(begun_at, step or 0, on_cpu=on_cpu):
-        ledger.append(notice)
-    begun = time.monotonic()
-
-    def should_stop() -> bool:
-        if run.wall_s is not None and time.monotonic() - begun > run.wall_s:
-            stop.request("time_limit")
-        return stop.reason is not None
-
-    first = True
+    _announce(run, data, begun_at, ledger)
     earlier = usable(run.earlier, begun_at)
     with (
         stage("train") as span,
@@ -272,23 +260,55 @@ def _lead(
         events = train(
             run.spec,
             data,
-            resume=resume,
-            should_stop=should_stop,
+            resume=begun_at.tensors,
+            should_stop=_stop_asked(run, stop),
             until_epoch=run.until_epoch,
             peers=peers,
             shelf=run.shelf,
         )
-        for event in events:
-            ledger.check()
-            if isinstance(event, Finished):
-                if run.until_epoch is not None and event.epoch >= run.until_epoch:
-                    stop.request("at_rung")
-                others.finish()
-                return event
-            _publish(event, ledger, publisher)
-            if first and not isinstance(event, Notice) and event.step > (step or 0):
-                ledger.append(FirstStepRecord(at=datetime.now(UTC), step=event.step))
-                first = False
+        del begun_at  # whose file has no name any more, and takes up room while it is mapped
+        finished = _publish_all(events, step, ledger, publisher)
+        others.finish()
+        return finished
+
+
+def _step_of(begun_at: Beginning) -> int:
+    return 0 if begun_at.tensors is None else int(begun_at.tensors["step"])
+
+
+def _announce(run: Run, data: Dataset, begun_at: Beginning, ledger: Ledger) -> None:
+    """Tell that training begins, and where."""
+    ledger.append(_started(run, data, begun_at.tensors))
+    on_cpu = not run.spec.resources.gpus_per_worker
+    for notice in notices_of(begun_at, _step_of(begun_at), on_cpu=on_cpu):
+        ledger.append(notice)
+
+
+def _stop_asked(run: Run, stop: StopFlag) -> Callable[[], bool]:
+    """Whether the run is to end, by its time limit too, which counts from here."""
+    begun = time.monotonic()
+
+    def should_stop() -> bool:
+        if run.wall_s is not None and time.monotonic() - begun > run.wall_s:
+            stop.request("time_limit")
+        return stop.reason is not None
+
+    return should_stop
+
+
+def _publish_all(
+    events: Iterator[Event], begun_step: int, ledger: Ledger, publisher: Publisher
+) -> Finished:
+    """Publish the events of a training that begins after a step, and note its first one."""
+    is_first = True
+    for event in events:
+        ledger.check()
+        if isinstance(event, Finished):
+            return event
+        _publish(event, ledger, publisher)
+        if is_first and not isinstance(event, Notice) and event.step > begun_step:
+            ledger.append(FirstStepRecord(at=datetime.now(UTC), step=event.step))
+            is_first = False
     raise AssertionError("train() ended without Finished")
 
 
@@ -310,14 +330,16 @@ def _assist(run: Run, stop: StopFlag, store: ArtifactStore, said: AttemptLog, me
         return stop.reason is not None
 
     with stage("train"):
-        for _ in train(
+        events = train(
             run.spec,
             data,
             resume=begun_at.tensors,
             should_stop=should_stop,
             until_epoch=run.until_epoch,
             peers=peers,
-        ):
+        )
+        del begun_at  # as in _lead
+        for _ in events:
             pass
 
 

@@ -74,6 +74,7 @@ def train(
     train state of another spec, Diverged, ExtractorUnavailable, and PeerLost.
     """
     training = _Training(resolve(spec, data.info), data, resume, peers, shelf)
+    del resume  # the state is a copy, and what it was read from may be a large file
     yield from training.run(should_stop, until_epoch)
 
 

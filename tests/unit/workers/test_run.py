@@ -2,11 +2,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import ref
 
 import pytest
+from torch import Tensor
 
 from tests.factories import long_spec, tiny_spec
-from workers import checkpoint
+from workers import beginning, checkpoint
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.checkpoint import Versions, decode_tensors
 from workers.errors import CheckpointError, StoreError, StoreNotShared
@@ -17,6 +19,7 @@ from workers.events import (
     MetricsRecord,
     NoticeRecord,
     Outcome,
+    OutcomeReason,
     Record,
     StartedRecord,
 )
@@ -119,6 +122,35 @@ def test_a_train_state_may_be_larger_than_any_file_of_strangers(
         decode_tensors(artifacts.root / prefix / "weights.safetensors")
     second = run_of(artifacts, tmp_path, tiny_spec(epochs=1), attempt=2, resume_from=prefix)
     assert execute(second, StopFlag()).reason == "completed"
+
+
+def test_what_a_run_was_resumed_from_is_let_go_of_before_its_first_step(
+    artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has no name any more, and takes up room for as long as it is mapped."""
+    stop = StopFlag()
+    stop.request("paused")
+    first = run_of(artifacts, tmp_path, tiny_spec(epochs=1))
+    prefix = f"{first.prefix}/checkpoints/{execute(first, stop).step:08d}"
+    read: list[ref[Tensor]] = []
+    held: list[int] = []
+
+    def decode(path: Path, *, is_verified: bool) -> dict[str, Tensor]:
+        tensors = decode_tensors(path, is_verified=is_verified)
+        read.extend(map(ref, tensors.values()))
+        return tensors
+
+    class Asked(StopFlag):
+        @property
+        def reason(self) -> OutcomeReason | None:
+            held.append(sum(tensor() is not None for tensor in read))
+            return super().reason
+
+    monkeypatch.setattr(beginning, "decode_tensors", decode)
+    second = run_of(artifacts, tmp_path, tiny_spec(epochs=1), attempt=2, resume_from=prefix)
+    assert execute(second, Asked()).reason == "completed"
+    assert read
+    assert set(held) == {0}
 
 
 def test_a_run_pauses_at_the_end_of_the_epoch_that_its_study_names(
