@@ -81,7 +81,8 @@ class _Probe:
         return self._ended.is_set() and time.monotonic() - self.begun_at > interval_s
 
     def seen(self, patience_s: float) -> Part | None:
-        """What it has seen; None where that takes longer than so many seconds from its begin."""
+        """What it has seen; None where that takes longer than so many seconds from its begin, and
+        where the look itself has failed."""
         self._ended.wait(max(0.0, self.begun_at + patience_s - time.monotonic()))
         return self._part
 
@@ -155,6 +156,8 @@ class Health:
                 self._probe = _Probe(lambda: self._ask("storage", self._probe_storage))
             probe = self._probe
         storage = probe.seen(PROBE_PATIENCE_S)
+        if storage is None and probe.is_over(0.0):
+            return Part("storage", False, "the artifact store cannot be asked; the log says why")
         if storage is None:
             silence_s = time.monotonic() - probe.begun_at
             return Part(

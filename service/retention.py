@@ -117,6 +117,7 @@ class Deletions:
                 except StoreError as error:
                     waiting.add(job_id)
                     self.denied = self.denied or f"{job_id} cannot be removed: {error}"
+                    yield
 
     def _doomed_but(self, waiting: Set[str]) -> list[str]:
         """The next deleted jobs that do not wait; the waiting ones must not take their places."""

@@ -183,7 +183,7 @@ class Sweep:
             if not report.dry_run and not self._datasets.discard_unused(digest):
                 continue
             size_bytes = sum(stored.size_bytes for stored in found)
-            why = "no name and no job refers to the content"
+            why = "no name, job or study refers to the content"
             self._note(report, "data_set", f"datasets/{digits}", why, len(found), size_bytes)
             yield
 
@@ -233,7 +233,7 @@ class Sweep:
     def _why_unused(self, kept: KeptArray, built_in: Set[str]) -> str | None:
         """Why nobody needs a kept array, or None. One who begins to after that makes it again."""
         if kept.digest not in built_in and not self._jobs.is_content_used(kept.digest):
-            return "no name and no job refers to the data"
+            return "no name, job or study refers to the data"
         seed = kept.split_seed
         if seed is None or self._jobs.is_split_used(kept.digest, seed):
             return None

@@ -166,7 +166,7 @@ class Client:
         return self.connection.parsed(bodies.DatasetBody, answer.content)
 
     def delete_dataset(self, name: str) -> None:
-        """Forget an uploaded data set; refused while jobs use it."""
+        """Forget an uploaded data set; refused while jobs or studies use it."""
         self.connection.delete(dataset_path(name))
 
     def sweep(self, *, dry_run: bool = False, wait: bool = True) -> bodies.SweepBody:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,16 +113,11 @@ class Connection:
         return parsed(model, content, self.url)
 
     def follow(
-        self,
-        job_id: str,
-        after: int,
-        timeout_s: float | None,
-        kinds: Sequence[str] | None,
-        opened: Callable[[], None],
+        self, job_id: str, after: int, timeout_s: float | None, kinds: Sequence[str] | None
     ) -> Iterator[Event]:
         """One connection to a job's event stream; ends with it, see :meth:`JobHandle.watch`.
 
-        ``opened`` is called when the service has agreed to send. Raises ApiError, Unreachable.
+        Raises ApiError, Unreachable.
         """
         params: Params = {"after": after, "timeout_s": timeout_s, "kind": kinds}
         timeout = httpx2.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
@@ -136,7 +131,6 @@ class Connection:
                 check(self.url, source.response)
                 if media_type(source.response) != SSE:
                     raise foreign(self.url)
-                opened()
                 for sent in source:
                     data = sent.json() if sent.data else None
                     if not isinstance(data, dict):

@@ -28,7 +28,10 @@ def database_file(url: str) -> Path | None:
 def is_in_memory(url: str) -> bool:
     """Whether everything in the database is lost when its process ends."""
     try:
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
-    except ArgumentError:
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            return False
+        parsed.get_dialect()().create_connect_args(parsed)
+    except ArgumentError:  # of no database at all; who opens it is told why
         return False
-    return is_sqlite and database_file(url) is None
+    return database_file(url) is None

@@ -8,8 +8,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 BUSY_TIMEOUT_S = 10  # a writer in another process is waited for so long
-# The web framework runs at most 40 handlers in threads; the watcher and the probes come on top.
-POOL_SIZE, POOL_OVERFLOW = 8, 48
+# At most 40 handlers run in threads of the web framework, and 8 in those for drawing; the watcher,
+# the sweeper and the probes come on top.
+POOL_SIZE, POOL_OVERFLOW = 8, 56
 
 
 def sqlite_engine(url: URL) -> Engine:

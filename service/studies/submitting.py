@@ -34,6 +34,7 @@ from workers.kinds import AnySpec, estimate
 
 _CORNERS_TRIED = 100  # each is judged against the data, and costed
 _TRIES = 5
+_OF_THE_SPLIT = {"/dataset/split_seed", "/dataset/held_out_fraction"}
 
 
 class Studying:
@@ -220,8 +221,9 @@ def _reserved_bytes(study: Study, budget: Budget) -> int | None:
 
 
 def _pinned(request: StudyRequest, resolved_spec: AnySpec) -> AnySpec:
-    """The base as its data complete it, its content pinned unless the study tunes the data."""
-    if any(encloses("/dataset", pointer) for pointer in request.space):
+    """The base as its data complete it, its content pinned unless the study tunes which it is."""
+    tuned = {pointer for pointer in request.space if encloses("/dataset", pointer)}
+    if tuned - _OF_THE_SPLIT:
         return request.spec
     return resolved_spec
 

@@ -1,11 +1,16 @@
 """How long the client waits for a service that does not answer, by a clock of the test's own."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
+import httpx2
 import pytest
 
 from api import bodies
 from api.client import ApiError, Unreachable
+from api.client.connection import Connection, Event
+from api.client.following import events_of
 from api.client.patience import RETRY_S, Patience
 
 
@@ -90,3 +95,40 @@ def test_nothing_is_waited_for_behind_the_deadline() -> None:
     with pytest.raises(Unreachable):
         patience.bear(GONE)
     assert clock.slept == []
+
+
+@dataclass
+class Breaking:
+    """Streams that are open for so long without an event, and break."""
+
+    clock: Clock
+    open_s: float
+    cause: Exception
+    streams: int = 0
+
+    def follow(self, *_: object) -> Iterator[Event]:
+        self.streams += 1
+        self.clock.now += self.open_s
+        if self.streams > 1000:
+            yield Event("end", {})
+        raise Unreachable("http://localhost", self.cause) from self.cause
+
+
+@pytest.mark.parametrize(
+    ("open_s", "cause"),
+    [(0.1, httpx2.RemoteProtocolError("cut")), (45.0, httpx2.ReadTimeout("silent"))],
+    ids=["at once", "after silence"],
+)
+def test_streams_that_only_open_do_not_renew_patience(open_s: float, cause: Exception) -> None:
+    clock = Clock()
+    breaking = Breaking(clock, open_s, cause)
+    with pytest.raises(Unreachable):
+        list(events_of(cast(Connection, breaking), "job", clock.patience(60)))
+    assert clock.now < 1000 + 60 + 2 * (open_s + RETRY_S)
+
+
+def test_streams_that_live_and_break_are_taken_up_again_and_again() -> None:
+    clock = Clock()
+    breaking = Breaking(clock, 30.0, httpx2.RemoteProtocolError("cut"))
+    (end,) = events_of(cast(Connection, breaking), "job", clock.patience(0))
+    assert (end.kind, breaking.streams) == ("end", 1001)
