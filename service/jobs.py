@@ -183,8 +183,9 @@ class Attempt:
 
     ``executor_id`` names the process that runs it and ``session`` the cluster that it lives in;
     ``next_chunk`` is the cursor of ingestion. ``pid`` and ``host`` are known once it has started.
-    ``heard_at`` is the time of its last record, whatever it was, and ``last_step`` the step that it
-    told of last; ``exit`` is what was seen of the end of a lost process.
+    ``heard_at`` is the time of its last record, whatever it was but a piece of its log, and
+    ``last_step`` the step that it told of last; ``exit`` is what was seen of the end of a lost
+    process.
     """
 
     job_id: str

@@ -54,5 +54,7 @@ class Relay:
                 if str(error) != trouble:  # once, not five times a second
                     log.warning("events of other services: %s", error)
                 trouble = str(error)
-            except Exception:
-                log.exception("events of other services could not be looked for")
+            except Exception as error:
+                if repr(error) != trouble:
+                    log.exception("events of other services could not be looked for")
+                trouble = repr(error)

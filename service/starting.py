@@ -7,6 +7,7 @@ from pathlib import Path
 from service.cluster.base import Cluster
 from service.jobs import Attempt, Job
 from service.jobstore import JobStore
+from service.watch import heard_for_s
 from workers.artifacts import ArtifactStore
 from workers.beginning import Origin
 from workers.kinds import is_named
@@ -52,10 +53,7 @@ class Starter:
     def trained_s(self, attempt: Attempt) -> float:
         """Seconds that an ended attempt was at work: until its last word, and not until somebody
         noticed its end, which is another clock's time."""
-        if attempt.started_at is None or attempt.ended_at is None:
-            return 0.0
-        last = self._jobs.last_record_at(attempt.job_id, attempt.number) or attempt.started_at
-        return max((last - attempt.started_at).total_seconds(), 0.0)
+        return heard_for_s(attempt)
 
     def wall_left_s(self, job: Job, earlier: Sequence[Attempt]) -> float | None:
         """Seconds that the job's time limit leaves behind these attempts; None without a limit."""

@@ -6,7 +6,8 @@ whether anybody needs a thing is asked after it was listed: rows are written bef
 announce, so what a row does not know by then was never announced, or is not needed any more.
 """
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -21,6 +22,7 @@ from workers.artifacts import ArtifactStore, Stored, attempt_prefix, job_prefix
 from workers.artifacts.leftovers import leftovers_below, remove_leftover
 from workers.data import catalogue
 from workers.data.kept import KeptArray, kept_arrays
+from workers.errors import StoreAway, StoreError
 
 Kind = Literal["job", "attempt", "data_set", "unfinished", "probe", "cache"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -43,7 +45,8 @@ class Finding:
 class Report:
     """What a sweep has found so far, and what became of it.
 
-    ``counts`` and ``sizes`` are totals by kind; ``findings`` the first of them.
+    ``counts`` and ``sizes`` are totals by kind; ``findings`` the first of them. ``denied`` is why
+    the first of what could not be removed was not.
     """
 
     number: int
@@ -52,6 +55,7 @@ class Report:
     state: Literal["running", "done", "failed"] = "running"
     ended_at: datetime | None = None
     error: str | None = None
+    denied: str | None = None
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     sizes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     findings: list[Finding] = field(default_factory=list)
@@ -108,6 +112,10 @@ class Sweep:
         if not report.dry_run:
             self.reclaimed_bytes += size_bytes
 
+    def _delete(self, report: Report, keys: Sequence[str]) -> None:
+        with _going_on(report):
+            self._artifacts.delete_many(keys)
+
     # --- jobs ---------------------------------------------------------------------------------
 
     def _of_jobs(self, report: Report, before: datetime) -> Iterator[None]:
@@ -135,7 +143,7 @@ class Sweep:
         prefix = job_prefix(job_id)
         self._note(report, "job", prefix, "there is no such job", count, size_bytes)
         if not report.dry_run:
-            yield from self._remove_old(prefix, before)
+            yield from self._remove_old(report, prefix, before)
 
     def _of_a_job(
         self, report: Report, before: datetime, custody: Custody, objects: Iterable[Stored]
@@ -154,21 +162,22 @@ class Sweep:
 
     def _remove(self, report: Report, keys: list[str]) -> None:
         if keys and not report.dry_run:
-            self._artifacts.delete_many(keys)
+            self._delete(report, keys)
         keys.clear()
 
-    def _remove_old(self, prefix: str, before: datetime) -> Iterator[None]:
+    def _remove_old(self, report: Report, prefix: str, before: datetime) -> Iterator[None]:
         """Remove what is under a prefix and was last changed before a time."""
         keys: list[str] = []
         for stored in self._artifacts.list(prefix):
             if stored.modified_at < before:
                 keys.append(stored.key)
             if len(keys) >= AT_ONCE:
-                self._artifacts.delete_many(keys)
+                self._delete(report, keys)
                 keys = []
                 yield
-        self._artifacts.delete_many(keys)
-        self._artifacts.prune(prefix, before)
+        self._delete(report, keys)
+        with _going_on(report):
+            self._artifacts.prune(prefix, before)
         yield
 
     # --- uploads, unfinished writes, probes ---------------------------------------------------
@@ -180,8 +189,12 @@ class Sweep:
             is_old = all(stored.modified_at < before for stored in found)
             if not is_old or self._jobs.is_content_used(digest):
                 continue
-            if not report.dry_run and not self._datasets.discard_unused(digest):
-                continue
+            if not report.dry_run:
+                is_gone = False
+                with _going_on(report):
+                    is_gone = self._datasets.discard_unused(digest)
+                if not is_gone:
+                    continue
             size_bytes = sum(stored.size_bytes for stored in found)
             why = "no name, job or study refers to the content"
             self._note(report, "data_set", f"datasets/{digits}", why, len(found), size_bytes)
@@ -195,7 +208,8 @@ class Sweep:
             why = "a write that was begun and not ended"
             self._note(report, "unfinished", write.name, why, 1, write.size_bytes)
             if not report.dry_run:
-                self._artifacts.discard(write)
+                with _going_on(report):
+                    self._artifacts.discard(write)
             yield
 
     def _probes(self, report: Report, before: datetime) -> Iterator[None]:
@@ -204,10 +218,11 @@ class Sweep:
                 why = "a test of the store that was cut off"
                 self._note(report, "probe", stored.key, why, 1, stored.size_bytes)
                 if not report.dry_run:
-                    self._artifacts.delete(stored.key)
+                    self._delete(report, [stored.key])
                 yield
         if not report.dry_run:
-            self._artifacts.prune("probes", before)
+            with _going_on(report):
+                self._artifacts.prune("probes", before)
         yield
 
     # --- this machine's cache -----------------------------------------------------------------
@@ -244,6 +259,17 @@ class Sweep:
         self._note(report, "cache", name, why, 1, size_bytes)
         if not report.dry_run:
             remove_leftover(path)
+
+
+@contextmanager
+def _going_on(report: Report) -> Iterator[None]:
+    """What the store denies of one thing, holds up no other; raises StoreAway."""
+    try:
+        yield
+    except StoreAway:
+        raise
+    except StoreError as error:
+        report.denied = report.denied or str(error)
 
 
 def _second_part(stored: Stored) -> str:

@@ -153,7 +153,7 @@ class Sweeper:
                 if self._deletions.news.is_set():
                     self._deletions.news.clear()
                     self._tidy()
-            error = None
+            error = report.denied
         except (StoreError, NotReady) as cause:
             error = str(cause)
             raise

@@ -266,7 +266,7 @@ def _lead(
             peers=peers,
             shelf=run.shelf,
         )
-        del begun_at  # whose file has no name any more, and takes up room while it is mapped
+        del begun_at  # whose file takes up room while it is mapped, also once it is thinned out
         finished = _publish_all(events, step, ledger, publisher)
         others.finish()
         return finished

@@ -106,6 +106,7 @@ class _Training:
         self._model_steps = self._stepper.steps_per_epoch * self._trainer.epochs
         self._reporter = Reporter(spec, data, self._state, self._stepper, peers, shelf)
         self._metrics: Mapping[str, float] = {}
+        self._reported_step = -1
         self._pace = Pace()
         self._spoke_at = self._metrics_at = time.monotonic()
 
@@ -160,7 +161,10 @@ class _Training:
     def _interrupted(self, reason: Literal["interrupted", "at_rung"]) -> Iterator[Event]:
         self._stepper.flush()
         if self._peers.rank == 0 and self._reporter.checkpointed_step != self._state.step:
-            yield self._reporter.checkpoint({**self._metrics, **self._state.means.values()})
+            metrics = {**self._metrics, **self._state.means.values()}
+            # Where the state says that a report is due, and it was made since, another is stored.
+            replaces = self._reported_step == self._state.step
+            yield self._reporter.checkpoint(metrics, replaces=replaces)
         message = "Interrupted; the run can go on from its last checkpoint."
         yield Finished(self._state.step, self._epoch, reason, message)
 
@@ -174,6 +178,7 @@ class _Training:
 
         events = self._reporter.report(round(self._epoch), self._measure(), is_stop_asked)
         self._metrics = yield from events
+        self._reported_step = self._state.step
         self._metrics_at = self._spoke_at = time.monotonic()
         self._pace.go_on()
 

@@ -88,13 +88,25 @@ class RayCluster:
 
     def capacity(self) -> Capacity:
         """See :meth:`service.cluster.base.Cluster.capacity`; at most two seconds old."""
-        known = self._capacity
-        if known is not None and time.monotonic() - known[0] < CAPACITY_LASTS_S:
-            return known[1]
-        nodes = self._ask("capacity")["nodes"]
-        capacity = Capacity(tuple(Node(**node) for node in nodes))
-        self._capacity = (time.monotonic(), capacity)
-        return capacity
+        if (known := self._known_capacity()) is not None:
+            return known
+        self._take_turn()
+        try:
+            if (known := self._known_capacity()) is not None:  # another thread has asked meanwhile
+                return known
+            nodes = self._answer("capacity")["nodes"]
+            capacity = Capacity(tuple(Node(**node) for node in nodes))
+            self._capacity = (time.monotonic(), capacity)
+            return capacity
+        finally:
+            self._turn.release()
+
+    def _known_capacity(self) -> Capacity | None:
+        known = self._capacity  # which another thread may forget
+        if known is None:
+            return None
+        asked_at, capacity = known
+        return capacity if time.monotonic() - asked_at < CAPACITY_LASTS_S else None
 
     def unclaimed(self) -> Unclaimed | None:
         """See :meth:`service.cluster.base.Cluster.unclaimed`."""
@@ -230,9 +242,12 @@ class RayCluster:
     def _ask(self, call: str, **parameters: Any) -> Any:
         self._take_turn()
         try:
-            answer = self._exchange({"call": call, **parameters}, ANSWER_TIMEOUT_S)
+            return self._answer(call, **parameters)
         finally:
             self._turn.release()
+
+    def _answer(self, call: str, **parameters: Any) -> Any:
+        answer = self._exchange({"call": call, **parameters}, ANSWER_TIMEOUT_S)
         if "down" in answer:
             raise ClusterDown(answer["down"])
         return answer["result"]

@@ -29,6 +29,7 @@ from workers.events import (
     CheckpointRecord,
     CheckpointRemovedRecord,
     FirstStepRecord,
+    LogRecord,
     MetricsRecord,
     ProgressRecord,
     Record,
@@ -58,7 +59,8 @@ def ingest(
     for record in records:
         moved.update(_of_attempt(record))
         progress = _progress(record, {**stored._mapping, **moved}) or progress
-        moved["heard_us"] = to_us(record.at)
+        if not isinstance(record, LogRecord):  # that of a lost attempt comes in later
+            moved["heard_us"] = to_us(record.at)
         _store_file(connection, job_id, attempt, record)
     if progress:
         moved["last_step"] = progress["step"]

@@ -123,21 +123,6 @@ def queued_with_wishes(connection: Connection) -> list[Job]:
     return [to_job(row) for row in rows]
 
 
-def last_record_at(connection: Connection, job_id: str, attempt: int) -> datetime | None:
-    """When the attempt last recorded something; None if it never did.
-
-    Its log does not count, as that of a lost attempt comes in later, and in its place.
-    """
-    others = EVENTS.c.kind.not_in(("state", "log"))
-    last_us = connection.execute(
-        select(EVENTS.c.at_us)
-        .where(EVENTS.c.job_id == shown(job_id), EVENTS.c.attempt == attempt, others)
-        .order_by(EVENTS.c.seq.desc())
-        .limit(1)
-    ).scalar()
-    return None if last_us is None else from_us(last_us)
-
-
 def ahead_of(connection: Connection, job: Job, now_us: int) -> int:
     """How many queued jobs start before this one; those in their back-off do not."""
     queued = and_(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL)

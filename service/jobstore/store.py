@@ -329,11 +329,6 @@ class JobStore:
         with self._database.read() as connection:
             return reading.queued_with_wishes(connection)
 
-    def last_record_at(self, job_id: str, attempt: int) -> datetime | None:
-        """When the attempt last recorded something but its log; None if it never did."""
-        with self._database.read() as connection:
-            return reading.last_record_at(connection, job_id, attempt)
-
     def running(self) -> builtins.list[Job]:
         """The jobs that have an attempt at work, trials of studies aside."""
         with self._database.read() as connection:

@@ -16,6 +16,7 @@ from service.errors import (
     InvalidStudy,
     StudyChanged,
 )
+from service.feed import Feed
 from service.jobs import JobRequest, JobState
 from service.jobstore import Idempotency, JobStore
 from service.paces import Paces
@@ -45,11 +46,13 @@ class Studying:
         jobs: JobStore,
         training: Training,
         deletions: Deletions,
+        feed: Feed,
         wake: Callable[[], None],
     ) -> None:
         self._jobs = jobs
         self._training = training
         self._deletions = deletions
+        self._feed = feed
         self._wake = wake
         self._paces = Paces(jobs)
 
@@ -184,7 +187,11 @@ class Studying:
 
     def cancel(self, study_id: str) -> Study:
         """Note the wish; the driver ends its trials. Raises StudyStateConflict."""
-        return self._told(self._jobs.ledger.request_cancel(study_id))
+        study = self._told(self._jobs.ledger.request_cancel(study_id))
+        if study.state is JobState.CANCELLED:  # and so are its trials, at once
+            for trial in self._jobs.ledger.trials(study_id):
+                self._feed.notify(trial.job_id, urgent=True)
+        return study
 
     def pause(self, study_id: str) -> Study:
         """Note the wish; a queued study is paused at once. Raises StudyStateConflict."""

@@ -177,7 +177,7 @@ def quiet(tmp_path: Path) -> Iterator[Quiet]:
             explaining=Explaining(jobs, cluster, logs, health.report),
             deletions=deletions,
             sweeper=sweeper,
-            studying=Studying(jobs, training, deletions, watcher.wake),
+            studying=Studying(jobs, training, deletions, feed, watcher.wake),
             answers=answers,
             promotions=Promotions(jobs, training, forks, answers),
             presets=Presets(datasets),

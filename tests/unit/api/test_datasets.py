@@ -142,10 +142,15 @@ def test_a_used_data_set_is_not_deleted_and_names_its_jobs(quiet: Quiet) -> None
     assert quiet.http.post("/v1/jobs", json=again).status_code == 201
 
 
-def test_a_study_that_waits_keeps_its_data_set_and_is_named(quiet: Quiet) -> None:
+@pytest.mark.parametrize("tuned", ["/trainer/network/latent_dim", "/dataset/split_seed"])
+def test_a_study_that_waits_keeps_its_data_set_and_is_named(quiet: Quiet, tuned: str) -> None:
     put(quiet, npz(data=np.ones((400, 3), np.float32)))
     trainer = {"kind": "delta_vae", "batch_size": 10, "quality": {"samples": 100, "components": 2}}
-    body = study_body(spec={"dataset": {"name": "ours"}, "trainer": trainer})
+    body = study_body(
+        spec={"dataset": {"name": "ours"}, "trainer": trainer},
+        space={tuned: {"choice": [1, 2]}},
+        override_guard=True,
+    )
     study = quiet.http.post("/v1/studies", json=body)
     assert study.status_code == 201, study.text
     found = problem(quiet.http.delete(PATH), 409, "dataset-in-use")

@@ -163,6 +163,20 @@ def test_what_cannot_be_removed_is_said_and_holds_up_no_sweep(
         assert f"{job.id} cannot be removed: denied" == sweeper.trouble
 
 
+def test_an_orphan_that_cannot_be_removed_holds_up_no_other(
+    jobs: JobStore, artifacts: LocalStore
+) -> None:
+    store = Denying(artifacts.root)
+    store.kept = {"job-a"}
+    for name in ("job-a", "job-b"):
+        store.put(f"jobs/{name}/attempts/1/outcome.json", b"{}")
+    with at_work(jobs, store) as (sweeper, _):
+        swept = sweeper.request(dry_run=False)
+        until(lambda: swept.state != "running")
+    assert (swept.state, swept.error) == ("failed", "denied")
+    assert [stored.key for stored in store.list("jobs")] == ["jobs/job-a/attempts/1/outcome.json"]
+
+
 class Defective(Deletions):
     """Has a defect that nobody has thought of, for a while."""
 
@@ -201,7 +215,7 @@ def test_a_store_that_is_away_is_waited_for(
         until(lambda: failed.state != "running")
         assert failed.state == "failed"
         assert failed.error
-        assert sweeper.trouble
+        until(lambda: sweeper.trouble is not None)
         assert sweeper.is_alive
         artifacts.root.unlink()
         (tmp_path / "away").rename(artifacts.root)

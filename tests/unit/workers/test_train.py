@@ -281,6 +281,30 @@ def test_a_stop_during_an_evaluation_is_heard_and_its_report_is_made_when_the_ru
 
 
 @pytest.mark.usefixtures("attentive")
+def test_a_report_that_was_made_up_for_is_not_made_again_after_another_stop(
+    digits: Dataset,
+) -> None:
+    changes, epoch = EVALUATED["no checkpoint is due"]
+    spec, part = spec_of(**changes), list[Event]()
+    step = next(e.step for e in metrics([*train(spec, digits)]) if e.epoch == epoch)
+    for event in train(spec, digits, should_stop=lambda: bool(evaluating(part, step))):
+        part.append(event)
+    again: list[Event] = []
+    resumed = train(
+        spec,
+        digits,
+        resume=last_checkpoint(part).train_state,
+        should_stop=lambda: step in [e.step for e in metrics(again)],
+    )
+    for event in resumed:
+        again.append(event)
+    stopped = last_checkpoint(again)
+    assert (stopped.step, stopped.replaces) == (step, True)  # the one that says a report is due
+    rest = [*train(spec, digits, resume=stopped.train_state)]
+    assert step not in [e.step for e in metrics(rest)]
+
+
+@pytest.mark.usefixtures("attentive")
 def test_a_stop_while_the_epoch_of_a_rung_is_evaluated_is_no_rung(digits: Dataset) -> None:
     spec, events = spec_of(), list[Event]()
     for event in train(
