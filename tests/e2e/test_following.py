@@ -19,6 +19,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.processes import ROOT, ServiceProcess, wait_for, wait_until
 
 ENOUGH = 1000
+WAITING = "waiting for the service\n"
 RESTARTS = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL)
 PAUSE_S = 0.2  # of a client between two connections
 PATIENCE_S = 500.0  # for all restarts
@@ -189,7 +190,9 @@ def test_of_a_thousand_events_over_five_restarts_none_is_missed_and_none_comes_t
         assert len({after - before for before, after in pairwise(steps)}) == 1
 
     # The log that was followed is the whole one: each attempt's beginning, and its epochs.
-    followed = log.read_text()
+    lines = log.read_text().splitlines(keepends=True)
+    assert WAITING in lines  # said beside the log, on standard error
+    followed = "".join(line for line in lines if line != WAITING)
     assert follow.returncode == 0, followed[-1000:]
     whole_log, _ = commanded("logs", job.id, "--url", service.url).communicate(timeout=240)
     assert followed == whole_log
