@@ -48,7 +48,8 @@ def test_a_lease_that_is_over_is_not_renewed_and_goes_to_who_asks(store: JobStor
 def test_an_old_leader_writes_nothing_and_users_write_on(store: JobStore) -> None:
     old = store.take_lease("one", OVER_S)
     led_before = store.fenced(lambda: old)
-    job = running(store)
+    expired, job = running(store), running(store)
+    store.settle(expired, JobState.SUCCEEDED, Reason.COMPLETED, "done")
     new = store.take_lease("two", LONG_S)
     leads_now = store.fenced(lambda: new)
     for write in (
@@ -56,7 +57,7 @@ def test_an_old_leader_writes_nothing_and_users_write_on(store: JobStore) -> Non
         partial(led_before.explain, job, Reason.RECOVERING, "lost"),
         partial(led_before.ingest, job.id, 1, 0, [metrics(1, loss_nats=1.0)]),
         partial(led_before.note_process, job.id, 1, 7, "node"),
-        partial(led_before.delete_expired, {JobState.RUNNING: 0.0}, 10),
+        partial(led_before.delete_expired, {JobState.SUCCEEDED: 0.0}, 10),
         partial(led_before.purge, job.id),
         partial(led_before.ledger.request_pause, "study-none"),
     ):

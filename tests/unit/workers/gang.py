@@ -1,6 +1,7 @@
 """Runs of train() by several processes, for test_parallel.py."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -16,8 +17,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from workers import reporting
 from workers.data import Dataset, DatasetInfo
 from workers.errors import WorkerError
 from workers.events import Checkpoint, Event, Finished, Metrics
@@ -188,12 +189,10 @@ def _keep(folder: Path, name: str, checkpoint: Checkpoint) -> None:
 
 def _events(name: str, peers: Peers, victim: bool) -> Iterator[Event]:
     asked = iter(range(10**9))
-
-    steps: list[None] = []
-    register_optimizer_step_post_hook(lambda *_: steps.append(None))
+    reporting.TICK_S = math.inf  # so that every question comes before a step
 
     def stop_at_seven() -> bool:
-        return len(steps) >= 7
+        return next(asked) >= 7
 
     def sleep_at_two() -> bool:
         if next(asked) == 2:
