@@ -50,17 +50,12 @@ class Starter:
         run = self._run(job, attempt, wall_s)
         return attempt, run.model_copy(update={"until_epoch": until_epoch})
 
-    def trained_s(self, attempt: Attempt) -> float:
-        """Seconds that an ended attempt was at work: until its last word, and not until somebody
-        noticed its end, which is another clock's time."""
-        return heard_for_s(attempt)
-
     def wall_left_s(self, job: Job, earlier: Sequence[Attempt]) -> float | None:
         """Seconds that the job's time limit leaves behind these attempts; None without a limit."""
         if job.limits.max_wall_s is None:
             return None
         counted = [attempt for attempt in earlier if attempt.number >= job.counts_from]
-        return job.limits.max_wall_s - sum(self.trained_s(attempt) for attempt in counted)
+        return job.limits.max_wall_s - sum(heard_for_s(attempt) for attempt in counted)
 
     def _run(self, job: Job, attempt: Attempt, wall_s: float | None) -> Run:
         kept = tuple(

@@ -14,6 +14,7 @@ from service.cluster.inline import InlineCluster
 from service.errors import NotLeading
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.watch import heard_for_s
 from tests.factories import long_spec, request, tiny_spec
 from tests.harness import Service, make_service
 from tests.looking import looks
@@ -298,7 +299,7 @@ def test_time_in_which_nobody_trained_does_not_count_against_the_limit(
     assert ended.started_at is not None
     assert ended.ended_at is not None
     noticed_after_s = (ended.ended_at - ended.started_at).total_seconds()
-    assert 0 < after.attempts._starter.trained_s(ended) < noticed_after_s - 1
+    assert 0 < heard_for_s(ended) < noticed_after_s - 1
     after.training.cancel(job.id)
     after.run_to_end(job)
     after.cluster.close()
