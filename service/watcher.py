@@ -151,16 +151,18 @@ class Watcher:
                 log.exception("%s cannot be followed", job.id)
         return None
 
-    def _attend_studies(self) -> bool:
-        """Bring every running study up to date, each by itself; returns whether there is any."""
+    def _attend_studies(self, *, has_spoken: bool = False) -> bool:
+        """Bring every running study up to date, each by itself, or answer drivers alone; returns
+        whether there is any."""
         # What is started while the store is away, could only wait for it and hold resources.
         may_start = not isinstance(self._attempts.store_trouble(), StoreAway)
-        running = self._studies.running()
+        running = self._studies.searching() if has_spoken else self._studies.running()
+        work = self._studies.answer if has_spoken else self._studies.attend
         for study in running:
             self._require_lead()
             try:
                 with about(study=study.id):
-                    self._studies.attend(study, may_start=may_start)
+                    work(study, may_start=may_start)
             except StateConflict as error:
                 log.info("%s: %s", study.id, error)
             except StoreError as error:
@@ -210,7 +212,7 @@ class Watcher:
                     raise ClusterDown("this service leads again, and its executors may be gone")
             self._has_led = True
             if not self._woken.is_set() and time.monotonic() < self._round_at:
-                self._attend_studies()
+                self._attend_studies(has_spoken=True)
                 return max(self._round_at - time.monotonic(), 0.0)
             self._woken.clear()
             # Other services cannot wake this one.

@@ -27,10 +27,11 @@ from tests.played_population import PlayedPopulation
 
 class PlayedDriver:
     """Says what a driver says; ``stop_at`` are the epochs at which configurations are stopped,
-    ``pause_at`` those at which they pause until another one is over."""
+    ``pause_at`` those at which they pause until another one is over, and ``ahead`` how many it
+    suggests before there is a place."""
 
     def __init__(
-        self, setup: Setup, stop_at: Mapping[int, int], pause_at: Mapping[int, int]
+        self, setup: Setup, stop_at: Mapping[int, int], pause_at: Mapping[int, int], ahead: int
     ) -> None:
         self.setup = setup
         self.said: list[Said] = []
@@ -41,7 +42,7 @@ class PlayedDriver:
         self._queues: dict[int, deque[Result | Ended]] = {}
         self._asked: deque[Suggested | Reported] = deque()
         self._paused: list[int] = []
-        for _ in range(setup.at_once):
+        for _ in range(setup.at_once + ahead):
             self._suggest()
 
     def take(self) -> list[str]:
@@ -113,6 +114,7 @@ class PlayedCluster(InlineCluster):
         self.ended: list[str] = []
         self.stop_at: Mapping[int, int] = {}
         self.pause_at: Mapping[int, int] = {}
+        self.ahead = self.exchanges = 0
         self.are_stillborn = False
 
     def start_driver(self, name: str, setup: str) -> None:
@@ -121,11 +123,12 @@ class PlayedCluster(InlineCluster):
         if is_population(told.request):
             driver = PlayedPopulation(told)
         else:
-            driver = PlayedDriver(told, self.stop_at, self.pause_at)
+            driver = PlayedDriver(told, self.stop_at, self.pause_at, self.ahead)
         driver.is_dead = self.are_stillborn
         self.drivers[name] = driver
 
     def exchange(self, name: str, lines: Sequence[str]) -> Heard:
+        self.exchanges += 1
         driver = self.drivers.get(name)
         if driver is None or driver.is_dead:
             return Heard(is_gone=True, detail="signal 9 ended it")

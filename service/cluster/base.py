@@ -10,6 +10,9 @@ from workers.spec import Resources
 if TYPE_CHECKING:  # Ray's host process imports this, and does without torch
     from workers.run import Run, StopReason
 
+SPOKEN, ENDED = b"s", b"e"
+"""What a host process tells its service unasked: a driver has spoken, an attempt has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -169,10 +172,6 @@ class Drivers(Protocol):
         """End a driver, with all that it holds."""
         ...
 
-    def listen(self, wake: Callable[[], None]) -> None:
-        """Let ``wake`` be called, in a thread, when a driver has said something."""
-        ...
-
 
 class Cluster(Drivers, Protocol):
     """Runs attempts in executors, each named by an id: a process for each of the attempt's workers.
@@ -226,6 +225,12 @@ class Cluster(Drivers, Protocol):
     def tend(self, known: frozenset[str]) -> None:
         """Regular care: a warm spare, and an end to executors and drivers of studies that are not
         among ``known``."""
+        ...
+
+    def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Let these be called, in a thread: ``spoken`` when a driver has said something, ``ended``
+        when the process of an attempt is done. They may be called for nothing, and not be called
+        where another process has started the attempt."""
         ...
 
     def rejoin(self) -> None:

@@ -143,8 +143,8 @@ class InlineCluster:
     def end_driver(self, name: str) -> None:
         """See :meth:`service.cluster.base.Drivers.end_driver`."""
 
-    def listen(self, wake: Callable[[], None]) -> None:
-        """See :meth:`service.cluster.base.Drivers.listen`."""
+    def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
+        """See :meth:`service.cluster.base.Cluster.listen`; rounds see it soon enough."""
 
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""

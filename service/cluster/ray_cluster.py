@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from service.cluster.base import (
+    ENDED,
+    SPOKEN,
     Capacity,
     ClusterDown,
     ClusterUnavailable,
@@ -73,7 +75,7 @@ class RayCluster:
         self._lines: TextIO | None = None
         self._folder: Path | None = None
         self._session = ""
-        self._wake: Callable[[], None] = _ignored
+        self._spoken = self._ended = _ignored
         self._capacity: tuple[float, Capacity] | None = None
 
     @property
@@ -159,15 +161,18 @@ class RayCluster:
         """See :meth:`service.cluster.base.Drivers.end_driver`."""
         self._ask("end_driver", name=name)
 
-    def listen(self, wake: Callable[[], None]) -> None:
-        """See :meth:`service.cluster.base.Drivers.listen`."""
-        self._wake = wake
+    def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
+        """See :meth:`service.cluster.base.Cluster.listen`."""
+        self._spoken, self._ended = spoken, ended
 
     def _pass_on(self, news: socket.socket) -> None:
         """Wake whoever listens, until the host has ended."""
         with news:
-            while news.recv(4096):
-                self._wake()
+            while kinds := news.recv(4096):
+                if ENDED in kinds:
+                    self._ended()
+                if SPOKEN in kinds:
+                    self._spoken()
 
     def rejoin(self) -> None:
         """See :meth:`service.cluster.base.Cluster.rejoin`."""

@@ -56,6 +56,7 @@ class Executor:
         self._is_helper = False
         self._attempt: threading.Thread | None = None
         self._stop = run.StopFlag()
+        self._is_over = threading.Event()
         self._detail: str | None = None
         self._cause: LossCause = "worker_lost"
         self._asked_at = time.monotonic()
@@ -78,7 +79,7 @@ class Executor:
             self._attempt.join(THREAD_END_S)
             if self._attempt.is_alive():
                 raise RuntimeError("this executor is at work on another attempt")
-        self._stop = self._runs.StopFlag()
+        self._stop, self._is_over = self._runs.StopFlag(), threading.Event()
         self._detail, self._cause = None, "worker_lost"
         self._is_helper = rank > 0  # and done before worker 0, which publishes
         parsed = self._runs.Run.model_validate_json(run)
@@ -88,17 +89,21 @@ class Executor:
         seat = self._parallel.Seat.of(parsed.spec.resources, rank, place, host)
         forget_peak()  # of earlier attempts
         self._attempt = threading.Thread(
-            target=self._execute, args=(parsed, self._stop, seat), name="attempt"
+            target=self._execute, args=(parsed, self._stop, self._is_over, seat), name="attempt"
         )
         self._attempt.start()
+
+    def end(self, begun: None) -> ExecutorReport:
+        """Wait for the end of the attempt that has ``begun``, before which Ray holds the call back;
+        then as ``report``."""
+        self._is_over.wait()
+        return self.report()
 
     def report(self) -> ExecutorReport:
         """What this executor does."""
         self._asked_at = time.monotonic()
         return {
-            "state": "running"
-            if self._attempt is not None and self._attempt.is_alive()
-            else "idle",
+            "state": "idle" if self._attempt is None or self._is_over.is_set() else "running",
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "detail": self._detail,
@@ -109,7 +114,9 @@ class Executor:
         """Ask the attempt to publish a checkpoint and end."""
         self._stop.request(reason)
 
-    def _execute(self, run: "Run", stop: "StopFlag", seat: "Seat") -> None:
+    def _execute(
+        self, run: "Run", stop: "StopFlag", is_over: threading.Event, seat: "Seat"
+    ) -> None:
         try:
             if seat.rank == 0:
                 self._runs.execute(run, stop, seat, whole_process=True)
@@ -119,6 +126,7 @@ class Executor:
             self._detail, self._cause = loss_by_store(error)
             raise
         finally:
+            is_over.set()
             give_back()  # for as long as this process is a spare
 
     def _watch(self) -> None:

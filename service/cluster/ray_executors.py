@@ -10,6 +10,7 @@ Ray's exceptions end here as ClusterDown. This runs in the host process (ray_hos
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import ray
@@ -44,11 +45,13 @@ class _Seen:
 
 
 class RayExecutors:
-    """What :class:`service.cluster.base.Cluster` asks for, but for joining and leaving."""
+    """What :class:`service.cluster.base.Cluster` asks for, but for joining and leaving; ``news`` is
+    called when an attempt has ended."""
 
-    def __init__(self, session: RaySession, namespace: str) -> None:
+    def __init__(self, session: RaySession, namespace: str, news: Callable[[], None]) -> None:
         self._ray = session
         self._namespace = namespace
+        self._news = news
         self._seen: dict[str, _Seen] = {}
         self._strangers_at = self._groups_at = float("-inf")
 
@@ -214,14 +217,14 @@ class RayExecutors:
         return not self._ray.own and any(seen.gang.look().state == "pending" for seen in busy)
 
     def _create(self, executor_id: str, shape: Resources) -> None:
-        gang = ray_gang.create(executor_id, shape, self._namespace, self._ray.folder)
+        gang = ray_gang.create(executor_id, shape, self._namespace, self._ray.folder, self._news)
         self._seen[executor_id] = _Seen(gang, shape)
 
     def _find(self, executor_id: str) -> _Seen | None:
         """The executor, looked up by name if another host made it; nothing is waited for."""
         if executor_id not in self._seen:
             shape = ray_gang.shape_of(executor_id) or DEFAULT_SHAPE
-            gang = ray_gang.find(executor_id, shape, self._namespace, self._ray.folder)
+            gang = ray_gang.find(executor_id, shape, self._namespace, self._ray.folder, self._news)
             if gang is None:
                 return None
             self._seen[executor_id] = _Seen(gang, shape, busy=True)

@@ -9,7 +9,7 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from service.cluster.ray_executor import Executor
 from service.cluster.ray_member import Member
 from workers.spec import Resources
 
-THREADS_PER_EXECUTOR = 4  # begin, report and stop must never wait for one another
+THREADS_PER_EXECUTOR = 5  # begin, end, report and stop must never wait for one another
 # Worker 0 misses a lost one by its connections, and knows the reason best; then this ends the rest.
 LOST_GRACE_S = 5.0
 
@@ -118,8 +118,11 @@ class Gang:
                 self._lost = (time.monotonic(), f"{several}{said.detail}", said.cause)
 
 
-def create(name: str, shape: Resources, namespace: str, folder: Path | None) -> Gang:
-    """Ask for the actors of an executor; returns before there are any."""
+def create(
+    name: str, shape: Resources, namespace: str, folder: Path | None, news: Callable[[], None]
+) -> Gang:
+    """Ask for the actors of an executor; returns before there are any. ``news`` is called when an
+    attempt there has ended, or one of them."""
     group = None
     if shape.workers > 1:
         bundle = {"CPU": float(shape.cpus_per_worker), "GPU": float(shape.gpus_per_worker)}
@@ -145,11 +148,13 @@ def create(name: str, shape: Resources, namespace: str, folder: Path | None) -> 
             if group is None
             else PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
         )
-        members.append(Member(actor.remote(), is_near=folder is not None))
+        members.append(Member(actor.remote(), is_near=folder is not None, news=news))
     return Gang(name, members, group, folder)
 
 
-def find(name: str, shape: Resources, namespace: str, folder: Path | None) -> Gang | None:
+def find(
+    name: str, shape: Resources, namespace: str, folder: Path | None, news: Callable[[], None]
+) -> Gang | None:
     """The executor that another host asked for, by its name; None if nothing of it is left.
 
     A gang of which an actor is missing is ended.
@@ -159,7 +164,7 @@ def find(name: str, shape: Resources, namespace: str, folder: Path | None) -> Ga
         with contextlib.suppress(ValueError):  # there is no such actor any more
             handles.append(ray.get_actor(worker_name(name, rank), namespace=namespace))
     group = groups(namespace).get(name) if shape.workers > 1 else None
-    members = [Member(handle, is_near=folder is not None) for handle in handles]
+    members = [Member(handle, is_near=folder is not None, news=news) for handle in handles]
     if len(members) == shape.workers:
         return Gang(name, members, group, folder)
     if members or group is not None:

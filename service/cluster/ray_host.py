@@ -8,8 +8,8 @@ answer. A host that does not answer is killed and another one started: nothing i
 as executors are found again by name.
 
 ``python -m service.cluster.ray_host FD NEWS SERVICE``: the first line on the socket FD is the
-configuration; on the socket NEWS a byte is sent when the driver of a study has spoken; SERVICE is
-the service's process id.
+configuration; on the socket NEWS a byte is sent when the driver of a study has spoken, another one
+when an attempt has ended; SERVICE is the service's process id.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.cluster.base import ClusterDown, ClusterUnavailable
+from service.cluster.base import ENDED, SPOKEN, ClusterDown, ClusterUnavailable
 from service.cluster.ray_drivers import RayDrivers
 from service.cluster.ray_executors import RayExecutors
 from service.cluster.ray_session import RaySession
@@ -95,10 +95,10 @@ def _die_with(service: int) -> None:
     threading.Thread(target=watch, name="service-watch", daemon=True).start()
 
 
-def _tell(news: socket.socket) -> None:
+def _tell(news: socket.socket, kind: bytes) -> None:
     # A full buffer is news enough, and a service that has gone needs none.
     with contextlib.suppress(OSError):
-        news.send(b"\n", socket.MSG_DONTWAIT)
+        news.send(kind, socket.MSG_DONTWAIT)
 
 
 def main() -> None:
@@ -120,9 +120,9 @@ def main() -> None:
         say(unavailable=str(error))
         session.close()
         return
-    executors = RayExecutors(session, configuration.namespace)
     news = socket.socket(fileno=int(sys.argv[2]))
-    drivers = RayDrivers(configuration.namespace, session.folder, partial(_tell, news))
+    executors = RayExecutors(session, configuration.namespace, partial(_tell, news, ENDED))
+    drivers = RayDrivers(configuration.namespace, session.folder, partial(_tell, news, SPOKEN))
     folder = session.node_folder
     say(session=session.identity, folder=None if folder is None else str(folder))
     for line in lines:

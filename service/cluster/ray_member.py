@@ -4,6 +4,7 @@ It is asked, and what it answered last time is looked at: nothing here waits for
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,19 +26,22 @@ PENDING = Sighting("pending")
 
 class Member:
     """The handle of an actor with what is known of it; ``is_near`` where its process is one of
-    this machine's.
+    this machine's. ``news`` is called, in a thread, when an attempt that it was given has ended, or
+    it has.
 
     ``sighting`` is what it said of itself last; ``failure`` is why it says no more, and ``cause``
     the kind of that.
     """
 
-    def __init__(self, handle: Any, *, is_near: bool) -> None:
+    def __init__(self, handle: Any, *, is_near: bool, news: Callable[[], None]) -> None:
         self.handle = handle
         self.sighting = PENDING
         self.failure: str | None = None
         self.cause: LossCause = "worker_lost"
         self._is_near = is_near
+        self._news = news
         self._begun: Any = None
+        self._ended: Any = None
         self._asked: Any = None
         self._asked_early = False
         self._wish: str | None = None
@@ -60,10 +64,12 @@ class Member:
         self.sighting = PENDING
         self._ask(early=True)  # for its process id, as soon as there is one
         self._begun = self.handle.begin.remote(*arguments)
+        self._ended = self.handle.end.remote(self._begun)
+        self._ended.future().add_done_callback(lambda _: self._news())
 
     def rest(self) -> None:
         """The attempt is over, and its end was clean."""
-        self._begun = self._wish = None
+        self._begun = self._ended = self._wish = None
 
     def stop(self, reason: str) -> None:
         """Pass on the wish; one that overtook the beginning would be forgotten with it."""
@@ -82,7 +88,10 @@ class Member:
             if self.failure is None and self._wish is not None:
                 self.handle.stop.remote(self._wish)
                 self._wish = None
-        if self._asked is None:
+        if self._ended is not None and _is_there(self._ended):
+            # Once: of a dead process it may say no more than that it cannot be reached.
+            self._asked, self._ended, self._asked_early = self._ended, None, False
+        elif self._asked is None:
             self._ask(early=not begun)
         if _is_there(self._asked):
             self._read()

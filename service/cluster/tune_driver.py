@@ -84,18 +84,21 @@ def search(setup: Setup, line: Pipe, desk: str, namespace: str, folder: str) -> 
     left = request.budget.trials - sum(one.standing != "unfinished" for one in known)
     if left <= 0:
         _end(line)
+    # A bracket of HyperBand that is not filled takes new trials for ever, and halves nothing; a
+    # population that is not whole exchanges among those who happen to be there.
+    all_at_once = isinstance(request.scheduler, HyperBand | Pbt)
     places = Places(
-        setup.at_once + _ahead(setup),
+        setup.at_once + int(all_at_once),  # one of which waits, so that none is waited for
         past.paused,
-        # A bracket of HyperBand that is not filled takes new trials for ever, and halves nothing;
-        # a population that is not whole exchanges among those who happen to be there.
-        all_at_once=isinstance(request.scheduler, HyperBand | Pbt),
+        all_at_once=all_at_once,
         in_line=isinstance(request.scheduler, HyperBand),
     )
     deciding = scheduler(request, setup.most_epochs)  # that of the past has seen stand-ins
     if isinstance(deciding, PopulationBasedTraining):
         deciding = Population(deciding, request, setup.most_epochs, places, line)
-    found = LedgerSearch(searcher(request, known), request, known, places, line, left)
+    found = LedgerSearch(
+        searcher(request, known), request, known, places, line, left, _ahead(setup)
+    )
     tune.Tuner(
         tune.with_resources(
             Proxy,
@@ -127,11 +130,10 @@ def _folder_of(trial: Trial) -> str:
 
 
 def _ahead(setup: Setup) -> int:
-    """How many configurations wait in line, so that none is waited for.
-
-    A model would choose them with less knowledge.
-    """
-    return int(not isinstance(setup.request.search, TpeSearch | GpSearch | CmaEsSearch))
+    """How many configurations wait in line, so that none is waited for: as many as are tried at one
+    time, which may all have ended before the first proxies are there."""
+    has_model = isinstance(setup.request.search, TpeSearch | GpSearch | CmaEsSearch)
+    return 0 if has_model else setup.at_once
 
 
 def _this_node() -> str:

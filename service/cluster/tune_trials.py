@@ -113,7 +113,14 @@ class Places:
 
 
 class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not followed
-    """Gives each suggestion its number, and has it stored before Tune sees it; ``left`` in all."""
+    """Gives each suggestion its number, and has it stored before Tune sees it; ``left`` in all.
+
+    ``ahead`` of them are stored before there is a place: a searcher that is told of results would
+    choose those with less knowledge. The service begins them when a place of its own is free, which
+    is before Tune has heard of it, or has a proxy. Tune itself has no more than there are places:
+    it would ask for a proxy for each, and end it while it is being started to use one that has
+    become free, again and again.
+    """
 
     def __init__(
         self,
@@ -123,6 +130,7 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
         places: Places,
         line: Line,
         left: int,
+        ahead: int,
     ) -> None:
         super().__init__(metric=request.objective.metric, mode=request.objective.mode)
         self.searcher = searcher
@@ -133,12 +141,14 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
         self._line = line
         self._last: dict[str, Mapping[str, Any]] = {}
         self._left = left
+        self._most_ahead = ahead
+        self._ahead: deque[dict[str, Any]] = deque()
         self._is_exhausted = False
 
     @property
     def is_over(self) -> bool:
         """Whether it suggests nothing more."""
-        return self._is_exhausted or self._left == 0
+        return not self._ahead and (self._is_exhausted or self._left == 0)
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: Mapping[str, Any], **spec: Any
@@ -149,18 +159,35 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration; None while there is no place. What goes on, comes first."""
         if not (self._again or self._places.all_at_once) and self._places.is_full:
+            self._look_ahead(trial_id)
             return None
+        found = self._ahead.popleft() if self._ahead else self._next(trial_id)
+        if isinstance(found, dict):
+            number = found[CONFIGURATION]
+            if number not in self._places.paused and not self._places.all_at_once:
+                self._places.take(number)
+        return found
+
+    def _next(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next configuration, stored, if the searcher has one."""
+        if self._is_exhausted:
+            return str(Searcher.FINISHED)
         found: dict[str, Any] | str | None = self.searcher.suggest(trial_id)
         if not isinstance(found, dict):
             self._is_exhausted = found == Searcher.FINISHED
             return found
         self._left -= 1
+        self._again = max(self._again - 1, 0)
         number = next(self._numbers)
         self._line.ask(Suggested(configuration=number, values=decoded(self._space, found)))
-        self._again = max(self._again - 1, 0)
-        if number not in self._places.paused and not self._places.all_at_once:
-            self._places.take(number)
         return {**found, CONFIGURATION: number}
+
+    def _look_ahead(self, trial_id: str) -> None:
+        while self._left > 0 and len(self._ahead) < self._most_ahead:
+            found = self._next(trial_id)
+            if not isinstance(found, dict):
+                return
+            self._ahead.append(found)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Remember it: of a trial that is stopped in its pause, Tune does not repeat it."""
@@ -284,7 +311,16 @@ class LedgerScheduler(TrialScheduler):  # type: ignore[misc]  # ray's modules ar
         self._scheduler.on_trial_remove(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The real one's choice, or else the first that waits for a place."""
+        """The real one's choice, or else the first that waits for a place.
+
+        Where trials come one by one, it is the newest: that has the proxy that has become free. An
+        older one's is being started, and Tune would end it.
+        """
+        if not self._places.all_at_once:
+            trials = reversed(tune_controller.get_trials())
+            newest = next((each for each in trials if each.status == Trial.PENDING), None)
+            if newest is not None:
+                return newest
         found: Trial | None = self._scheduler.choose_trial_to_run(tune_controller)
         if found is None and self._places.waiting and not self._places.is_full:
             found = self._places.waiting.popleft()

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Container, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from service.attempts import Attempts
@@ -152,6 +153,22 @@ class Studies:
         else:
             self._go_on(course, may_start=may_start)
 
+    def searching(self) -> list[Study]:
+        """The studies with a driver, which may have spoken."""
+        return [course.study for course in self._courses.values() if course.driver is not None]
+
+    def answer(self, study: Study, *, may_start: bool) -> None:
+        """Carry out what a study's driver has said, and tell it so; a round sees the rest.
+
+        Raises StateConflict as ``attend``.
+        """
+        course = self._courses[study.id]
+        if course.ending is None and course.failure is None:
+            self._converse(course)
+            self._stop_trials(course)
+            if may_start:
+                self._start_trials(course)
+
     def _take_up(self, study: Study) -> Course:
         course = Course(study, Readings(self._jobs, study.request))
         course.refresh(self._jobs)
@@ -190,6 +207,11 @@ class Studies:
             name = f"driver-{study.id}-{study.attempt}"
             self._searching.begin(course, name, self._places(study))
             return
+        self._searching.look(course)
+        self._converse(course)
+
+    def _converse(self, course: Course) -> None:
+        study = course.study
         gone = self._searching.converse(course)
         if course.is_searched:
             course.ending = self._searched(course)
@@ -390,7 +412,8 @@ class Studies:
             is_search = trial.phase is Phase.SEARCH
             until = course.until(trial.configuration) if is_search else None
             with contextlib.suppress(StateConflict, JobNotFound):
-                self._attempts.start(job, until)
+                started = self._attempts.start(job, until)
+                course.add([replace(trial, state=started.state)])
                 left -= 1
 
     def _is_wanted(self, course: Course, trial: Trial) -> bool:

@@ -79,18 +79,21 @@ class Searching:
             found.append(one)
         return tuple(found)
 
-    def converse(self, course: Course) -> str | None:
-        """Hear and tell until there is nothing more; why the driver is gone, if it is.
-
-        Raises StateConflict where the study has another driver.
-        """
-        assert course.driver is not None
+    def look(self, course: Course) -> None:
+        """Take in what the trials have measured since, for the driver."""
         for trial in course.in_phase(Phase.SEARCH):
             if trial.configuration in course.wanted:
                 course.readings.read(trial)
                 self._stop_unhealthy(course, trial)
                 self._continue(course, trial)
         self._feed(course)
+
+    def converse(self, course: Course) -> str | None:
+        """Hear and tell until there is nothing more; why the driver is gone, if it is.
+
+        Raises StateConflict where the study has another driver.
+        """
+        assert course.driver is not None
         for _ in range(EXCHANGES):
             outbox, course.outbox = course.outbox, []
             heard = self._drivers.exchange(course.driver, outbox)

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,6 +144,32 @@ def test_ray_keeps_one_warm_executor_and_uses_it_again(
     assert ray_cluster.reserve(Resources()) == first
     ray_cluster.release(first, reusable=False)
     look_for(ray_cluster, first, "gone")
+
+
+def test_the_end_of_an_attempt_and_of_its_process_are_told(
+    ray_cluster: RayCluster, artifacts: LocalStore, make_run: MakeRun
+) -> None:
+    ended = threading.Event()
+    ray_cluster.listen(spoken=lambda: None, ended=ended.set)
+    run = make_run(tiny_spec())
+    executor = ray_cluster.reserve(run.spec.resources)
+    ray_cluster.launch(executor, run)
+    assert ended.wait(240)
+    sighting = ray_cluster.look(executor)
+    assert sighting.state == "idle"
+    assert sighting.pid is not None
+    assert artifacts.exists(outcome_key(run.prefix))
+    ray_cluster.release(executor, reusable=True)
+    long = make_run(long_spec()).model_copy(update={"attempt": 2})
+    executor = ray_cluster.reserve(long.spec.resources)
+    ray_cluster.launch(executor, long)
+    pid = look_for(ray_cluster, executor, "running").pid
+    assert pid is not None
+    ended.clear()
+    os.kill(pid, signal.SIGKILL)
+    assert ended.wait(240)
+    look_for(ray_cluster, executor, "gone")
+    ray_cluster.release(executor, reusable=False)
 
 
 def test_the_spare_makes_room_for_another_shape(

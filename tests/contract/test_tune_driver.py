@@ -1,6 +1,7 @@
 """The driver of a study: a real Tuner in its own process; the test is the service, and its trials
 are a function with a known least value."""
 
+import contextlib
 import math
 import os
 import signal
@@ -107,6 +108,7 @@ class Played:
     exchanged: dict[int, list[Takeover]] = field(default_factory=dict)
     is_searched: bool = False
     detail: str = ""
+    proxies: set[int] = field(default_factory=set)
     _outbox: list[Told] = field(default_factory=list)
 
     def begin(self) -> str:
@@ -134,10 +136,12 @@ class Played:
             for line in heard.lines:
                 self._hear(line)
             self.detail = heard.detail
+            self.proxies |= _proxies()
             return heard.is_gone or (until is not None and len(self.told) >= until)
 
         news = threading.Event()
-        self.ray.listen(news.set)  # as the watcher does: each word is answered at once
+        # As the watcher does: each word is answered at once.
+        self.ray.listen(spoken=news.set, ended=news.set)
         give_up_at = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_at:
             news.clear()
@@ -237,6 +241,8 @@ def test_each_search_goes_on_after_a_failure_hears_of_results_and_ends(
     played.begin()
     played.run()
     assert played.is_searched, played.detail
+    if search["kind"] == "random":  # the first, so that none is of a driver before
+        assert len(played.proxies) <= 2  # each takes seconds to start, so none is for one trial
     wanted = 6 if search["kind"] == "grid" else trials
     assert played.again == sorted(played.values) == sorted(played.over) == list(range(wanted))
     assert played.epochs(1) == []  # it failed, and the others went on
@@ -360,11 +366,18 @@ def _actor() -> int:
 def _pids() -> frozenset[int]:
     """The actor of the driver, the driver, and the proxies of its trials."""
     driver = process_named("tune_driver", os.getpid())
-    found = {driver, _actor()}
+    return frozenset({driver, _actor(), *_proxies()})
+
+
+def _proxies() -> set[int]:
+    """Those that are there, or being started."""
+    found = set()
     for child in psutil.Process().children(recursive=True):
-        if "Proxy" in child.name() or "Proxy" in " ".join(child.cmdline()):
-            found.add(child.pid)
-    return frozenset(found)
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            title = " ".join(child.cmdline())
+            if "Proxy" in title or "ResourceTrainable" in title:  # as Tune calls it
+                found.add(child.pid)
+    return found
 
 
 def test_a_folder_of_an_earlier_driver_is_removed(tmp_path: Path) -> None:

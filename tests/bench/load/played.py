@@ -90,7 +90,7 @@ class PlayedCluster:
     def end_driver(self, name: str) -> None:
         """No studies."""
 
-    def listen(self, wake: Callable[[], None]) -> None:
+    def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
         """No studies."""
 
 

@@ -97,7 +97,7 @@ class FileCluster:
     def end_driver(self, name: str) -> None:
         """No studies."""
 
-    def listen(self, wake: Callable[[], None]) -> None:
+    def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
         """No studies."""
 
 

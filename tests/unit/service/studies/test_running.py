@@ -81,10 +81,12 @@ def test_results_of_what_is_over_are_no_longer_held(
 
 
 def test_what_a_driver_says_is_answered_before_a_round_is_due(
-    studied: Studied, monkeypatch: pytest.MonkeyPatch
+    studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And no more than its places are filled, of which no round has counted the free ones."""
     monkeypatch.setattr(watcher, "ROUND_INTERVAL_S", 600.0)
-    study, watching = studied.add(), studied.service.watcher
+    cluster.ahead = 2
+    study, watching = studied.add(spec=ENDLESS), studied.service.watcher
     watching.start()  # the first round admits it
     try:
         for _ in looks(60):
@@ -94,6 +96,13 @@ def test_what_a_driver_says_is_answered_before_a_round_is_due(
                 watching.hear()
         begun = [t for t in studied.trials(study) if t.state is JobState.RUNNING]
         assert begun
+        before = cluster.exchanges
+        for _ in looks(60):
+            if cluster.exchanges >= before + 3:
+                break
+            watching.hear()
+        now = [trial.state for trial in studied.trials(study)]
+        assert now == [*[JobState.RUNNING] * 2, *[JobState.QUEUED] * 2]
         attempts = [studied.service.jobs.attempts(trial.job_id)[-1] for trial in begun]
         assert {attempt.next_chunk for attempt in attempts} == {0}  # no round has followed them
     finally:

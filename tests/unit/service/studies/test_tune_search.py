@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_search import decoded, encoded, searcher
+from service.cluster.tune_trials import LedgerSearch, Places
+from service.studies.channel import Said, Suggested
 from service.studies.checking import require
 from service.studies.replaying import Known, numbers
 from service.studies.request import StudyRequest
@@ -172,3 +175,55 @@ def test_two_objectives_are_told_and_searched(kind: str) -> None:
     found.on_trial_complete("trial-4", {"kid_pca": 1.0, "recall_pca": 0.5})
     assert values.keys() == NUMBERS.keys()
     assert values not in draws
+
+
+class Ledger:
+    """A service that stores what it is told."""
+
+    def __init__(self) -> None:
+        self.stored: list[int] = []
+
+    def say(self, message: Said) -> None:
+        raise AssertionError(message)
+
+    def ask(self, message: Said) -> None:
+        assert isinstance(message, Suggested)
+        self.stored.append(message.configuration)
+
+
+def test_what_is_drawn_by_number_is_stored_ahead_of_its_place_and_tune_has_it_with_the_place() -> (
+    None
+):
+    request, ledger = study(NUMBERS, {"kind": "random"}), Ledger()
+    places = Places(2, frozenset(), all_at_once=False)
+    found = LedgerSearch(searcher(request, ()), request, (), places, ledger, left=5, ahead=2)
+
+    def given() -> list[int]:
+        answers = [found.suggest(f"trial-{k}") for k in range(3)]
+        return [answer[CONFIGURATION] for answer in answers if isinstance(answer, dict)]
+
+    assert given() == [0, 1]
+    assert ledger.stored == [0, 1, 2, 3]
+    places.leave(0)
+    assert given() == [2]
+    assert ledger.stored == [0, 1, 2, 3, 4]
+    assert not found.is_over  # Tune has not had all of them
+    places.leave(1)
+    places.leave(2)
+    assert given() == [3, 4]
+    assert found.is_over
+
+
+def test_a_space_that_ends_ahead_of_the_places_is_over_with_its_last_configuration() -> None:
+    space = {RATE: {"grid": [0.01, 0.02, 0.03]}}
+    request, ledger = study(space, {"kind": "grid"}), Ledger()
+    places = Places(1, frozenset(), all_at_once=False)
+    found = LedgerSearch(searcher(request, ()), request, (), places, ledger, left=8, ahead=4)
+    for number in range(3):
+        first, second = found.suggest("a"), found.suggest("b")
+        assert isinstance(first, dict)
+        assert (first[CONFIGURATION], second) == (number, None)
+        assert ledger.stored == [0, 1, 2]
+        assert found.is_over == (number == 2)
+        places.leave(number)
+    assert found.suggest("c") == Searcher.FINISHED
