@@ -112,7 +112,7 @@ class Watcher:
             trouble = self._serve_queue() or trouble
         known = self._jobs.executors_at_work()
         self._require_lead()  # another leader's executors would be strangers
-        self._cluster.tend(known | self._studies.names())
+        self._cluster.tend(known | self._studies.names(), self._studies.spares())
         self.store_trouble = trouble
         return has_studies or bool(known)
 

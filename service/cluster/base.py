@@ -222,9 +222,9 @@ class Cluster(Drivers, Protocol):
         """The attempt's outcome is recorded: keep the executor for the next one, or end it."""
         ...
 
-    def tend(self, known: frozenset[str]) -> None:
-        """Regular care: a warm spare, and an end to executors and drivers of studies that are not
-        among ``known``."""
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
+        """Regular care: so many warm spares as far as there is room, and an end to executors and
+        drivers of studies that are not among ``known``."""
         ...
 
     def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:

@@ -130,7 +130,7 @@ class InlineCluster:
         if (crew := self._crews.pop(executor_id, None)) is not None:
             crew.wait()
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
 
     def start_driver(self, name: str, setup: str) -> None:

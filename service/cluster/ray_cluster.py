@@ -144,9 +144,9 @@ class RayCluster:
         """See :meth:`service.cluster.base.Cluster.release`."""
         self._ask("release", executor_id=executor_id, reusable=reusable)
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
-        self._ask("tend", known=sorted(known))
+        self._ask("tend", known=sorted(known), spares=spares)
 
     def start_driver(self, name: str, setup: str) -> None:
         """See :meth:`service.cluster.base.Drivers.start_driver`."""

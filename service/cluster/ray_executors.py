@@ -141,7 +141,7 @@ class RayExecutors:
             self.kill(executor_id)
             del self._seen[executor_id]
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
         self._check()
         with vendor_errors():
@@ -152,7 +152,9 @@ class RayExecutors:
             for name in [name for name, seen in self._seen.items() if seen.busy]:
                 if name not in known:
                     self._end(name)
-            if not self._idle() and self._fits(DEFAULT_SHAPE) and not self._is_one_waiting():
+            for _ in range(spares - len(self._idle())):
+                if not self._fits(DEFAULT_SHAPE) or self._is_one_waiting():
+                    break
                 self._create(ray_gang.new_name(DEFAULT_SHAPE), DEFAULT_SHAPE)
             if time.monotonic() - self._strangers_at > STRANGER_INTERVAL_S:
                 self._strangers_at = time.monotonic()

@@ -66,8 +66,8 @@ def _answer(executors: RayExecutors, drivers: RayDrivers, question: dict[str, An
             return executors.kill(name)
         case {"call": "release", "executor_id": name, "reusable": reusable}:
             return executors.release(name, reusable)
-        case {"call": "tend", "known": known}:
-            return executors.tend(frozenset(known))
+        case {"call": "tend", "known": known, "spares": spares}:
+            return executors.tend(frozenset(known), spares)
         case {"call": "start_driver", "name": name, "setup": setup}:
             return drivers.start(name, setup)
         case {"call": "exchange", "name": name, "lines": lines}:

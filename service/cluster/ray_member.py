@@ -4,6 +4,7 @@ It is asked, and what it answered last time is looked at: nothing here waits for
 """
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from service.cluster.processes import is_running
 from service.cluster.ray_executor import ExecutorReport
 
 PENDING = Sighting("pending")
+ASK_INTERVAL_S = 2.0  # between two questions to one that is at work
 
 
 class Member:
@@ -44,6 +46,7 @@ class Member:
         self._ended: Any = None
         self._asked: Any = None
         self._asked_early = False
+        self._asked_at = float("-inf")
         self._wish: str | None = None
 
     @property
@@ -91,14 +94,23 @@ class Member:
         if self._ended is not None and _is_there(self._ended):
             # Once: of a dead process it may say no more than that it cannot be reached.
             self._asked, self._ended, self._asked_early = self._ended, None, False
-        elif self._asked is None:
+        elif self._asked is None and not self._will_tell:
             self._ask(early=not begun)
-        if _is_there(self._asked):
+        if self._asked is not None and _is_there(self._asked):
             self._read()
+
+    @property
+    def _will_tell(self) -> bool:
+        """Whether it has said lately that it is at work: it tells of the end unasked, and of its
+        own with that."""
+        if self._ended is None or self.sighting.state != "running":
+            return False
+        return time.monotonic() - self._asked_at < ASK_INTERVAL_S
 
     def _ask(self, *, early: bool) -> None:
         """Ask for a report; an early one may not be about the attempt yet."""
         self._asked, self._asked_early = self.handle.report.remote(), early
+        self._asked_at = time.monotonic()
 
     def _read(self) -> None:
         answer, self._asked = self._asked, None

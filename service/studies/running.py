@@ -26,6 +26,7 @@ from service.studies.readings import Readings
 from service.studies.searching import Searching
 from service.studies.trying import Trying
 from workers.kinds import epochs
+from workers.spec import Resources
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,17 @@ class Studies:
     def names(self) -> frozenset[str]:
         """The drivers that are this service's."""
         return frozenset(c.driver for c in self._courses.values() if c.driver is not None)
+
+    def spares(self) -> int:
+        """The warm processes to have: one, or as many as studies will have trials at one time whose
+        drivers are being started, which takes as long."""
+        beginning = [
+            course.study
+            for course in self._courses.values()
+            if course.driver is not None and course.study.reason is StudyReason.STARTING
+        ]
+        wanted = [s for s in beginning if of_one_trial(s.request) == Resources()]
+        return max(1, sum(self._places(study) for study in wanted))
 
     def stop(self) -> None:
         """The service stops, and its cluster with it: studies are queued again, and go on later."""

@@ -144,7 +144,7 @@ def studied(trials: int) -> tuple[float, list[float]]:
 
 def _has_spare() -> bool:
     below = psutil.Process().children(recursive=True)
-    return any(process.cmdline() == ["ray::Executor"] for process in below)
+    return any(process.cmdline()[:1] == ["ray::Executor"] for process in below)
 
 
 def _has_searched(found: Studied, study: Study, trials: int) -> bool:

@@ -1,5 +1,6 @@
 """What every cluster must do; one body over all of them."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -144,6 +145,34 @@ def test_ray_keeps_one_warm_executor_and_uses_it_again(
     assert ray_cluster.reserve(Resources()) == first
     ray_cluster.release(first, reusable=False)
     look_for(ray_cluster, first, "gone")
+
+
+def test_as_many_are_kept_warm_as_are_asked_for_and_find_room(
+    ray_cluster: RayCluster, make_run: MakeRun
+) -> None:
+    ray_cluster.tend(frozenset(), spares=5)
+    for _ in looks(240):
+        pids = {pid for pid, title in titles().items() if title == "ray::Executor"}
+        if len(pids) == 2:
+            break
+    runs = [make_run(long_spec()).model_copy(update={"attempt": n}) for n in (1, 2)]
+    names = []
+    for run in runs:
+        names.append(ray_cluster.reserve(run.spec.resources))
+        ray_cluster.launch(names[-1], run)
+    assert {look_for(ray_cluster, name, "running").pid for name in names} == pids
+    for name in names:
+        ray_cluster.kill(name)
+        ray_cluster.release(name, reusable=False)
+
+
+def titles() -> dict[int, str]:
+    """The processes below this one, each with what it calls itself."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            found[process.pid] = (process.cmdline() or [""])[0]
+    return found
 
 
 def test_the_end_of_an_attempt_and_of_its_process_are_told(

@@ -71,7 +71,7 @@ class PlayedCluster:
         """It is gone."""
         self._running.discard(executor_id)
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
         """There is nothing to tend."""
 
     def rejoin(self) -> None:

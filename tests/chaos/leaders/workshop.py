@@ -77,7 +77,7 @@ class FileCluster:
         """No executor is used again."""
         self.kill(executor_id)
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
         """Whoever is idle ends by itself."""
 
     def rejoin(self) -> None:

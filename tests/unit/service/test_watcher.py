@@ -323,7 +323,7 @@ class Tended(InlineCluster):
         super().__init__()
         self.tended = self.rejoined = 0
 
-    def tend(self, known: frozenset[str]) -> None:
+    def tend(self, known: frozenset[str], spares: int = 1) -> None:
         self.tended += 1
 
     def rejoin(self) -> None:
