@@ -11,6 +11,7 @@ from tests.bench import (
     bench_jobstore,
     bench_learned,
     bench_load,
+    bench_paper,
     bench_precision,
     bench_service,
     bench_step,
@@ -36,6 +37,7 @@ PARTS = (
     bench_study,
     bench_upload,
     bench_ica,
+    bench_paper,
 )
 NAMES = {part.__name__.rpartition(".")[2].removeprefix("bench_"): part for part in PARTS}
 
