@@ -105,7 +105,7 @@ def running_services(
     datasets.clean()
     studies = Studies(led, cluster, attempts, Trying(led, datasets, artifacts))
     watcher = Watcher(led, cluster, attempts, studies, leads=leading.leads)
-    cluster.listen(spoken=watcher.hear, ended=watcher.wake)
+    cluster.listen(spoken=watcher.hear, ended=watcher.hear_end)
     training = Training(
         jobs, artifacts, cluster, feed, datasets, watcher.wake, settings.fid_weights, tracing
     )

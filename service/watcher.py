@@ -70,6 +70,8 @@ class Watcher:
         self._has_led = self._led_before = False
         self._news = threading.Event()
         self._woken = threading.Event()
+        self._end_told = threading.Event()
+        self._rested_at = float("-inf")  # time.monotonic; when a round for an end alone may be
         self._round_at = float("-inf")  # time.monotonic; when the next round is due
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
@@ -87,6 +89,12 @@ class Watcher:
     def hear(self) -> None:
         """From any thread: the driver of a study has spoken, and waits for an answer. It has one at
         once, and not a round, which is due soon enough."""
+        self._news.set()
+
+    def hear_end(self) -> None:
+        """From any thread: an attempt has ended. A round comes at once, but no more than half of
+        the time is rounds, as each looks at all that runs."""
+        self._end_told.set()
         self._news.set()
 
     def start(self) -> None:
@@ -211,14 +219,18 @@ class Watcher:
                 if not self._cluster.own:
                     raise ClusterDown("this service leads again, and its executors may be gone")
             self._has_led = True
-            if not self._woken.is_set() and time.monotonic() < self._round_at:
+            due_at = self._rested_at if self._end_told.is_set() else self._round_at
+            if not self._woken.is_set() and time.monotonic() < due_at:
                 self._attend_studies(has_spoken=True)
-                return max(self._round_at - time.monotonic(), 0.0)
+                return max(due_at - time.monotonic(), 0.0)
             self._woken.clear()
+            self._end_told.clear()
+            begun_at = time.monotonic()
             # Other services cannot wake this one.
             quiet_s = SHARED_QUIET_S if self._jobs.is_shared else QUIET_INTERVAL_S
             interval = ROUND_INTERVAL_S if self.round() else quiet_s
-            self._round_at = time.monotonic() + interval
+            now = time.monotonic()
+            self._round_at, self._rested_at = now + interval, now + (now - begun_at)
             return interval
         self._follow()
         self._cluster.capacity()

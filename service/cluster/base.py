@@ -229,7 +229,7 @@ class Cluster(Drivers, Protocol):
 
     def listen(self, *, spoken: Callable[[], None], ended: Callable[[], None]) -> None:
         """Let these be called, in a thread: ``spoken`` when a driver has said something, ``ended``
-        when the process of an attempt is done. They may be called for nothing, and not be called
+        when an attempt has, or its process. They may be called for nothing, and not be called
         where another process has started the attempt."""
         ...
 

@@ -42,7 +42,8 @@ class ExecutorReport(TypedDict):
 
 
 class Executor:
-    """The actor's class; its methods run in threads of their own and return at once."""
+    """The actor's class; its methods run in threads of their own and return at once,
+    but ``end``."""
 
     def __init__(self) -> None:
         from workers import parallel, run

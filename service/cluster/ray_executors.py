@@ -1,10 +1,11 @@
 """The executors on Ray: detached actors for each attempt, found again by name.
 
 A warm spare of the default shape (one worker, one core, no GPU) waits for the next attempt, since a
-fresh process takes two seconds to its first step. Executors are reused only after a clean end, and
-only those of that shape.
+fresh process takes two seconds to its first step; several do where a study is about to begin.
+Executors are reused only after a clean end, and only those of that shape.
 
 An executor is asked, and what it answered last time is looked at: no call waits for an executor.
+One whose attempt has begun here tells of its end unasked.
 Ray's exceptions end here as ClusterDown. This runs in the host process (ray_host.py).
 """
 
@@ -53,6 +54,7 @@ class RayExecutors:
         self._namespace = namespace
         self._news = news
         self._seen: dict[str, _Seen] = {}
+        self._spares = 1
         self._strangers_at = self._groups_at = float("-inf")
 
     def capacity(self) -> Capacity:
@@ -84,7 +86,7 @@ class RayExecutors:
         idle = self._idle() if resources == DEFAULT_SHAPE else []
         if not idle:
             return ray_gang.new_name(resources)
-        executor_id = max(idle, key=lambda name: self._seen[name].idle_since)
+        executor_id = max(idle, key=self._warmth)
         self._seen[executor_id].busy = True
         return executor_id
 
@@ -131,7 +133,7 @@ class RayExecutors:
             reusable
             and seen.shape == DEFAULT_SHAPE
             and seen.uses < USES_PER_EXECUTOR
-            and len(self._idle()) < IDLE_KEPT
+            and len(self._idle()) < max(IDLE_KEPT, self._spares)
         )
         if reusable:
             seen.busy = False
@@ -144,6 +146,8 @@ class RayExecutors:
     def tend(self, known: frozenset[str], spares: int) -> None:
         """See :meth:`service.cluster.base.Cluster.tend`."""
         self._check()
+        # On a joined cluster others may want the cores, and nobody knows what is free.
+        self._spares = spares if self._ray.own else 1
         with vendor_errors():
             for name in self._idle():  # an executor that nobody asks after ends itself
                 if self.look(name).state == "gone":
@@ -152,7 +156,7 @@ class RayExecutors:
             for name in [name for name, seen in self._seen.items() if seen.busy]:
                 if name not in known:
                     self._end(name)
-            for _ in range(spares - len(self._idle())):
+            for _ in range(self._spares - len(self._idle())):
                 if not self._fits(DEFAULT_SHAPE) or self._is_one_waiting():
                     break
                 self._create(ray_gang.new_name(DEFAULT_SHAPE), DEFAULT_SHAPE)
@@ -181,7 +185,7 @@ class RayExecutors:
 
     def _end_surplus(self) -> None:
         by_age = sorted(self._idle(), key=lambda name: self._seen[name].idle_since)
-        for name in by_age[:-1]:
+        for name in by_age[: -self._spares]:
             if time.monotonic() - self._seen[name].idle_since > IDLE_SURPLUS_S:
                 self._end(name)
 
@@ -198,6 +202,12 @@ class RayExecutors:
 
     def _idle(self) -> list[str]:
         return [name for name, seen in self._seen.items() if not seen.busy]
+
+    def _warmth(self, name: str) -> tuple[bool, float]:
+        """One that is being started is the last to be used, and of others the one used last, the
+        first."""
+        seen = self._seen[name]
+        return seen.gang.look().state != "pending", seen.idle_since
 
     def _fits(self, shape: Resources) -> bool:
         left = self.capacity()
@@ -229,7 +239,8 @@ class RayExecutors:
             gang = ray_gang.find(executor_id, shape, self._namespace, self._ray.folder, self._news)
             if gang is None:
                 return None
-            self._seen[executor_id] = _Seen(gang, shape, busy=True)
+            # Not used again: it may be of another version of this program.
+            self._seen[executor_id] = _Seen(gang, shape, USES_PER_EXECUTOR, busy=True)
         return self._seen[executor_id]
 
     def _end(self, executor_id: str) -> None:

@@ -130,10 +130,10 @@ def _folder_of(trial: Trial) -> str:
 
 
 def _ahead(setup: Setup) -> int:
-    """How many configurations wait in line, so that none is waited for: twice as many as are tried
-    at one time, of which several may have ended before the first proxies are there."""
+    """How many configurations wait in line, so that none is waited for: as many as are tried at one
+    time, which may all have ended before the first proxies are there."""
     has_model = isinstance(setup.request.search, TpeSearch | GpSearch | CmaEsSearch)
-    return 0 if has_model else 2 * setup.at_once
+    return 0 if has_model else setup.at_once
 
 
 def _this_node() -> str:

@@ -29,7 +29,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from service.studies.configuring import numbered
-from service.studies.replaying import Known, numbers
+from service.studies.replaying import Known, numbers, suggested_again
 from service.studies.request import (
     CmaEsSearch,
     GpSearch,
@@ -195,9 +195,8 @@ def _optuna_search(request: StudyRequest, told: Sequence[Known]) -> OptunaSearch
             _repeat(study, request.space, one, last)
         elif one.standing != "unfinished":
             _add(study, request.space, one, last)
-    for one in told:
-        if one.standing == "unfinished":
-            study.enqueue_trial(encoded(request.space, one.values))
+    for one in suggested_again(told):
+        study.enqueue_trial(encoded(request.space, one.values))
     is_single = len(objectives) == 1
     return _ModelSearch(
         space=partial(_suggest, space=request.space),  # Tune pickles it

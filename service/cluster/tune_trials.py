@@ -115,11 +115,11 @@ class Places:
 class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not followed
     """Gives each suggestion its number, and has it stored before Tune sees it; ``left`` in all.
 
-    ``ahead`` of them are stored before there is a place: a searcher that is told of results would
-    choose those with less knowledge. The service begins them when a place of its own is free, which
-    is before Tune has heard of it, or has a proxy. Tune itself has no more than there are places:
-    it would ask for a proxy for each, and end it while it is being started to use one that has
-    become free, again and again.
+    ``ahead`` of them are stored before there is a place; none where the searcher is told of
+    results, as it would choose them with less knowledge. The service begins them when a place of
+    its own is free, which is before Tune has heard of it, or has a proxy; results wait at the desk.
+    Tune itself has no more than there are places: it would ask for a proxy for each, and end it
+    while it is being started to use one that has become free, again and again.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
         self.searcher = searcher
         self._space = request.space
         self._numbers = numbers(known)
-        self._again = sum(one.standing == "unfinished" for one in known)
+        self._again = sum(one.goes_on for one in known)
         self._places = places
         self._line = line
         self._last: dict[str, Mapping[str, Any]] = {}
@@ -157,7 +157,8 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next configuration; None while there is no place. What goes on, comes first."""
+        """The next configuration; None while there is no place. What the scheduler has known comes
+        first, and at once, as it is told the past when all of it is there."""
         if not (self._again or self._places.all_at_once) and self._places.is_full:
             self._look_ahead(trial_id)
             return None
@@ -183,11 +184,11 @@ class LedgerSearch(Searcher):  # type: ignore[misc]  # ray's modules are not fol
         return {**found, CONFIGURATION: number}
 
     def _look_ahead(self, trial_id: str) -> None:
-        while self._left > 0 and len(self._ahead) < self._most_ahead:
+        """One more, as each is waited for and Tune asks at every step of its own."""
+        if self._left > 0 and len(self._ahead) < self._most_ahead:
             found = self._next(trial_id)
-            if not isinstance(found, dict):
-                return
-            self._ahead.append(found)
+            if isinstance(found, dict):
+                self._ahead.append(found)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Remember it: of a trial that is stopped in its pause, Tune does not repeat it."""
@@ -247,7 +248,7 @@ class LedgerScheduler(TrialScheduler):  # type: ignore[misc]  # ray's modules ar
         self._paused = frozenset(places.paused)
         self._places = places
         self._line = line
-        self._waiting = {one.number for one in known if one.standing == "unfinished"}
+        self._waiting = {one.number for one in known if one.goes_on}
         self._again: dict[int, Trial] = {}
         if not self._waiting:
             self._replay()
@@ -278,6 +279,7 @@ class LedgerScheduler(TrialScheduler):  # type: ignore[misc]  # ray's modules ar
         trials = {
             number: self._again.get(number) or stand_in(str(number), one.values)
             for number, one in self._known.items()
+            if one.goes_on or one.standing != "unfinished"
         }
         ended = [number for number in trials if number not in self._again]
         for _ in replay(self._scheduler, trials, self._told, ended):
@@ -311,10 +313,10 @@ class LedgerScheduler(TrialScheduler):  # type: ignore[misc]  # ray's modules ar
         self._scheduler.on_trial_remove(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The real one's choice, or else the first that waits for a place.
+        """Where trials come one by one, the newest that waits for a proxy, so that it has the one
+        that has become free, if any: an older one's is being started, and Tune would end it.
 
-        Where trials come one by one, it is the newest: that has the proxy that has become free. An
-        older one's is being started, and Tune would end it.
+        Else the real one's choice, or the first that waits for a place.
         """
         if not self._places.all_at_once:
             trials = reversed(tune_controller.get_trials())

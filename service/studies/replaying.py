@@ -24,6 +24,11 @@ class Known:
     standing: Standing
     history: tuple[tuple[int, Mapping[str, float]], ...]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended, and a scheduler was told of it."""
+        return self.standing == "unfinished" and bool(self.history)
+
     def last(self, metrics: Sequence[str]) -> tuple[float, ...] | None:
         """The last result in these metrics; None where there is none that is a number."""
         found = [
@@ -77,9 +82,16 @@ def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def numbers(told: Sequence[Known]) -> Iterator[int]:
-    """The numbers of what a searcher suggests that was told so: the unfinished, then new ones."""
-    yield from (one.number for one in told if one.standing == "unfinished")
+    """The numbers of what a searcher suggests that was told so: the unfinished, first those that
+    schedulers know, then new ones."""
+    yield from (one.number for one in suggested_again(told))
     yield from count(len(told))
+
+
+def suggested_again(told: Sequence[Known]) -> list[Known]:
+    """The unfinished in the order in which they are suggested again."""
+    unfinished = [one for one in told if one.standing == "unfinished"]
+    return sorted(unfinished, key=lambda one: not one.goes_on)
 
 
 def as_told(trials: Sequence[Trial], results: Sequence[TrialResult]) -> tuple[TrialResult, ...]:

@@ -122,13 +122,13 @@ class Studies:
     def spares(self) -> int:
         """The warm processes to have: one, or as many as studies will have trials at one time whose
         drivers are being started, which takes as long."""
-        beginning = [
-            course.study
-            for course in self._courses.values()
-            if course.driver is not None and course.study.reason is StudyReason.STARTING
-        ]
-        wanted = [s for s in beginning if of_one_trial(s.request) == Resources()]
-        return max(1, sum(self._places(study) for study in wanted))
+        wanted = 0
+        for course in self._courses.values():
+            study = course.study
+            is_beginning = course.driver is not None and study.reason is StudyReason.STARTING
+            if is_beginning and of_one_trial(study.request) == Resources():
+                wanted += max(0, self._places(study) - len(course.still(JobState.RUNNING)))
+        return max(1, wanted)
 
     def stop(self) -> None:
         """The service stops, and its cluster with it: studies are queued again, and go on later."""

@@ -114,7 +114,7 @@ def studied(trials: int) -> tuple[float, list[float]]:
         jobs = JobStore.open(f"sqlite:///{folder}/jobs.db")
         store = LocalStore(folder / "artifacts")
         service = make_service(jobs, store, folder, ray, 120, store_interval_s=1.0)
-        ray.listen(spoken=service.watcher.hear, ended=service.watcher.wake)
+        ray.listen(spoken=service.watcher.hear, ended=service.watcher.hear_end)
         service.watcher.start()
         try:
             wait_until(_has_spare, 60, "a warm process")

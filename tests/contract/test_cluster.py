@@ -151,10 +151,7 @@ def test_as_many_are_kept_warm_as_are_asked_for_and_find_room(
     ray_cluster: RayCluster, make_run: MakeRun
 ) -> None:
     ray_cluster.tend(frozenset(), spares=5)
-    for _ in looks(240):
-        pids = {pid for pid, title in titles().items() if title == "ray::Executor"}
-        if len(pids) == 2:
-            break
+    pids = wait_until(two_at_rest, 240, "two warm processes")
     runs = [make_run(long_spec()).model_copy(update={"attempt": n}) for n in (1, 2)]
     names = []
     for run in runs:
@@ -163,16 +160,18 @@ def test_as_many_are_kept_warm_as_are_asked_for_and_find_room(
     assert {look_for(ray_cluster, name, "running").pid for name in names} == pids
     for name in names:
         ray_cluster.kill(name)
+        look_for(ray_cluster, name, "gone")
         ray_cluster.release(name, reusable=False)
 
 
-def titles() -> dict[int, str]:
-    """The processes below this one, each with what it calls itself."""
-    found = {}
+def two_at_rest() -> set[int] | None:
+    """Process ids of executors that have started and have nothing to do, once there are two."""
+    found = set()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
-            found[process.pid] = (process.cmdline() or [""])[0]
-    return found
+            if process.cmdline()[:1] == ["ray::Executor"]:
+                found.add(process.pid)
+    return found if len(found) == 2 else None
 
 
 def test_the_end_of_an_attempt_and_of_its_process_are_told(

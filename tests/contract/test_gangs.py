@@ -170,7 +170,8 @@ def worker_processes() -> set[int]:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # ended since they were listed
             is_ended = child.status() == psutil.STATUS_ZOMBIE
-            if not is_ended and "ray::Executor" in " ".join(child.cmdline()):
+            title = " ".join(child.cmdline())  # with its name in between while it is called
+            if not is_ended and title.startswith("ray::") and "Executor" in title:
                 found.add(child.pid)
     return found
 

@@ -40,7 +40,7 @@ def studied(one_ray: RayCluster, tmp_path: Path) -> Iterator[Studied]:
     jobs = JobStore.open(f"sqlite:///{tmp_path}/jobs.db")
     store = LocalStore(tmp_path / "artifacts")
     service = make_service(jobs, store, tmp_path, one_ray, start_timeout_s=120)
-    one_ray.listen(spoken=service.watcher.hear, ended=service.watcher.wake)
+    one_ray.listen(spoken=service.watcher.hear, ended=service.watcher.hear_end)
     service.watcher.start()
     yield Studied(service, is_watched=True)
     service.watcher.stop(5)

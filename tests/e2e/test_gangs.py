@@ -41,7 +41,8 @@ def workers_of(service: ServiceProcess) -> set[int]:
         with contextlib.suppress(psutil.NoSuchProcess):  # ended since they were listed
             process = psutil.Process(pid)
             is_ended = process.status() == psutil.STATUS_ZOMBIE
-            if not is_ended and "ray::Executor" in " ".join(process.cmdline()):
+            title = " ".join(process.cmdline())  # with its name in between while it is called
+            if not is_ended and title.startswith("ray::") and "Executor" in title:
                 found.add(pid)
     return found
 

@@ -330,6 +330,25 @@ class Tended(InlineCluster):
         self.rejoined += 1
 
 
+def test_the_end_of_an_attempt_brings_a_round_before_the_next_is_due(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "QUIET_INTERVAL_S", 600.0)
+    cluster = Tended()
+    watching = make_service(jobs, artifacts, tmp_path, cluster).watcher
+    watching.start()
+    try:
+        for wanted in (1, 2, 3):
+            for _ in looks(60):
+                if cluster.tended >= wanted:
+                    break
+            assert cluster.tended == wanted
+            watching.hear()  # brings none
+            watching.hear_end()
+    finally:
+        watching.stop(5)
+
+
 def test_who_leads_no_more_when_a_round_ends_does_not_end_the_next_leaders_executors(
     jobs: JobStore, artifacts: LocalStore, tmp_path: Path
 ) -> None:

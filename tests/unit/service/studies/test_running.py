@@ -83,7 +83,7 @@ def test_results_of_what_is_over_are_no_longer_held(
 def test_what_a_driver_says_is_answered_before_a_round_is_due(
     studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And no more than its places are filled, of which no round has counted the free ones."""
+    """And no more trials start than it has places, though no round has counted those that run."""
     monkeypatch.setattr(watcher, "ROUND_INTERVAL_S", 600.0)
     cluster.ahead = 2
     study, watching = studied.add(spec=ENDLESS), studied.service.watcher
@@ -101,6 +101,7 @@ def test_what_a_driver_says_is_answered_before_a_round_is_due(
             if cluster.exchanges >= before + 3:
                 break
             watching.hear()
+        assert cluster.exchanges >= before + 3
         now = [trial.state for trial in studied.trials(study)]
         assert now == [*[JobState.RUNNING] * 2, *[JobState.QUEUED] * 2]
         attempts = [studied.service.jobs.attempts(trial.job_id)[-1] for trial in begun]

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_search import decoded, encoded, searcher
-from service.cluster.tune_trials import LedgerSearch, Places
+from service.cluster.tune_trials import LedgerScheduler, LedgerSearch, Places
 from service.studies.channel import Said, Suggested
 from service.studies.checking import require
 from service.studies.replaying import Known, numbers
@@ -117,17 +118,17 @@ def test_what_is_suggested_fits_a_conditional_space(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*SEARCHES, "cma_es"])
-def test_what_was_unfinished_comes_first_in_its_order_and_under_its_number(kind: str) -> None:
+def test_what_was_unfinished_comes_first_and_under_its_number(kind: str) -> None:
     space = NUMBERS if kind == "cma_es" else CONDITIONAL
     request = study(space, {"kind": kind})
     values = suggested(study(space, {"kind": "random"}, seeds=[33]), (), 5)
     told = [finished(n, each, kid_pca=1.0 + n) for n, each in enumerate(values)]
-    told[1] = replace(told[1], standing="unfinished")
-    told[3] = replace(told[3], standing="unfinished", history=())
+    told[1] = replace(told[1], standing="unfinished", history=())
+    told[3] = replace(told[3], standing="unfinished")  # its scheduler has heard of it
     told[4] = replace(told[4], standing="failed")
-    assert list(itertools.islice(numbers(told), 4)) == [1, 3, 5, 6]
+    assert list(itertools.islice(numbers(told), 4)) == [3, 1, 5, 6]
     found = suggested(request, told, 3)
-    assert found[:2] == [values[1], values[3]]
+    assert found[:2] == [values[3], values[1]]
     assert found[2] not in values
 
 
@@ -199,7 +200,7 @@ def test_what_is_drawn_by_number_is_stored_ahead_of_its_place_and_tune_has_it_wi
     found = LedgerSearch(searcher(request, ()), request, (), places, ledger, left=5, ahead=2)
 
     def given() -> list[int]:
-        answers = [found.suggest(f"trial-{k}") for k in range(3)]
+        answers = [found.suggest(f"trial-{k}") for k in range(4)]
         return [answer[CONFIGURATION] for answer in answers if isinstance(answer, dict)]
 
     assert given() == [0, 1]
@@ -214,15 +215,36 @@ def test_what_is_drawn_by_number_is_stored_ahead_of_its_place_and_tune_has_it_wi
     assert found.is_over
 
 
+def test_after_a_driver_died_tune_has_what_it_had_begun_and_no_more_than_there_are_places() -> None:
+    request, ledger = study(NUMBERS, {"kind": "random"}), Ledger()
+    values = suggested(request, (), 5)
+    told = [replace(finished(n, each), standing="unfinished") for n, each in enumerate(values)]
+    ahead = [replace(one, history=()) for one in told[3:]]
+    places = Places(2, frozenset({1}), all_at_once=False)
+    known = (replace(told[0], standing="finished"), *told[1:3], *ahead)
+    found = LedgerSearch(searcher(request, known), request, known, places, ledger, left=5, ahead=2)
+    scheduler = LedgerScheduler(FIFOScheduler(), known, (), places, ledger)
+
+    def given(count: int) -> list[int]:
+        answers = [found.suggest(f"trial-{k}") for k in range(count)]
+        return [answer[CONFIGURATION] for answer in answers if isinstance(answer, dict)]
+
+    assert given(5) == [1, 2, 3]  # the first of them pauses, and takes no place
+    assert ledger.stored == [1, 2, 3, 4, 5]
+    assert scheduler._waiting == {1, 2}
+    places.leave(2)
+    assert given(2) == [4]
+
+
 def test_a_space_that_ends_ahead_of_the_places_is_over_with_its_last_configuration() -> None:
     space = {RATE: {"grid": [0.01, 0.02, 0.03]}}
     request, ledger = study(space, {"kind": "grid"}), Ledger()
     places = Places(1, frozenset(), all_at_once=False)
     found = LedgerSearch(searcher(request, ()), request, (), places, ledger, left=8, ahead=4)
     for number in range(3):
-        first, second = found.suggest("a"), found.suggest("b")
+        first, *others = [found.suggest(f"trial-{k}") for k in range(4)]
         assert isinstance(first, dict)
-        assert (first[CONFIGURATION], second) == (number, None)
+        assert (first[CONFIGURATION], others) == (number, [None] * 3)
         assert ledger.stored == [0, 1, 2]
         assert found.is_over == (number == 2)
         places.leave(number)
