@@ -95,10 +95,11 @@ def test_estimates_agree_with_the_closed_forms(kind: Kind, pair: str) -> None:
         assert between(kind, p, q, generator=generator()).standard_error == 0
 
 
-def quadrature(p: Density, q: Density) -> float:
-    """∫ p²/q − 1 in one dimension."""
+def quadrature(p: Density, q: Density, power: float = 2) -> float:
+    """∫ p^a q^(1 − a) − 1 in one dimension, a the power: χ², and −H² at a = ½."""
     y = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)[:, None]
-    return float(torch.trapezoid((2 * p.log_prob(y) - q.log_prob(y)).exp(), y[:, 0])) - 1
+    log_density = power * p.log_prob(y) + (1 - power) * q.log_prob(y)
+    return float(torch.trapezoid(log_density.exp(), y[:, 0])) - 1
 
 
 def on_a_line(mean: float, scale: float, *factor: float) -> LowRankGaussian:
@@ -120,6 +121,26 @@ def test_chi_squared_of_different_scales_is_the_integral_of_its_definition(
     p: Density, q: Density
 ) -> None:
     assert closed_form("chi2", p, q) == pytest.approx(quadrature(p, q), rel=1e-6)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3, 2.5])
+@pytest.mark.parametrize("b", [0.2, 0.6, 0.6 * (1 + 1e-9), 0.7, 3.0])
+def test_hellinger_of_laplace_noise_is_the_integral_of_its_definition(
+    b: float, apart: float
+) -> None:
+    p, q = ProductLaplace(ORIGIN[:1], 0.6), ProductLaplace(ORIGIN[:1] + apart, b)
+    expected = -quadrature(p, q, 0.5)
+    for first, second in ((p, q), (q, p)):
+        found = closed_form("hellinger2", first, second)
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-8)
+
+
+def test_hellinger_of_laplace_noise_is_one_minus_a_product_over_the_dimensions() -> None:
+    p, q = ProductLaplace(ORIGIN, 0.6), ProductLaplace(APART, 0.9)
+    one = ProductLaplace(ORIGIN[:1], 0.6)
+    shares = [-quadrature(one, ProductLaplace(mean, 0.9), 0.5) for mean in APART.split(1)]
+    expected = 1 - math.prod(1 - share for share in shares)
+    assert closed_form("hellinger2", p, q) == pytest.approx(expected, rel=1e-6)
 
 
 def test_chi_squared_is_infinite_where_the_first_has_tails_too_heavy_for_the_second() -> None:
@@ -188,6 +209,64 @@ def test_more_noise_never_raises_a_divergence(
     assert values[0] is not None
     assert values[1] is not None
     assert values[1] <= values[0] * (1 + 1e-9) + 1e-12
+
+
+IN_CLOSED_FORM: tuple[Kind, ...] = ("kl", "reverse_kl", "hellinger2", "chi2")
+apart = st.lists(st.floats(0.1, 2), min_size=1, max_size=3)
+
+
+def require_lower(
+    kind: Kind, before: tuple[Density, Density], after: tuple[Density, Density]
+) -> None:
+    """Less than before where it was finite: what was sent through the channels did differ."""
+    values = [closed_form(kind, *pair) for pair in (before, after)]
+    assert values[0] is not None
+    assert values[1] is not None
+    assert 0 < values[1] < values[0] * (1 - 1e-9) or values[0] == math.inf
+
+
+@CHEAP
+@given(apart, st.floats(0.5, 3), st.floats(1.05, 4), st.sampled_from(IN_CLOSED_FORM))
+def test_more_laplace_noise_lowers_every_divergence(
+    shift: list[float], b: float, more: float, kind: Kind
+) -> None:
+    """b′ of b: (1 + b²ω²)/(1 + b′²ω²) is the characteristic function of a delta and a Laplace."""
+    mean = torch.tensor(shift, dtype=torch.float64)
+    before, after = (
+        (ProductLaplace(torch.zeros_like(mean), noise), ProductLaplace(mean, noise))
+        for noise in (b, b * more)
+    )
+    require_lower(kind, before, after)
+
+
+@CHEAP
+@given(
+    st.integers(0, 1000),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.floats(0.5, 2),
+    st.floats(1.05, 3),
+    st.sampled_from(IN_CLOSED_FORM),
+)
+def test_more_noise_lowers_every_divergence_of_low_rank_gaussians(
+    seed: int, ranks: tuple[int, int], scale: float, more: float, kind: Kind
+) -> None:
+    p, q = low_rank(seed, ORIGIN, scale, ranks[0]), low_rank(seed + 1, APART, scale, ranks[1])
+    after = [LowRankGaussian(of.mean, of.scale * more, of.factor) for of in (p, q)]
+    require_lower(kind, (p, q), (after[0], after[1]))
+
+
+@pytest.mark.parametrize("kind", IN_CLOSED_FORM)
+@pytest.mark.parametrize("pair", ["gaussians", "laplace of two scales"])
+def test_what_is_left_out_lowers_every_divergence(pair: str, kind: Kind) -> None:
+    require_lower(kind, PAIRS[pair], (without_last(PAIRS[pair][0]), without_last(PAIRS[pair][1])))
+
+
+def without_last(of: Density) -> Density:
+    """The distribution of all dimensions but the last."""
+    if isinstance(of, ProductLaplace):
+        return ProductLaplace(of.mean[:-1], of.b)
+    assert isinstance(of, LowRankGaussian)
+    return LowRankGaussian(of.mean[:-1], of.scale, of.factor[:-1])
 
 
 weights = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
