@@ -7,12 +7,14 @@ the dimensions:
     KL = Σ (u_i + r e^{−t_i} − log r − 1),
     χ² = Π (2e^{u_i} + r e^{−2t_i})/r(4 − r²) − 1, infinite where r ≥ 2.
 
-Where b′ = b, H² = 1 − Π e^{−t_i/2}(1 + t_i/2), and TV = 1 − e^{−t/2} in one dimension.
+    H² = 1 − Π 2√r (e^{−u_i/2} − r e^{−t_i/2})/(1 − r²).
+
+Where b′ = b, the last factor is e^{−t_i/2}(1 + t_i/2), and TV = 1 − e^{−t/2} in one dimension.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -57,8 +59,12 @@ def closed_form(kind: Kind, p: ProductLaplace, q: ProductLaplace) -> float | Non
             return kl(q, p)
         case "chi2":
             return chi2(p, q)
-        case "hellinger2" | "tv" | "js":
-            return _shifted(kind, p, q) if p.b == q.b else None
+        case "hellinger2":
+            return hellinger2(p, q)
+        case "tv":
+            return tv(p, q)
+        case "js":
+            return None
         case _:
             assert_never(kind)
 
@@ -83,15 +89,23 @@ def chi2(p: ProductLaplace, q: ProductLaplace) -> float:
     return float(each.sum().expm1())
 
 
-def _shifted(
-    kind: Literal["hellinger2", "tv", "js"], p: ProductLaplace, q: ProductLaplace
-) -> float | None:
-    """D(p ‖ q) for equal b."""
-    t = (p.mean.double() - q.mean.double()).abs() / p.b
-    match kind:
-        case "hellinger2":
-            return -float(((t / 2).log1p() - t / 2).sum().expm1())
-        case "tv":
-            return -math.expm1(-float(t[0]) / 2) if len(t) == 1 else None
-        case "js":
-            return None
+def hellinger2(p: ProductLaplace, q: ProductLaplace) -> float:
+    """1 − ∫ √(pq), for r ≥ 1 as 2√r/(1 + r) · e^{−t/2} (1 + [1 − e^{−t(r − 1)/2}]/(r − 1)).
+
+    That is the module's form without the rounding of what is near 0; the bracket is t/2 at r = 1.
+    """
+    wide, narrow = (p, q) if p.b >= q.b else (q, p)
+    t = (p.mean.double() - q.mean.double()).abs() / wide.b
+    ratio = wide.b / narrow.b
+    more = (wide.b - narrow.b) / narrow.b
+    bracket = t / 2 if more == 0 else -(-t * more / 2).expm1() / more
+    # 2√r/(1 + r) = 1 − (√r − 1)²/(1 + r), and √r − 1 = (r − 1)/(√r + 1).
+    factor = math.log1p(-((more / (math.sqrt(ratio) + 1)) ** 2) / (1 + ratio))
+    return -float((factor - t / 2 + bracket.log1p()).sum().expm1())
+
+
+def tv(p: ProductLaplace, q: ProductLaplace) -> float | None:
+    """1 − e^{−t/2} for equal b in one dimension, else None."""
+    if p.b != q.b or len(p.mean) != 1:
+        return None
+    return -math.expm1(-float((p.mean.double() - q.mean.double()).abs()[0]) / p.b / 2)

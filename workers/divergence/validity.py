@@ -4,6 +4,10 @@ For noise that is added, the density must be positive everywhere and the charact
 φ(ω) = E e^{iωk} non-zero but for countably many ω (section 2 of *Spread Divergence*, Zhang et al.,
 ICML 2020). Both are examined here on grids: what is found zero is refused; what falls between two
 points of a grid is not found.
+
+This is for noise whose density is given. A spec names noise, and the kinds that it can name are a
+closed union (workers/spec/spread.py), which refuses known bad ones by name without a density to
+look at; a test examines each kind of the union here.
 """
 
 from collections.abc import Callable

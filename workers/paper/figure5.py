@@ -25,6 +25,8 @@ SCALE = 0.5  # σ of all arms
 RANK = 20
 _DEFAULT = "mnist-10k"  # shipped, so it is there everywhere
 
+_NO_NUMBERS = "samples to look at, without a number"
+
 _TRAINER: Mapping[str, Any] = {
     "kind": "delta_vae",
     "network": {"kind": "mlp", "hidden": [400, 400], "latent_dim": 64},
@@ -81,11 +83,17 @@ FIGURE_5 = SamplesFigure(
     source="Figure 5",
     arms=arms,
     claims=(
-        Claim("laplace", "gaussian", "Laplace spread gives samples nearer the data than Gaussian"),
+        Claim(
+            "laplace",
+            "gaussian",
+            "Laplace spread gives samples nearer the data than Gaussian",
+            _NO_NUMBERS,
+        ),
         Claim(
             "learned_covariance",
             "gaussian",
             "A learned covariance gives samples nearer the data than a fixed one",
+            _NO_NUMBERS,
         ),
     ),
     settings=SETTINGS,

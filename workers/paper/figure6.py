@@ -20,6 +20,7 @@ from workers.paper.samples_figure import Claim, SamplesFigure
 
 OBSERVATION = 0.5**0.5  # standard deviation of the VAE's noise
 SCALE = 0.5  # σ of the spreads
+FID = {"vae": 63.0, "fixed": 52.7, "learned": 46.5}  # on CelebA, of 10,000 samples (Table 1)
 
 SETTINGS: Mapping[Scale, Setting] = {
     "quick": Setting(
@@ -109,16 +110,36 @@ def pictures(asked: Asked, setting: Setting) -> Pictures:
     return Pictures(asked.data, shape)
 
 
+def _published(first: str, second: str) -> str:
+    return f"FID {FID[first]} against {FID[second]} on CelebA, at noise of each arm's own"
+
+
 FIGURE_6 = SamplesFigure(
     name="6",
     title="Colour pictures at the same latents: VAE, fixed, learned and Laplace spread",
     source="Figure 6, Table 1, footnote 11",
     arms=arms,
     claims=(
-        Claim("fixed", "vae", "A δ-VAE with fixed spread is nearer the data than a VAE"),
-        Claim("learned", "fixed", "A learned mean transform is nearer the data than a fixed one"),
-        Claim("laplace", "fixed", "Laplace spread is nearer the data on colour than Gaussian"),
+        Claim(
+            "fixed",
+            "vae",
+            "A δ-VAE with fixed spread is nearer the data than a VAE",
+            _published("fixed", "vae"),
+        ),
+        Claim(
+            "learned",
+            "fixed",
+            "A learned mean transform is nearer the data than a fixed one",
+            _published("learned", "fixed"),
+        ),
+        Claim(
+            "laplace",
+            "fixed",
+            "Laplace spread is nearer the data on colour than Gaussian",
+            "footnote 11, outside its table",
+        ),
     ),
     settings=SETTINGS,
     pictures=pictures,
+    published=FID,
 )

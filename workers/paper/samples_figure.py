@@ -1,7 +1,7 @@
 """Figures 5 and 6: arms side by side at the same latents, and which of them is nearer the data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,16 +16,23 @@ from workers.spec import TrainSpec
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """That the samples of one arm are nearer the data than another's."""
+    """That the samples of one arm are nearer the data than another's.
+
+    ``paper`` is what the paper has of it, in words.
+    """
 
     first: str
     second: str
     text: str
+    paper: str
 
 
 @dataclass(frozen=True, slots=True)
 class SamplesFigure:
-    """Figure 5 or 6; ``pictures`` are the data of what is asked, and refuse others."""
+    """Figure 5 or 6; ``pictures`` are the data of what is asked, and refuse others.
+
+    ``published`` are the paper's numbers of arms. They are of another space: their order compares.
+    """
 
     name: str
     title: str
@@ -34,6 +41,7 @@ class SamplesFigure:
     claims: tuple[Claim, ...]
     settings: Mapping[Scale, Setting]
     pictures: Callable[[Asked, Setting], Pictures]
+    published: Mapping[str, float] = field(default_factory=dict)
 
     def parts(self, asked: Asked) -> Sequence[Part]:
         """One for each seed and arm; pictures are asked for by a part that runs."""
@@ -54,9 +62,11 @@ class SamplesFigure:
             yield resolve(training.spec(data), data.info), data.info
 
     def verdicts(self, rows: Sequence[Row]) -> tuple[Verdict, ...]:
-        """One for each claim."""
+        """One for each claim, with what the paper has of it."""
         return tuple(
-            is_nearer(rows, claim.first, claim.second, claim.text) for claim in self.claims
+            Verdict(found.holds, f"{found.text} The paper: {claim.paper}.")
+            for claim in self.claims
+            for found in (is_nearer(rows, claim.first, claim.second, claim.text),)
         )
 
     def draw(self, rows: Sequence[Row], kept: Kept) -> bytes:
@@ -64,9 +74,10 @@ class SamplesFigure:
         return strips_png(self.title, self._shown, rows, kept)
 
     def summary(self, rows: Sequence[Row]) -> Mapping[str, Any]:
-        """Mean measures of each arm, and the differences that are judged."""
+        """Mean measures of each arm, the differences that are judged, and the paper's numbers."""
         pairs = [(claim.first, claim.second) for claim in self.claims]
-        return arms_summary(rows, [arm.name for arm in self._shown], pairs)
+        found = arms_summary(rows, [arm.name for arm in self._shown], pairs)
+        return {**found, "published": dict(self.published)}
 
     @property
     def _shown(self) -> tuple[Arm, ...]:

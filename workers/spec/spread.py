@@ -132,6 +132,9 @@ class GaussianMixtureSpread(FixedSpread):
 
 
 Noise = GaussianSpread | LaplaceSpread | LogisticSpread | StudentTSpread | GaussianMixtureSpread
+# Noise of bounded support has no density beyond it. Only refusals of these are worded: what is no
+# member of the union is refused anyway, and a test examines every member's density and
+# characteristic function by workers.divergence.require_valid_noise.
 _BOUNDED = ("uniform", "triangular", "arcsine", "semicircle", "truncated_normal")
 
 

@@ -3,8 +3,6 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from workers.divergence import (
@@ -13,19 +11,12 @@ from workers.divergence import (
     LowRankGaussian,
     ProductLaplace,
     between,
-    discrete_divergence,
     estimate_divergence,
-    require_valid_noise,
-    spread_discrete,
-    uniform_channel,
 )
 from workers.divergence.between import closed_form
-from workers.divergence.discrete import require_valid_channel
 from workers.divergence.gaussian import kl
-from workers.errors import InvalidSpread
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-CHEAP = settings(max_examples=25, deadline=None)
 ORIGIN = torch.zeros(3, dtype=torch.float64)
 APART = torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64)
 
@@ -95,10 +86,11 @@ def test_estimates_agree_with_the_closed_forms(kind: Kind, pair: str) -> None:
         assert between(kind, p, q, generator=generator()).standard_error == 0
 
 
-def quadrature(p: Density, q: Density) -> float:
-    """∫ p²/q − 1 in one dimension."""
+def quadrature(p: Density, q: Density, power: float = 2) -> float:
+    """∫ p^a q^(1 − a) − 1 in one dimension, a the power: χ², and −H² at a = ½."""
     y = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)[:, None]
-    return float(torch.trapezoid((2 * p.log_prob(y) - q.log_prob(y)).exp(), y[:, 0])) - 1
+    log_density = power * p.log_prob(y) + (1 - power) * q.log_prob(y)
+    return float(torch.trapezoid(log_density.exp(), y[:, 0])) - 1
 
 
 def on_a_line(mean: float, scale: float, *factor: float) -> LowRankGaussian:
@@ -120,6 +112,26 @@ def test_chi_squared_of_different_scales_is_the_integral_of_its_definition(
     p: Density, q: Density
 ) -> None:
     assert closed_form("chi2", p, q) == pytest.approx(quadrature(p, q), rel=1e-6)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3, 2.5])
+@pytest.mark.parametrize("b", [0.2, 0.6, 0.6 * (1 + 1e-9), 0.7, 3.0])
+def test_hellinger_of_laplace_noise_is_the_integral_of_its_definition(
+    b: float, apart: float
+) -> None:
+    p, q = ProductLaplace(ORIGIN[:1], 0.6), ProductLaplace(ORIGIN[:1] + apart, b)
+    expected = -quadrature(p, q, 0.5)
+    for first, second in ((p, q), (q, p)):
+        found = closed_form("hellinger2", first, second)
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-8)
+
+
+def test_hellinger_of_laplace_noise_is_one_minus_a_product_over_the_dimensions() -> None:
+    p, q = ProductLaplace(ORIGIN, 0.6), ProductLaplace(APART, 0.9)
+    one = ProductLaplace(ORIGIN[:1], 0.6)
+    shares = [-quadrature(one, ProductLaplace(mean, 0.9), 0.5) for mean in APART.split(1)]
+    expected = 1 - math.prod(1 - share for share in shares)
+    assert closed_form("hellinger2", p, q) == pytest.approx(expected, rel=1e-6)
 
 
 def test_chi_squared_is_infinite_where_the_first_has_tails_too_heavy_for_the_second() -> None:
@@ -165,130 +177,3 @@ def test_the_standard_error_is_that_of_repeated_estimates() -> None:
     reported = sum(estimate.standard_error for estimate in found) / len(found)
     # The standard deviation of a standard deviation of n values is 1/√(2n) of it.
     assert values.std().item() == pytest.approx(reported, rel=6 / math.sqrt(400))
-
-
-distances = st.lists(st.floats(-3, 3), min_size=1, max_size=4)
-
-
-@CHEAP
-@given(distances, st.floats(0.2, 3), st.floats(1.05, 4), st.sampled_from(KINDS))
-def test_more_noise_never_raises_a_divergence(
-    shift: list[float], scale: float, more: float, kind: Kind
-) -> None:
-    """Data processing: adding noise to noise is a channel."""
-    mean = torch.tensor(shift, dtype=torch.float64)
-    values = [
-        closed_form(
-            kind,
-            LowRankGaussian.isotropic(torch.zeros_like(mean), noise),
-            LowRankGaussian.isotropic(mean, noise),
-        )
-        for noise in (scale, scale * more)
-    ]
-    assert values[0] is not None
-    assert values[1] is not None
-    assert values[1] <= values[0] * (1 + 1e-9) + 1e-12
-
-
-weights = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
-
-
-def distribution(values: list[float]) -> Tensor:
-    p = torch.tensor(values, dtype=torch.float64)
-    return p / p.sum()
-
-
-@CHEAP
-@given(weights, weights, st.floats(0.01, 0.99), st.sampled_from(KINDS))
-def test_a_channel_never_raises_a_divergence_and_keeps_it_positive(
-    p: list[float], q: list[float], error: float, kind: Kind
-) -> None:
-    before = discrete_divergence(kind, distribution(p), distribution(q))
-    channel = uniform_channel(3, error)
-    spread = [spread_discrete(distribution(v), channel) for v in (p, q)]
-    after = discrete_divergence(kind, *spread)
-    assert -1e-12 <= after <= before + 1e-9
-
-
-@CHEAP
-@given(st.floats(0.05, 4), st.sampled_from(KINDS))
-def test_a_spread_divergence_is_zero_only_for_equal_distributions(shift: float, kind: Kind) -> None:
-    for make in (
-        lambda m: ProductLaplace(torch.tensor([m]).double(), 0.7),
-        lambda m: LowRankGaussian.isotropic(torch.tensor([m]).double(), 0.7),
-    ):
-        same = between(kind, make(0.3), make(0.3), n=1000, generator=generator()).value
-        assert same == pytest.approx(0, abs=1e-9)
-        assert between(kind, make(0.3), make(0.3 + shift), n=1000, generator=generator()).value > 0
-
-
-@CHEAP
-@given(weights, weights)
-def test_the_divergences_order_one_another_as_is_known(p: list[float], q: list[float]) -> None:
-    """H² ≤ TV ≤ √(2H²), 2TV² ≤ KL ≤ log(1 + χ²), and JS ≤ TV log 2."""
-    value = {kind: discrete_divergence(kind, distribution(p), distribution(q)) for kind in KINDS}
-    slack = 1e-9
-    assert value["hellinger2"] <= value["tv"] + slack
-    assert value["tv"] <= math.sqrt(max(2 * value["hellinger2"], 0)) + slack
-    assert 2 * value["tv"] ** 2 <= value["kl"] + slack
-    assert value["kl"] <= math.log1p(value["chi2"]) + slack
-    assert value["js"] <= value["tv"] * math.log(2) + slack
-
-
-def test_noise_that_is_no_valid_spread_is_refused_by_name() -> None:
-    half = math.sqrt(3) * 0.5  # of standard deviation 0.5
-
-    def uniform(x: Tensor) -> Tensor:
-        return (x.abs() <= half).double().div(2 * half)
-
-    def its_characteristic(w: Tensor) -> Tensor:
-        return torch.sinc(w * half / math.pi)
-
-    with pytest.raises(InvalidSpread, match=r"uniform noise .* not positive everywhere"):
-        require_valid_noise("uniform", 0.5, uniform, its_characteristic)
-    with pytest.raises(InvalidSpread, match="gaussian noise of scale 0"):
-        require_valid_noise("gaussian", 0.0, uniform, its_characteristic)
-    with pytest.raises(InvalidSpread, match="scale 0"):
-        LowRankGaussian.isotropic(ORIGIN, 0.0)
-    with pytest.raises(InvalidSpread, match="scale 0"):
-        ProductLaplace(ORIGIN, 0.0)
-
-
-def test_noise_that_hides_frequencies_is_refused_by_name() -> None:
-    """½sinc²(x) + ½√2 sinc²(√2 x) is positive everywhere, and knows no frequency beyond 2√2·π."""
-
-    def density(x: Tensor) -> Tensor:
-        first, second = torch.sinc(x).square(), torch.sinc(2**0.5 * x).square()
-        return first.div(2) + second.div(2**0.5)
-
-    def triangle(w: Tensor) -> Tensor:
-        return torch.clamp(1 - w.abs() / (2 * math.pi), min=0)
-
-    def characteristic(w: Tensor) -> Tensor:
-        return (triangle(w) + triangle(w / 2**0.5)).div(2)
-
-    with pytest.raises(InvalidSpread, match=r"band-limited .* zero on an interval"):
-        require_valid_noise("band-limited", 1.0, density, characteristic)
-
-
-def test_a_gaussian_and_a_laplace_are_valid() -> None:
-    require_valid_noise(
-        "gaussian", 0.5, lambda x: (-2 * x.square()).exp(), lambda w: (-w.square() / 8).exp()
-    )
-    b = 0.5 / math.sqrt(2)
-    require_valid_noise(
-        "laplace", 0.5, lambda x: (-x.abs() / b).exp(), lambda w: 1 / (1 + (b * w).square())
-    )
-
-
-def test_channels_that_are_no_valid_spread_are_refused() -> None:
-    for channel, what in (
-        ([[0.5, 0.5], [0.5, 0.5]], "singular"),
-        ([[1.0, 0.1], [0.0, 0.9]], "entry of 0"),
-        ([[0.9, 0.1], [0.2, 0.9]], "sum to one"),
-        ([[0.9, 0.1]], "square"),
-    ):
-        with pytest.raises(InvalidSpread, match=what):
-            require_valid_channel(torch.tensor(channel, dtype=torch.float64))
-    with pytest.raises(InvalidSpread, match="without noise"):
-        uniform_channel(3, 0.0)

@@ -4,9 +4,17 @@ import math
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from service.cluster.inline import InlineCluster
+from service.jobs import JobState, Reason
+from service.jobstore import JobStore
+from service.results import Results
+from tests.factories import request
+from tests.harness import make_service
+from workers.artifacts import LocalStore
 from workers.data import Dataset, load
 from workers.events import Checkpoint, Metrics
 from workers.spec import ToyDataset, TrainSpec
@@ -60,18 +68,47 @@ def line() -> Dataset:
     return load(dataset, Path())
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_the_vae_is_too_short_and_the_delta_vae_is_not(trainer: str, line: Dataset) -> None:
-    # Both optima on these very data: λ of their covariance, less σ² with noise on the model alone.
+def optima(line: Dataset) -> tuple[dict[str, float], Tensor]:
+    """Lengths of θ on these very data, and its direction.
+
+    λ of their covariance, less σ² with noise on the model alone.
+    """
     values, vectors = torch.linalg.eigh(line.train.double().T.cov(correction=0))
     true = float(values[-1])
-    lengths = {"vae": math.sqrt(true - SCALE**2), "delta_vae": math.sqrt(true)}
-    # A tenth of what lies between the two, which is far from either.
-    allowed = (lengths["delta_vae"] - lengths["vae"]) / 10
+    return {"vae": math.sqrt(true - SCALE**2), "delta_vae": math.sqrt(true)}, vectors[:, -1]
+
+
+def tolerance(lengths: dict[str, float]) -> float:
+    """A tenth of what lies between the two, which is far from either."""
+    return (lengths["delta_vae"] - lengths["vae"]) / 10
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_vae_is_too_short_and_the_delta_vae_is_not(trainer: str, line: Dataset) -> None:
+    lengths, direction = optima(line)
+    allowed = tolerance(lengths)
     theta, variance = trained(spec_of(trainer), line)
     assert float(theta.norm()) == pytest.approx(lengths[trainer], abs=allowed)
-    across = float((theta - (theta @ vectors[:, -1]) * vectors[:, -1]).norm())
+    across = float((theta - (theta @ direction) * direction).norm())
     assert across < allowed
     # What the job shows of it, from 1024 latents, whose mean square has the variance 2/1024.
     chance = 6 * math.sqrt(2 / 1024)
     assert variance == pytest.approx(lengths[trainer] ** 2, rel=chance + 2 * allowed)
+
+
+def test_as_a_job_of_the_service_it_leaves_the_same_answer(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path, line: Dataset
+) -> None:
+    service = make_service(jobs, artifacts, tmp_path, InlineCluster())
+    try:
+        job = service.run_to_end(service.submit(request(spec_of("delta_vae"))))
+    finally:
+        service.cluster.close()
+    assert (job.state, job.reason) == (JobState.SUCCEEDED, Reason.COMPLETED)
+    last = Results(jobs, artifacts).checkpoint(job.id, "latest")
+    weights = safetensors.torch.load(artifacts.get(f"{last.prefix}/weights.safetensors"))
+    [theta] = [value for name, value in weights.items() if _is_decoder(name, value)]
+    lengths, _ = optima(line)
+    assert float(theta.double().norm()) == pytest.approx(
+        lengths["delta_vae"], abs=tolerance(lengths)
+    )

@@ -96,14 +96,6 @@ def test_a_figure_computes_a_row_for_each_method_and_draws_them(figure: MixtureF
     assert json.loads(json.dumps(figure.summary(rows)))["errors"][0]["relative_error"]["mean"] > 0
 
 
-@pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("scale", ["quick", "paper"])
-def test_parts_have_names_of_their_own(name: str, scale: str) -> None:
-    asked = Asked("quick" if scale == "quick" else "paper", repetitions=2)
-    names = [part.name for part in FIGURES[name].parts(asked)]
-    assert len(set(names)) == len(names)
-
-
 @pytest.mark.parametrize("name", ["4a", "4b"])
 def test_there_are_as_many_parts_as_repetitions_ask(name: str) -> None:
     once, twice = (FIGURES[name].parts(Asked(repetitions=count)) for count in (1, 2))

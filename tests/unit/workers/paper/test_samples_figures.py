@@ -231,6 +231,22 @@ def test_a_claim_is_decided_where_both_distances_agree_beyond_their_intervals(
     assert verdict.text.startswith("a is nearer: Fréchet distance")
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("5", ()), ("6", ("52.7 against 63.0", "46.5 against 52.7"))]
+)
+def test_verdicts_stand_beside_what_the_paper_has(
+    name: str, numbers: tuple[str, ...], standing: dict[str, Standing]
+) -> None:
+    figure, rows = TINY[name], standing[name].rows
+    verdicts = figure.verdicts(rows)
+    assert all(" The paper: " in verdict.text for verdict in verdicts)
+    for verdict, number in zip(verdicts, numbers, strict=False):
+        assert f"FID {number} on CelebA" in verdict.text
+    published = figure.summary(rows)["published"]
+    assert published == ({"vae": 63.0, "fixed": 52.7, "learned": 46.5} if numbers else {})
+    assert published.keys() <= {arm.name for arm in figure.arms(figure.settings["quick"])}
+
+
 def test_differences_are_taken_at_equal_seeds() -> None:
     rows = rows_of((8.0, 8.1), (0.5, 0.6))
     forth, back = (difference(order, "a", "b", "frechet_pca") for order in (rows, rows[::-1]))
