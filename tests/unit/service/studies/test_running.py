@@ -349,20 +349,6 @@ def test_a_study_without_a_result_tries_its_failed_trials_again(studied: Studied
     assert set(studied.attempts(study).values()) == {2}
 
 
-def test_a_trial_whose_latents_are_dead_is_stopped_with_that_reason(studied: Studied) -> None:
-    study = studied.add(
-        spec=study_spec(epochs=100_000),
-        stop_unhealthy={"evaluations": 2, "active_share": 1.0},  # which none of these has
-        budget={"trials": 1},
-    )
-    ended = studied.wait_for_end(study)
-    assert (ended.state, ended.reason) == (JobState.FAILED, StudyReason.NO_RESULT)
-    (trial,) = studied.trials(study)
-    assert (trial.state, trial.reason) == (JobState.SUCCEEDED, Reason.DEAD_LATENTS)
-    assert "latents" in trial.message
-    assert studied.service.jobs.checkpoints(trial.job_id)[-1].has_train_state
-
-
 def test_several_seeds_are_one_configuration(studied: Studied) -> None:
     study = studied.wait_for_end(studied.add(seeds=[0, 7], budget={"trials": 2}))
     assert study.state is JobState.SUCCEEDED
