@@ -84,8 +84,16 @@ def test_trials_curves_and_tables_say_that_a_scale_is_the_last_of_a_schedule(
     assert any("schedules of the scale" in note for note in curve["notes"])
     table = quiet.http.get(f"/v1/studies/{study.id}/trials?format=csv").text
     assert SCHEDULE in table.splitlines()[0]
-    for answer in ("parallel", "importance?evaluator=ped_anova"):
-        quiet.http.get(f"/v1/studies/{study.id}/{answer}")
+    parallel = asked(quiet, study, "parallel")
+    assert [axis["pointer"] for axis in parallel["parameters"]] == [SCALE]
+    found = next(line for line in parallel["lines"] if line["configuration"] == 4)
+    assert (found["values"], found["is_stopped"]) == (FOUND, False)
+    few = quiet.http.get(f"/v1/studies/{study.id}/importance?evaluator=ped_anova")
+    problem(few, 404, "no-answer-yet")
+    for number in range(5, 10):
+        add_trial(quiet.jobs, study, number, {SCALE: 0.1 * number}, results={9: {"kid_pca": 0.4}})
+    importance = asked(quiet, study, "importance?evaluator=ped_anova")
+    assert [(one["pointer"], one["trials"]) for one in importance["shares"]] == [(SCALE, 8)]
 
 
 def test_any_study_promotes_a_configuration_from_the_first_step(quiet: Quiet) -> None:

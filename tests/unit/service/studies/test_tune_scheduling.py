@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from service.cluster.tune_population import Population
 from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_scheduling import replay, scheduler, stand_in
-from service.cluster.tune_trials import Places
-from service.studies.channel import Said
+from service.cluster.tune_trials import LedgerScheduler, Places
+from service.studies.channel import Paused, Reported, Said
 from service.studies.checking import require
 from service.studies.ledger import TrialResult
 from service.studies.request import StudyRequest
@@ -212,3 +212,47 @@ def test_a_population_begins_when_it_is_whole_and_goes_on_without_one_that_faile
     first.set_status(Trial.RUNNING)
     at_the_end = {"epoch": EPOCHS, "kid_pca": 1.0}
     assert population.on_trial_result(live, first, at_the_end) == TrialScheduler.CONTINUE
+
+
+class Witness(FIFOScheduler):  # type: ignore[misc]  # ray's modules are not followed
+    """A scheduler and a way to the service, with one list of what both hear."""
+
+    metric = "kid_pca"
+
+    def __init__(self, decision: str) -> None:
+        super().__init__()
+        self.heard: list[Any] = []
+        self.is_lost = False
+        self._decision = decision
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self.heard.append((trial.trial_id, result))
+        return self._decision
+
+    def say(self, message: Said) -> None:
+        self.heard.append(("said", message))
+
+    def ask(self, message: Said) -> None:
+        if self.is_lost:
+            raise ConnectionError
+        self.heard.append(("stored", message))
+
+
+@pytest.mark.parametrize("decision", [TrialScheduler.CONTINUE, TrialScheduler.PAUSE])
+def test_a_result_is_stored_before_a_scheduler_is_told_of_it(decision: str) -> None:
+    witness = Witness(decision)
+    places = Places(1, frozenset(), all_at_once=False)
+    places.take(4)
+    between = LedgerScheduler(witness, (), (), places, witness)
+    trial = stand_in("trial-4", {CONFIGURATION: 4})
+    told = {"epoch": 3, "kid_pca": 0.2}
+    assert between.on_trial_result(None, trial, told) == decision
+    stored = ("stored", Reported(configuration=4, epoch=3))
+    pauses = decision == TrialScheduler.PAUSE
+    after = [("said", Paused(configuration=4))] if pauses else []
+    assert witness.heard == [stored, ("trial-4", told), *after]
+    assert places.is_full != pauses
+    witness.heard, witness.is_lost = [], True  # what is not stored, nobody decides on
+    with pytest.raises(ConnectionError):
+        between.on_trial_result(None, trial, told)
+    assert not witness.heard
