@@ -12,6 +12,7 @@ import pytest
 from service.cluster.ray_cluster import RayCluster
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.logs import Cursor, Logs
 from service.settings import ray_environment
 from service.studies.configuring import numbered
 from service.studies.ledger import Phase, Study, StudyReason
@@ -136,6 +137,26 @@ def test_a_population_on_ray_exchanges_and_survives_its_driver(studied: Studied)
         first, last = begun_at(trial.values) + 1, epochs[trial.number][-1]
         assert epochs[trial.number] == list(range(first, last + 1))
         assert (last == 6) != (trial.reason is Reason.STOPPED_BY_STUDY)
+
+
+def test_trials_of_several_workers_run_one_after_another_to_their_end(studied: Studied) -> None:
+    study = studied.add(
+        spec=study_spec(resources={"workers": 2}),  # all the cores that there are
+        concurrency=1,
+        budget={"trials": 2},
+        confirmation={"top": 1, "seeds": [1]},
+    )
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED), ended.message
+    trials = studied.service.jobs.ledger.trials(study.id)
+    assert [trial.phase for trial in trials] == [Phase.SEARCH] * 2 + [Phase.CONFIRMATION]
+    logs = Logs(studied.service.jobs, studied.service.artifacts)
+    for trial in trials:
+        assert trial.reason is Reason.COMPLETED, trial.message
+        assert studied.epochs(study)[trial.number] == [1, 2, 3]
+        said = logs.read(trial.job_id, 1, Cursor(), 100, rank=1).lines
+        assert said[0].line.text.startswith("process ")
+    assert set(studied.attempts(study).values()) == {1}
 
 
 def test_a_cancelled_study_leaves_no_process_of_its_driver(studied: Studied) -> None:
