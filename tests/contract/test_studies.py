@@ -155,7 +155,7 @@ def test_trials_of_several_workers_run_one_after_another_to_their_end(studied: S
         assert trial.reason is Reason.COMPLETED, trial.message
         assert studied.epochs(study)[trial.number] == [1, 2, 3]
         said = logs.read(trial.job_id, 1, Cursor(), 100, rank=1).lines
-        assert said[0].line.text.startswith("process ")
+        assert "2 worker(s) of 1 core(s)" in said[0].line.text
     assert set(studied.attempts(study).values()) == {1}
 
 
