@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 
 from service.errors import DependentObjective, FieldError, InvalidStudy
-from service.studies.configuring import grid, spec_of
+from service.studies.configuring import grid, place_of, spec_of
 from service.studies.guard import metrics_of
 from service.studies.objective import (
     most_epochs,
@@ -173,9 +173,10 @@ def _first_misfit(
         if not is_active(dimension, beside):
             continue
         for rest, value in _corners(dimension):
-            wrong = _misfit(request, {**beside, pointer: value}, beside)
+            wrong = _misfit(request, {**beside, pointer: value}, beside, value)
             if wrong is not None:
-                return FieldError(_at(pointer, *rest), wrong)
+                within, message = wrong
+                return FieldError(_at(pointer, *rest, *within), message)
     return None
 
 
@@ -201,24 +202,31 @@ def _corners(dimension: AnyDimension) -> Iterator[tuple[tuple[str | int, ...], o
 
 
 def _misfit(
-    request: StudyRequest, configuration: Mapping[str, object], beside: Mapping[str, object]
-) -> str | None:
-    """Why the base spec cannot have these values, as the end of a sentence; None if it can."""
+    request: StudyRequest,
+    configuration: Mapping[str, object],
+    beside: Mapping[str, object],
+    value: object,
+) -> tuple[tuple[str | int, ...], str] | None:
+    """Why the base spec cannot have these values, as the end of a sentence, with the keys within
+    ``value`` that it is about, where that is an object; None if it can."""
     try:
         found = spec_of(request.spec, configuration)
     except NoSuchPlace as nowhere:
-        return str(nowhere)
+        return (), str(nowhere)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
+        within = place_of(problem["loc"], value) if isinstance(value, dict) else ()
         where = f" where {', '.join(f'{at} is {value!r}' for at, value in beside.items())}"
         suffix = where if beside else ""
         if problem["type"] == "extra_forbidden":
-            return f"is no field of the spec{suffix}"
-        return f"{plain_message(problem)}{suffix}"
+            return within, f"is no field of the spec{suffix}"
+        if problem["type"] == "missing":
+            return within, f"needs {problem['loc'][-1]!r}{suffix}"
+        return within, f"{plain_message(problem)}{suffix}"
     for _, objective in objectives(request):
         metric = objective.metric
         if metric in metrics_of(request.spec) and metric not in metrics_of(found):
-            return f"would make trials without {metric}, an objective"
+            return (), f"would make trials without {metric}, an objective"
     return None
 
 

@@ -151,6 +151,30 @@ def test_what_does_not_fit_the_spec_is_an_error_with_its_pointer(
     assert list(found) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("pointer", "value", "within", "message"),
+    [
+        ("/trainer/spread/schedule", {"kind": "linear"}, "", "needs 'initial_scale'"),
+        ("/trainer", {"kind": "vae", "epochs": 0}, "/epochs", "must be greater than or equal to 1"),
+        (COVARIANCE, {"kind": "low_rank", "rnk": 2}, "/rnk", "is no field of the spec"),
+        (
+            "/trainer/learned_spread",
+            {"covariance": {"kind": "low_rank", "rank": 0}},
+            "/covariance/rank",
+            "must be greater than or equal to 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_within_an_object_is_said_at_its_place(
+    pointer: str, value: dict[str, Any], within: str, message: str
+) -> None:
+    spec = tiny_spec(learned_spread={"every_epochs": 1})
+    request = study({pointer: {"choice": [value]}}, spec)
+    (found,) = problems(request)
+    escaped = "/space/" + pointer.replace("/", "~1")
+    assert (found.pointer, found.message) == (f"{escaped}/choice/0{within}", message)
+
+
 def test_a_field_of_one_kind_needs_a_condition_beside_the_others() -> None:
     kinds = {"choice": ["gaussian", "student_t"]}
     free = {KIND: kinds, DEGREES: {"uniform": [2.5, 9.0]}}
