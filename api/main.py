@@ -34,6 +34,7 @@ from service.logs import Logs
 from service.measured_store import MeasuredStore
 from service.measures import Measures
 from service.mixing import Mixing
+from service.preparing import try_out
 from service.relay import Relay
 from service.results import Results
 from service.retention import Deletions, KeepingRules
@@ -171,7 +172,7 @@ def serve(settings: Settings) -> None:
     ):
         try:
             artifacts = MeasuredStore(open_store(settings.artifacts), measures.storage)
-            artifacts.check()
+            try_out(artifacts)
         except StoreError as error:
             raise ConfigurationError(f"artifact store: {error}") from error
         jobs = JobStore.open(settings.database, measures.database.seen)

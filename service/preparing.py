@@ -1,13 +1,16 @@
 """Before the first service of an installation: its tables, once, and every part there."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from service.errors import ConfigurationError, ServiceError
 from service.jobstore import JobStore
 from service.settings import Settings
-from workers.artifacts import open_store
+from workers.artifacts import ArtifactStore, open_store
 from workers.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 ASK_AGAIN_S = 1.0
 
@@ -36,7 +39,16 @@ def _try(settings: Settings) -> str | None:
     except ServiceError as error:
         return str(error)
     try:
-        open_store(settings.artifacts).check()
+        try_out(open_store(settings.artifacts))
     except StoreError as error:
         return f"artifact store: {error}"
     return None
+
+
+def try_out(artifacts: ArtifactStore) -> None:
+    """See that the artifact store answers, and find out what it can do, which the log then says.
+
+    What it cannot do has a fallback. Raises StoreError.
+    """
+    artifacts.check()
+    log.info("the artifact store %s", artifacts.capabilities().sentence())

@@ -1,6 +1,7 @@
 """What goes wrong with object storage: each thing is said, in time, and nothing half done shows."""
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from service.cluster.inline import InlineCluster
 from service.drawings import SampleRequest
 from service.jobs import FINAL_STATES
 from service.jobstore import JobStore
+from service.preparing import try_out
 from service.results import Results
 from service.sampling import Sampling
 from tests import factories
@@ -114,6 +116,33 @@ def test_a_server_that_takes_connections_and_is_silent_is_named(
         for request in requests:
             with pytest.raises(StoreAway, match="does not answer in time"):
                 request()
+
+
+# --- what is tried out at the start -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_the_start_tries_out_what_the_server_can_do_and_says_it(
+    is_limited: bool, moto_proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    moto_proxy.is_limited = is_limited
+    store = at(moto_proxy.endpoint)
+    with caplog.at_level(logging.INFO, "service.preparing"):
+        try_out(store)
+    said = [record.message for record in caplog.records if record.name == "service.preparing"]
+    assert said == [f"the artifact store {store.capabilities().sentence()}"]
+    tried = {
+        path.partition("?")[0].rpartition("/")[2]
+        for _, path, _ in moto_proxy.requests
+        if "/probes/" in path
+    }
+    assert tried >= {"range", "multipart", "list", "conditional_put", "batch_delete", "checksums"}
+    assert len(moto_proxy.requests) <= 30
+    moto_proxy.requests.clear()
+    store.capabilities()
+    assert moto_proxy.requests == []  # it is known from here on
+    store.put("k", b"x")
+    assert not [path for _, path, _ in moto_proxy.requests if "/probes/" in path]
 
 
 # --- answers that are lost ------------------------------------------------------------------------
@@ -241,7 +270,7 @@ def test_a_job_whose_node_has_the_wrong_credentials_ends_and_says_so(
     with contextlib.closing(InlineCluster()) as cluster:
         service = make_service(jobs, store, tmp_path, cluster)
         job = service.run_to_end(service.submit(factories.request(limits={"max_attempts": 1})))
-    assert job.state == "failed"
+    assert (job.state, job.reason) == ("failed", "store_unreachable"), job.message
     assert "does not accept this node's credentials" in job.message
     assert "of-another-node" not in job.message
 

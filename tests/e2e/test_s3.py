@@ -67,6 +67,8 @@ def test_the_main_job_lives_in_s3(start: Start, seaweedfs_endpoint: str, tmp_pat
                 part["name"]: part for part in http.get(f"{service.url}/readyz").json()["parts"]
             }
             assert ready["storage"]["detail"].startswith("can: range, multipart, list")
+            said_at_the_start = service.log.read_text().partition(" serves on ")[0]
+            assert f"the artifact store {ready['storage']['detail']}" in said_at_the_start
 
             gone = job.checkpoints()[0]
             key = f"{PREFIX}/jobs/{job.id}/attempts/1/checkpoints/{gone.id}/weights.safetensors"

@@ -2,6 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.artifacts import open_store
+from workers.artifacts.s3.client import begin, connect
 from workers.artifacts.s3.location import S3Location
 from workers.artifacts.s3.uploads import PART_BYTES, PARTS_MAX, part_bytes
 from workers.errors import ArtifactNotFound, StoreError
@@ -72,3 +74,27 @@ def test_a_file_of_any_size_has_parts_of_a_size_that_s3_takes(size_bytes: int) -
     step = part_bytes(size_bytes)
     assert PART_BYTES <= step <= 5 << 30
     assert -(-size_bytes // step) <= PARTS_MAX
+
+
+@pytest.mark.usefixtures("s3_credentials")
+@pytest.mark.parametrize(
+    ("endpoint", "server"),
+    [
+        ("https://s3.example.org", "https://s3.example.org"),
+        # Only here does boto3 alone put the bucket before the host's name.
+        ("", "https://s3.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_a_bucket_is_named_in_the_path_and_not_in_the_host(endpoint: str, server: str) -> None:
+    location = S3Location("bucket", "p", region="eu-central-1")
+    wanted = {"Bucket": "bucket", "Key": location.name("k")}
+    s3 = connect(begin(location), location, endpoint)
+    url = str(s3.generate_presigned_url("get_object", wanted))
+    assert url.startswith(f"{server}/bucket/p/k?")
+
+
+@pytest.mark.usefixtures("s3_credentials")
+def test_a_presigned_address_leads_to_the_public_endpoint() -> None:
+    location = S3Location("bucket", "p", "http://inside:8333", "", "https://s3.example.org")
+    url = open_store(location.uri).presigned_url("k", 60)
+    assert (url or "").startswith("https://s3.example.org/bucket/p/k?")

@@ -73,6 +73,8 @@ class S3Store(ArtifactStore):
         digest = hashlib.sha256(content).hexdigest()
         request: dict[str, Any] = {"Body": content, "Metadata": {_DIGEST: digest}}
         sender = self._prompt if len(content) <= PROMPT_BYTES else self._client
+        # Where it is not known yet, it is not worth three requests: the signature has the content's
+        # SHA-256 in it.
         if self._known.get("checksums"):
             request["ChecksumCRC32"] = crc32(content)
         with translated(self._location):
