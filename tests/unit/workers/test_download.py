@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from workers.data import idx_files
 from workers.data.download import PublicFile, fetch
 from workers.data.idx_files import PublicIdx, read_idx_pictures
 from workers.errors import DatasetUnavailable
@@ -111,3 +112,16 @@ def test_a_public_set_is_downloaded_once(tmp_path: Path, mirror: str) -> None:
     np.testing.assert_array_equal(read_idx_pictures(path), PICTURES)
     elsewhere = replace(source, file=public("http://no-such-host.invalid"))
     assert elsewhere.get(tmp_path) == path
+
+
+def test_debians_folder_is_looked_into_after_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, debian = tmp_path / "cache", tmp_path / "debian"
+    monkeypatch.setattr(idx_files, "DEBIAN_FOLDER", debian)
+    source = PublicIdx("toys", public("http://no-such-host.invalid"), (30, 4, 4), "")
+    for folder in (debian, cache):
+        assert source.find(cache) in (None, debian / "toys" / "images.gz")
+        (folder / "toys").mkdir(parents=True)
+        (folder / "toys" / "images.gz").write_bytes(CONTENT)
+        assert source.find(cache) == source.get(cache) == folder / "toys" / "images.gz"

@@ -1,5 +1,7 @@
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import ref
@@ -11,6 +13,8 @@ from tests.factories import long_spec, tiny_spec
 from workers import beginning, checkpoint
 from workers.artifacts import LocalStore, chunk_key, outcome_key
 from workers.checkpoint import Versions, decode_tensors
+from workers.data import idx_files, named
+from workers.data.idx_files import MNIST
 from workers.errors import CheckpointError, StoreError, StoreNotShared
 from workers.events import (
     RECORD,
@@ -25,7 +29,7 @@ from workers.events import (
 )
 from workers.publish import KeptCheckpoint
 from workers.run import Run, StopFlag, execute
-from workers.spec import TrainSpec
+from workers.spec import NamedDataset, TrainSpec
 
 
 def run_of(
@@ -256,6 +260,22 @@ def test_data_that_is_not_there_is_a_reason_and_not_a_traceback(
     )
     outcome = execute(run_of(artifacts, tmp_path, spec), StopFlag())
     assert outcome.reason == "data_unavailable"
+    assert outcome.detail is None
+
+
+def test_data_that_cannot_be_downloaded_are_a_reason_that_says_where_to_put_them(
+    artifacts: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idx_files, "DEBIAN_FOLDER", tmp_path / "not-there")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    away = replace(MNIST, file=replace(MNIST.file, base_url=nobody))
+    monkeypatch.setattr(named, "PUBLIC", {"mnist": away})
+    spec = tiny_spec().model_copy(update={"dataset": NamedDataset(name="mnist")})
+    outcome = execute(run_of(artifacts, tmp_path, spec), StopFlag())
+    assert outcome.reason == "data_unavailable"
+    assert f"mnist is not on this machine, and {away.file.url} cannot be reached" in outcome.message
+    assert f"Put {MNIST.file.name} into the folder of that name" in outcome.message
     assert outcome.detail is None
 
 
