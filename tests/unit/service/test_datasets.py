@@ -1,6 +1,6 @@
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ from tests.unit.workers.uploading import (
     VECTORS,
     archive,
     bomb,
+    enormous_png,
+    linked,
     npz,
     pictures,
     zeros_npy,
@@ -139,16 +141,44 @@ def test_a_name_moves_only_when_asked_and_the_old_content_goes(
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "content", [b"a letter", npz(images=GREY)[:-30], npz(x=np.zeros((30, 4, 4)))]
-)
+HOSTILE: Mapping[str, tuple[bytes, str]] = {
+    "text in place of npz": (b"a letter", "CSV"),
+    "cut off": (npz(images=GREY)[:-30], "cut off"),
+    "pictures of floats": (npz(x=np.zeros((30, 4, 4))), "float"),
+    "objects": (npz(x=np.array([[object]] * 30)), "unpickled"),
+    "a path that leads out": (archive({**pictures(GREY), "../a.png": b""}), "leads out"),
+    "a link": (linked(archive(pictures(GREY))), "symbolic link"),
+    "far too many pixels": (archive({**pictures(GREY), "a.png": enormous_png()}), "more pixels"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_refused_leaves_nothing_behind(
-    datasets: Datasets, artifacts: LocalStore, tmp_path: Path, content: bytes
+    datasets: Datasets, artifacts: LocalStore, tmp_path: Path, what: str
 ) -> None:
-    with pytest.raises(InvalidDataset, match="The upload is no data set: "):
+    content, because = HOSTILE[what]
+    refused_without_a_trace(datasets, artifacts, tmp_path, content, because)
+
+
+def test_a_zip_bomb_leaves_nothing_behind(
+    jobs: JobStore, artifacts: LocalStore, tmp_path: Path
+) -> None:
+    folder, limits = tmp_path / "data" / "incoming", Limits(max_decoded_bytes=1 << 20)
+    datasets = Datasets(jobs, artifacts, tmp_path, folder, limits, 1 << 30)
+    zeros = 64 << 20
+    file = bomb(tmp_path / "bomb.npz", "data.npy", zeros_npy((zeros >> 10, 32, 32)), zeros)
+    content = file.read_bytes()
+    refused_without_a_trace(datasets, artifacts, tmp_path, content, "67,108,864 bytes")
+
+
+def refused_without_a_trace(
+    datasets: Datasets, artifacts: LocalStore, folder: Path, content: bytes, because: str
+) -> None:
+    with pytest.raises(InvalidDataset, match="The upload is no data set: ") as refusal:
         send(datasets, "ours", content)
+    assert because in str(refusal.value)
     assert not contents(artifacts)
-    assert left(tmp_path) == []
+    assert left(folder) == []
     with pytest.raises(DatasetNotFound):
         datasets.get("ours")
 

@@ -16,6 +16,7 @@ from tests.unit.workers.uploading import (
     archive,
     bomb,
     enormous_png,
+    linked,
     npz,
     pictures,
     zeros_npy,
@@ -98,6 +99,34 @@ def test_a_bomb_in_gzip_is_refused_at_what_it_declares(tmp_path: Path) -> None:
         for _ in range(512):
             file.write(bytes(1 << 20))
     refused(path, "more bytes behind the data")
+
+
+@pytest.mark.parametrize("left", [0.01, 0.5, 0.999])
+def test_an_archive_that_is_cut_off_is_refused(tmp_path: Path, left: float) -> None:
+    whole = npz(images=np.zeros((20_000, 32, 32), np.uint8))
+    refused(written(tmp_path, whole[: int(left * len(whole))]), "it is cut off")
+
+
+@pytest.mark.parametrize(
+    ("tricky", "because"),
+    [
+        (archive({**pictures(GREY), "../../evil.png": b"x"}), "leads out of the archive"),
+        (archive({**pictures(GREY), "/etc/evil.png": b"x"}), "leads out of the archive"),
+        (archive({**pictures(GREY), "c:\\evil.png": b"x"}), "leads out of the archive"),
+        (archive({"../data.npy": zeros_npy((20, 2)) + bytes(40)}), "leads out of the archive"),
+        (linked(archive(pictures(GREY))), "is a symbolic link"),
+    ],
+    ids=["out", "root", "drive", "npz", "link"],
+)
+def test_a_name_that_leads_out_is_refused_and_nothing_is_written(
+    tmp_path: Path, tricky: bytes, because: str
+) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    refused(written(folder, tricky), because)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files <= {"source", "data.npy"}  # those of the check itself, in their folder
+    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {folder}
 
 
 def test_a_picture_of_2500_megapixels_is_refused_by_its_header(tmp_path: Path) -> None:
