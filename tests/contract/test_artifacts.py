@@ -299,7 +299,7 @@ def test_temporary_files_of_others_are_left_alone(
         assert [write.name for write in store.unfinished()] == [ours.name]
 
 
-@pytest.mark.parametrize("store", ["moto"], indirect=True)
+@pytest.mark.parametrize("store", ["moto", "seaweedfs"], indirect=True)
 def test_more_than_a_page_are_listed_and_deleted(store: ArtifactStore) -> None:
     keys = [f"j/{number:04d}" for number in range(1005)]
     for key in keys:

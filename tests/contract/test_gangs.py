@@ -92,9 +92,9 @@ def losses(artifacts: LocalStore, run: Run, outcome: Outcome) -> list[float]:
 
 @pytest.mark.parametrize(
     ("cluster", "network"),
-    [("inline", MLP), ("inline", CONV), ("ray", MLP)],
+    [("inline", MLP), ("inline", CONV), ("ray", MLP), ("ray", CONV)],
     indirect=["cluster"],
-    ids=["inline-mlp", "inline-conv", "ray-mlp"],
+    ids=["inline-mlp", "inline-conv", "ray-mlp", "ray-conv"],
 )
 def test_two_workers_give_the_same_loss_curve_as_one(
     cluster: Cluster, artifacts: LocalStore, network: dict[str, object]
