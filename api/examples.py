@@ -34,6 +34,31 @@ PAPER_REQUEST: dict[str, Any] = {
         }
     },
 }
+# The network and the training of the paper's CelebA pictures.
+CELEBA_REQUEST: dict[str, Any] = {
+    "name": "celeba as in the paper",
+    "spec": {
+        "dataset": {"name": "celeba", "held_out_fraction": 0.0987},
+        "trainer": {
+            "kind": "delta_vae",
+            "spread": {"kind": "gaussian", "scale": 0.5},
+            "network": {
+                "kind": "conv",
+                "channels": [128, 256, 512, 1024],
+                "kernel_size": 5,
+                "batch_norm": True,
+                "latent_dim": 100,
+            },
+            "optimizer": {"kind": "adam", "learning_rate": 0.0001},
+            "epochs": 200,
+            "batch_size": 100,
+        },
+    },
+}
+CELEBA_DESCRIPTION = (
+    "Half or a quarter of each of the channels makes a smaller network of the same form, as "
+    "[64, 128, 256, 512]. Ask for a GPU with spec.resources.gpus_per_worker."
+)
 REQUEST: dict[str, Any] = {"name": "first light", "labels": {"team": "a"}, "spec": SPEC}
 _SUMMARY: dict[str, Any] = {
     "id": "job-5f0c2b9e6f5a4d7c",

@@ -20,7 +20,7 @@ from api.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     documented,
 )
-from api.examples import PAPER_REQUEST, REQUEST
+from api.examples import CELEBA_DESCRIPTION, CELEBA_REQUEST, PAPER_REQUEST, REQUEST
 from api.ica_examples import ICA_REQUEST
 from api.routes import StrictRoute
 from service import errors
@@ -118,6 +118,11 @@ def etag_of(job: Job) -> dict[str, str]:
                         "delta_vae": {"value": REQUEST},
                         "ica": {"value": ICA_REQUEST},
                         "paper": {"value": PAPER_REQUEST},
+                        "celeba": {
+                            "summary": "The paper's CelebA network",
+                            "description": CELEBA_DESCRIPTION,
+                            "value": CELEBA_REQUEST,
+                        },
                     }
                 }
             }

@@ -13,8 +13,10 @@ from api.examples import EXAMPLES
 from api.links import LINKS
 from api.openapi import DEFAULT_PATH, render
 from service.jobs import JobRequest
+from workers.spec import TrainSpec
 
 ROOT = Path(__file__).parents[3]
+SPECS = ROOT / "tests" / "unit" / "workers" / "specs"
 DOCUMENT = describe()
 OPERATIONS = [
     (f"{method.upper()} {path}", operation)
@@ -48,6 +50,26 @@ def test_every_status_is_documented_with_an_example(name: str, operation: dict[s
                     bodies.Problem.model_validate(example["value"])
             elif "itemSchema" in content or "$ref" in content["schema"]:
                 assert content["example"], f"{name} {status}"
+
+
+ASKED = DOCUMENT["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+
+
+@pytest.mark.parametrize("name", ASKED["examples"])
+def test_every_example_of_a_submission_is_one(name: str) -> None:
+    JobRequest.model_validate_json(json.dumps(ASKED["examples"][name]["value"]))
+
+
+def test_the_papers_network_for_celeba_is_an_example() -> None:
+    """That of a stored spec, whose layers tests/unit/workers/test_build.py looks at."""
+    spec = JobRequest.model_validate_json(json.dumps(ASKED["examples"]["celeba"]["value"])).spec
+    stored = TrainSpec.model_validate_json((SPECS / "v1-celeba.json").read_text())
+    assert isinstance(spec, TrainSpec)
+    assert spec.dataset == stored.dataset
+    for part in ("spread", "optimizer", "epochs", "batch_size"):
+        assert getattr(spec.trainer, part) == getattr(stored.trainer, part)
+    networks = [each.trainer.network for each in (spec, stored)]
+    assert networks[0].model_copy(update={"output": "sigmoid"}) == networks[1]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
