@@ -1,10 +1,13 @@
 """A large upload: how fast it goes through, and what the service's memory does meanwhile.
 
-A real service with a local store; the floor is a plain copy of the same file in the same run.
+A real service, with a local store and with one on SeaweedFS. The floors, of the same file in the
+same run: a plain copy, and boto3 alone. ``python -m tests.bench.bench_upload [MIB]`` takes another
+size than 2 GiB.
 """
 
 import hashlib
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -15,6 +18,7 @@ import numpy as np
 import psutil
 
 from tests.e2e.processes import ServiceProcess, wait_until_gone
+from tests.s3_servers import BUCKET, CREDENTIALS, client, seaweedfs
 
 UPLOAD_BYTES = 2 << 30
 SIDE = 64
@@ -75,37 +79,66 @@ def copy_s(source: Path, target: Path) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
+def bare_s(source: Path, endpoint: str) -> float:
+    """Seconds that boto3 alone needs to put the file."""
+    bare = client(endpoint)
+    began = time.perf_counter()
+    bare.upload_file(str(source), BUCKET, "bare")
+    took_s = time.perf_counter() - began
+    bare.delete_object(Bucket=BUCKET, Key="bare")
+    return took_s
+
+
+def measure(where: str, source: Path, data_dir: Path, **environment: str) -> None:
+    """Upload the file to a service of its own, and print what that took."""
+    size = source.stat().st_size
+    service = ServiceProcess(data_dir, None, **environment)
+    try:
+        service.client.datasets()
+        watch = Watch(service.process.pid)
+        began = time.perf_counter()
+        info = service.client.upload("large", source)
+        upload_s = time.perf_counter() - began
+        watch.stop()
+    finally:
+        pids = service.census()
+        service.stop()
+        service.end()
+        wait_until_gone(pids)
+    assert info.size_bytes > 0.99 * size
+    growth = (watch.peak_bytes - watch.first_bytes) / 2**20
+    print(
+        f"{where}: upload of {size / 2**30:.2f} GiB: {upload_s:.1f} s, "
+        f"{size / upload_s / 2**20:.0f} MiB/s"
+    )
+    print(
+        f"{where}: service's memory: {watch.first_bytes / 2**20:.0f} MiB, "
+        f"at most {growth:.0f} MiB more"
+    )
+    print(f"{where}: process of the checks: at most {watch.child_bytes / 2**20:.0f} MiB")
+
+
+def main(size_bytes: int = UPLOAD_BYTES) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "source.npz"
-        write_npz(source, UPLOAD_BYTES)
-        size = source.stat().st_size
-        floor_s = copy_s(source, folder / "copy")
+        write_npz(source, size_bytes)
+        print(f"hash and copy of the same file: {copy_s(source, folder / 'copy'):.1f} s")
         (folder / "copy").unlink()
-        service = ServiceProcess(folder / "data")
-        try:
-            service.client.datasets()
-            watch = Watch(service.process.pid)
-            began = time.perf_counter()
-            info = service.client.upload("large", source)
-            upload_s = time.perf_counter() - began
-            watch.stop()
-        finally:
-            pids = service.census()
-            service.stop()
-            service.end()
-            wait_until_gone(pids)
-    assert info.size_bytes > 0.99 * UPLOAD_BYTES
-    growth = (watch.peak_bytes - watch.first_bytes) / 2**20
-    print(
-        f"upload of {size / 2**30:.2f} GiB: {upload_s:.1f} s, {size / upload_s / 2**20:.0f} MiB/s"
-    )
-    print(f"hash and copy of the same file: {floor_s:.1f} s")
-    print(f"service's memory: {watch.first_bytes / 2**20:.0f} MiB, at most {growth:.0f} MiB more")
-    print(f"process of the checks: at most {watch.child_bytes / 2**20:.0f} MiB")
+        measure("folder", source, folder / "local")
+        shutil.rmtree(folder / "local")  # so that the disk need not hold both
+        with seaweedfs(folder / "seaweedfs") as endpoint:
+            print(f"boto3 alone, into SeaweedFS: {bare_s(source, endpoint):.1f} s")
+            measure(
+                "SeaweedFS",
+                source,
+                folder / "s3",
+                **CREDENTIALS,
+                SPREADTRAIN_ARTIFACTS_URI=f"s3://{BUCKET}/bench",
+                SPREADTRAIN_S3_ENDPOINT=endpoint,
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(*(int(mib) << 20 for mib in sys.argv[1:2]))
