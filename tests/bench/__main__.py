@@ -4,6 +4,7 @@ import argparse
 
 from tests.bench import (
     bench_access,
+    bench_choice,
     bench_detection,
     bench_gang,
     bench_gpu,
@@ -35,6 +36,7 @@ PARTS = (
     bench_storage,
     bench_study_answers,
     bench_study,
+    bench_choice,
     bench_upload,
     bench_ica,
     bench_paper,
