@@ -75,13 +75,21 @@ def get_spread_scale_preset(
         Features | None,
         Query(description="A network in whose features KID is taken, for pictures; else PCA."),
     ] = None,
+    check: Annotated[
+        Features | None,
+        Query(
+            description="Another network, for pictures, in whose features all distances are taken "
+            "too: `…/best` says whether they order the noises otherwise. On a CPU it may double "
+            "the time of a trial.",
+        ),
+    ] = None,
 ) -> Response:
     """Make the submission for a data set: Gaussian against Laplace, the scale log-uniform, a
     learned covariance or none, ranked by KID on 5,000 samples, with ASHA from a third of the
     epochs on."""
     widths = tuple(int(width) for width in hidden.split(","))
     options = SpreadScale(
-        dataset, epochs, trials, concurrency, learned, widths, latent_dim, features
+        dataset, epochs, trials, concurrency, learned, widths, latent_dim, features, check
     )
     return json_answer(_body(services.presets.spread_scale(options)))
 

@@ -61,7 +61,7 @@ TITLES: Mapping[PresetName, tuple[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class SpreadScale:
     """Options of ``spread-scale``; ``features`` is a network in whose features KID is taken, None
-    principal components."""
+    principal components, and ``check`` one that is measured beside it and ranks nothing."""
 
     dataset: str
     epochs: int = 60
@@ -71,6 +71,7 @@ class SpreadScale:
     hidden: tuple[int, ...] = (400, 400)
     latent_dim: int = 64
     features: Features | None = None
+    check: Features | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,9 @@ class Presets:
         quality: dict[str, Any] = {"at": "checkpoints", "samples": ROWS}
         metric = "kid_pca"
         if options.features is not None:
-            quality["features"], metric = [options.features], f"kid_{options.features}"
+            metric = f"kid_{options.features}"
+        if networks := [one for one in (options.features, options.check) if one is not None]:
+            quality["features"] = list(dict.fromkeys(networks))
         space: dict[str, Any] = {
             KIND: {"choice": ["gaussian", "laplace"]},
             SCALE: {"loguniform": [0.05, 1.0]},

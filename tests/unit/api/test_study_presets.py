@@ -69,6 +69,33 @@ def test_spread_scale_holds_out_five_thousand_data_or_says_that_it_cannot(quiet:
     assert "rests on 898 held-out data" in few["notes"][1]
 
 
+@pytest.mark.parametrize(
+    ("query", "features", "ranks"),
+    [
+        ("check=efficientnet_lite0_40", ["efficientnet_lite0_40"], "kid_pca"),
+        ("features=efficientnet_lite0_40", ["efficientnet_lite0_40"], "kid_efficientnet_lite0_40"),
+        (
+            "features=efficientnet_lite0_320&check=efficientnet_lite0_40",
+            ["efficientnet_lite0_320", "efficientnet_lite0_40"],
+            "kid_efficientnet_lite0_320",
+        ),
+        (
+            "features=efficientnet_lite0_40&check=efficientnet_lite0_40",
+            ["efficientnet_lite0_40"],
+            "kid_efficientnet_lite0_40",
+        ),
+    ],
+)
+def test_spread_scale_has_another_network_as_a_check_that_ranks_nothing(
+    quiet: Quiet, query: str, features: list[str], ranks: str
+) -> None:
+    request = preset(quiet, "spread-scale", f"dataset=mnist-10k&{query}")["request"]
+    assert request["spec"]["trainer"]["quality"]["features"] == features
+    plan = planned(quiet, request)
+    assert (plan["cautions"], plan["objections"]) == ([], [])
+    assert plan["request"]["objective"]["metric"] == ranks
+
+
 def test_ica_sigma_ranks_by_the_error_of_a_where_it_is_known(quiet: Quiet) -> None:
     found = preset(quiet, "ica-sigma", "low=0.1&high=1&trials=4&components=3")
     request = found["request"]
