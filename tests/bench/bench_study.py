@@ -1,10 +1,12 @@
-"""What a study costs beside the same Tuner alone: a hundred trivial trials, actors reused.
+"""What a study through REST costs beside the same Tuner alone: a hundred trivial trials.
 
-Both train the same toy, from the start of the driver's process to the last trial's end, on a Ray
-that is there already; the service has its warm process, as it has seconds after its start. Beside
-it: seconds from a free place to the next trial's first step.
+Both train the same toy with actors that are reused, on a Ray that is there already: the service
+from before the POST to the last trial's end, the Tuner from the start of its process. The service
+has its warm process, as it has seconds after its start. Beside it: seconds from a free place to the
+next trial's first step.
 """
 
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -14,14 +16,17 @@ from pathlib import Path
 
 import psutil
 
+from api.app import create_app
+from api.client import Client, StudyHandle
+from api.main import running_services
 from service.cluster.ray_cluster import RayCluster
 from service.jobs import FINAL_STATES
 from service.jobstore import JobStore
-from service.settings import ray_environment
-from service.studies.ledger import Phase, Study
+from service.settings import Settings, ray_environment
+from service.studies.ledger import Phase, Trial
 from tests.e2e.processes import wait_until
-from tests.harness import make_service
-from tests.studying import METRIC, RATE, Studied, new_study, study_spec
+from tests.serving import served
+from tests.studying import METRIC, RATE, new_study, study_spec
 from workers.artifacts import LocalStore
 
 TRIALS = 100
@@ -104,41 +109,40 @@ def new_spec() -> str:
 
 
 def studied(trials: int) -> tuple[float, list[float]]:
-    """Seconds to the last trial of the search, and seconds between a free place and a first step
-    there."""
+    """Seconds from before the POST to the last trial of the search, and seconds between a free
+    place and a first step there."""
     ray_environment(joining=False)
-    with tempfile.TemporaryDirectory(prefix="spreadtrain-bench-") as name:
-        folder = Path(name)
-        ray = RayCluster("", folder / "ray", CONCURRENCY, "bench")
+    request = {
+        "name": "which rate",
+        "spec": study_spec(),
+        "space": {RATE: {"loguniform": [1e-4, 1e-2]}},
+        "objective": {"metric": METRIC, "mode": "min"},
+        "budget": {"trials": trials},
+        "concurrency": CONCURRENCY,
+        "confirmation": {"top": 1, "seeds": [1]},
+    }
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spreadtrain-bench-")))
+        settings = Settings(data_dir=folder)
+        jobs = stack.enter_context(contextlib.closing(JobStore.open(settings.database)))
+        ray = stack.enter_context(
+            contextlib.closing(RayCluster("", folder / "ray", CONCURRENCY, "bench"))
+        )
         ray.start()
-        jobs = JobStore.open(f"sqlite:///{folder}/jobs.db")
         store = LocalStore(folder / "artifacts")
-        service = make_service(jobs, store, folder, ray, 120, store_interval_s=1.0)
-        ray.listen(spoken=service.watcher.hear, ended=service.watcher.hear_end)
-        service.watcher.start()
-        try:
-            wait_until(_has_spare, 60, "a warm process")
-            found = Studied(service, is_watched=True)
-            begun = time.time()
-            study = found.add(
-                space={RATE: {"loguniform": [1e-4, 1e-2]}},
-                spec=study_spec(),
-                objective={"metric": METRIC, "mode": "min"},
-                budget={"trials": trials},
-                concurrency=CONCURRENCY,
-                confirmation={"top": 1, "seeds": [1]},
-            )
-            for _ in range(LONGEST_S):  # looks from here take time from the service in this process
-                if _has_searched(found, study, trials):
-                    break
-                time.sleep(1)
-            ends = [t.ended_at.timestamp() for t in found.trials(study) if t.ended_at is not None]
-            seconds, gaps = max(ends) - begun, _gaps(jobs, found, study)
-            found.wait(study, lambda now: now.state in FINAL_STATES)
-        finally:
-            service.watcher.stop(5)
-            ray.close()
-            jobs.close()
+        services = stack.enter_context(running_services(settings, jobs, store, ray))
+        url = stack.enter_context(served(create_app(services, settings)))
+        client = stack.enter_context(Client(url))
+        wait_until(_has_spare, 60, "a warm process")
+        begun = time.time()
+        study = client.submit_study(request)
+        for _ in range(LONGEST_S):  # looks from here take time from the service in this process
+            if _has_searched(jobs, study, trials):
+                break
+            time.sleep(1)
+        ends = [t.ended_at.timestamp() for t in _searched(jobs, study) if t.ended_at is not None]
+        seconds, gaps = max(ends) - begun, _gaps(jobs, study)
+        study.wait()
     return seconds, gaps
 
 
@@ -147,13 +151,17 @@ def _has_spare() -> bool:
     return any(process.cmdline()[:1] == ["ray::Executor"] for process in below)
 
 
-def _has_searched(found: Studied, study: Study, trials: int) -> bool:
-    searched = found.trials(study, Phase.SEARCH)
+def _searched(jobs: JobStore, study: StudyHandle) -> list[Trial]:
+    return [trial for trial in jobs.ledger.trials(study.id) if trial.phase is Phase.SEARCH]
+
+
+def _has_searched(jobs: JobStore, study: StudyHandle, trials: int) -> bool:
+    searched = _searched(jobs, study)
     return len(searched) == trials and all(t.state in FINAL_STATES for t in searched)
 
 
-def _gaps(jobs: JobStore, found: Studied, study: Study) -> list[float]:
-    attempts = [jobs.attempts(trial.job_id)[-1] for trial in found.trials(study)]
+def _gaps(jobs: JobStore, study: StudyHandle) -> list[float]:
+    attempts = [jobs.attempts(trial.job_id)[-1] for trial in _searched(jobs, study)]
     steps = sorted(a.first_step_at.timestamp() for a in attempts if a.first_step_at is not None)
     ends = sorted(a.ended_at.timestamp() for a in attempts if a.ended_at is not None)
     return [step - end for step, end in zip(steps[CONCURRENCY:], ends, strict=False)]
