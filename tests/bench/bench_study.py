@@ -7,6 +7,7 @@ next trial's first step.
 """
 
 import contextlib
+import gc
 import statistics
 import subprocess
 import sys
@@ -134,6 +135,8 @@ def studied(trials: int) -> tuple[float, list[float]]:
         url = stack.enter_context(served(create_app(services, settings)))
         client = stack.enter_context(Client(url))
         wait_until(_has_spare, 60, "a warm process")
+        gc.collect()
+        gc.freeze()  # as the service does, see api.main.answer
         begun = time.time()
         study = client.submit_study(request)
         for _ in range(LONGEST_S):  # looks from here take time from the service in this process
