@@ -37,7 +37,7 @@ Seeds = Annotated[
 class Objective(SpecModel):
     """What the trials are ranked by."""
 
-    metric: str = Field(min_length=1, max_length=100)
+    metric: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")
     """A metric of the trainer, see the events of kind ``metrics``."""
     mode: Literal["min", "max"]
     """Whether less or more of it is better."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from service.errors import DependentObjective, InvalidStudy
 from service.studies.checking import is_overridden, require
@@ -76,6 +77,11 @@ def test_quality_is_measured_with_the_features_that_the_objective_names() -> Non
     named = require(study(metric="frechet_efficientnet_lite0_40"))
     assert quality_of(named) == Quality(features=("efficientnet_lite0_40",))
     assert quality_of(require(study({"/trainer/batch_size": {"grid": [5]}}, "elbo_nats"))) is None
+
+
+def test_a_metric_has_no_control_characters_so_that_it_can_be_stored() -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        study(metric="k\0id")
 
 
 def test_a_metric_without_its_features_must_have_one_meaning() -> None:
