@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Executable,
     ScalarSelect,
     Select,
     and_,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
 )
 
 from service.errors import JobNotFound
@@ -52,6 +54,12 @@ from service.jobstore.schema import (
 )
 
 SEQ_MAX = 2**63 - 1
+# By the order in which its indexes were made, which differs, SQLite takes another one of the state
+# at times, and looks at all that is queued.
+_WISHED_ON_SQLITE = text(
+    f"SELECT {', '.join(column.name for column in JOBS.c)} FROM jobs INDEXED BY jobs_by_wish "
+    "WHERE state = :state AND (cancel_requested = 1 OR pause_requested = 1)"
+).columns(*JOBS.c)
 IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial starts within what its study holds
 
 
@@ -119,8 +127,11 @@ def is_due(now_us: int) -> ColumnElement[bool]:
 
 def queued_with_wishes(connection: Connection) -> list[Job]:
     """The queued jobs that are to be cancelled or paused, wherever they stand."""
-    rows = connection.execute(select(JOBS).where(JOBS.c.state == JobState.QUEUED.value, HAS_WISH))
-    return [to_job(row) for row in rows]
+    state = JobState.QUEUED.value
+    asked: Executable = select(JOBS).where(JOBS.c.state == state, HAS_WISH)
+    if connection.dialect.name == "sqlite":
+        asked = _WISHED_ON_SQLITE.bindparams(state=state)
+    return [to_job(row) for row in connection.execute(asked)]
 
 
 def ahead_of(connection: Connection, job: Job, now_us: int) -> int:
