@@ -68,6 +68,7 @@ ROWS = (
     Row("MLP 784-400-400-64, batch 100", MLP, 100, 150, "reported"),
     Row("MLP 784-400-400-64, batch 1000", MLP, 1000, 25, "reported"),
     Row("conv 32-64-128-256, 64×64 colour", COLOUR, 100, 4, f"≥ {BAR}", (64, 64, 3)),
+    Row("the same, batch 400", COLOUR, 400, 3, f"≥ {BAR}", (64, 64, 3)),
 )
 WARM_STEPS = 5
 
@@ -101,10 +102,10 @@ def data_of(row: Row) -> Dataset:
     if row.shape is None:
         return digits
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(0, 256, (500, math.prod(row.shape)), generator=generator)
+    rows = torch.randint(0, 256, (3600, math.prod(row.shape)), generator=generator)
     pictures = rows.to(torch.uint8)
     info = replace(digits.info, count=len(pictures), shape=row.shape)
-    return Dataset(info, pictures[:450], pictures[450:])
+    return Dataset(info, pictures[:3200], pictures[3200:])
 
 
 def timed(row: Row, data: Dataset, peers: Peers) -> float:
