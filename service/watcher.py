@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from service.attempts import Attempts
@@ -159,14 +159,17 @@ class Watcher:
                 log.exception("%s cannot be followed", job.id)
         return None
 
-    def _attend_studies(self, *, has_spoken: bool = False) -> bool:
-        """Bring every running study up to date, each by itself, or answer drivers alone; returns
-        whether there is any."""
+    def _attend_studies(self) -> bool:
+        """Bring every running study up to date; returns whether there is any."""
+        running = self._studies.running()
+        self._for_each(running, self._studies.attend)
+        return bool(running)
+
+    def _for_each(self, studies: Iterable[Study], work: Callable[..., None]) -> None:
+        """Do this for each study by itself; what is wrong with one does not hold up the others."""
         # What is started while the store is away, could only wait for it and hold resources.
         may_start = not isinstance(self._attempts.store_trouble(), StoreAway)
-        running = self._studies.searching() if has_spoken else self._studies.running()
-        work = self._studies.answer if has_spoken else self._studies.attend
-        for study in running:
+        for study in studies:
             self._require_lead()
             try:
                 with about(study=study.id):
@@ -179,7 +182,6 @@ class Watcher:
                 raise
             except Exception:
                 log.exception("%s cannot be attended to", study.id)
-        return bool(running)
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -221,7 +223,7 @@ class Watcher:
             self._has_led = True
             due_at = self._rested_at if self._end_told.is_set() else self._round_at
             if not self._woken.is_set() and time.monotonic() < due_at:
-                self._attend_studies(has_spoken=True)
+                self._for_each(self._studies.searching(), self._studies.answer)
                 return max(due_at - time.monotonic(), 0.0)
             self._woken.clear()
             self._end_told.clear()

@@ -204,8 +204,7 @@ class RayExecutors:
         return [name for name, seen in self._seen.items() if not seen.busy]
 
     def _warmth(self, name: str) -> tuple[bool, float]:
-        """One that is being started is the last to be used, and of others the one used last, the
-        first."""
+        """Greater for what has started, and among these for what was used later."""
         seen = self._seen[name]
         return seen.gang.look().state != "pending", seen.idle_since
 

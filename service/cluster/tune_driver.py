@@ -26,13 +26,8 @@ from service.cluster.tune_population import Population
 from service.cluster.tune_proxy import DESK, NAMESPACE, Proxy
 from service.cluster.tune_scheduling import scheduler
 from service.cluster.tune_search import searcher
-from service.cluster.tune_trials import (
-    LedgerScheduler,
-    LedgerSearch,
-    Places,
-    Turns,
-    standing,
-)
+from service.cluster.tune_suggesting import LedgerSearch, Places
+from service.cluster.tune_trials import LedgerScheduler, Turns, standing
 from service.studies.channel import Over, Paused, Said, Searched, Setup
 from service.studies.request import CmaEsSearch, GpSearch, HyperBand, Pbt, TpeSearch
 
@@ -53,12 +48,12 @@ class Pipe:
         return self._lines.get()
 
     def say(self, message: Said) -> None:
-        """See :class:`service.cluster.tune_trials.Line`."""
+        """See :class:`service.cluster.tune_suggesting.Line`."""
         self._said.write(message.model_dump_json() + "\n")
         self._said.flush()
 
     def ask(self, message: Said) -> None:
-        """See :class:`service.cluster.tune_trials.Line`."""
+        """See :class:`service.cluster.tune_suggesting.Line`."""
         self.say(message)
         self.hear()
 

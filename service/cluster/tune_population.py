@@ -23,7 +23,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_scheduling import EPOCH
 from service.cluster.tune_search import decoded
-from service.cluster.tune_trials import Line, Places
+from service.cluster.tune_suggesting import Line, Places
 from service.studies.channel import Exchanged, Takeover
 from service.studies.request import StudyRequest
 

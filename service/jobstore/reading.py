@@ -12,6 +12,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     and_,
+    bindparam,
     func,
     not_,
     or_,
@@ -54,6 +55,7 @@ from service.jobstore.schema import (
 )
 
 SEQ_MAX = 2**63 - 1
+_WISHED = select(JOBS).where(JOBS.c.state == bindparam("state"), HAS_WISH)
 # By the order in which its indexes were made, which differs, SQLite takes another one of the state
 # at times, and looks at all that is queued.
 _WISHED_ON_SQLITE = text(
@@ -127,11 +129,9 @@ def is_due(now_us: int) -> ColumnElement[bool]:
 
 def queued_with_wishes(connection: Connection) -> list[Job]:
     """The queued jobs that are to be cancelled or paused, wherever they stand."""
-    state = JobState.QUEUED.value
-    asked: Executable = select(JOBS).where(JOBS.c.state == state, HAS_WISH)
-    if connection.dialect.name == "sqlite":
-        asked = _WISHED_ON_SQLITE.bindparams(state=state)
-    return [to_job(row) for row in connection.execute(asked)]
+    is_sqlite = connection.dialect.name == "sqlite"
+    asked: Executable = _WISHED_ON_SQLITE if is_sqlite else _WISHED
+    return [to_job(row) for row in connection.execute(asked, {"state": JobState.QUEUED.value})]
 
 
 def ahead_of(connection: Connection, job: Job, now_us: int) -> int:

@@ -11,7 +11,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from service.cluster.tune_population import Population
 from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_scheduling import replay, scheduler, stand_in
-from service.cluster.tune_trials import LedgerScheduler, Places
+from service.cluster.tune_suggesting import Places
+from service.cluster.tune_trials import LedgerScheduler
 from service.studies.channel import Paused, Reported, Said
 from service.studies.checking import require
 from service.studies.ledger import TrialResult

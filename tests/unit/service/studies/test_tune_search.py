@@ -12,7 +12,8 @@ from ray.tune.search import Searcher
 
 from service.cluster.tune_proxy import CONFIGURATION
 from service.cluster.tune_search import decoded, encoded, searcher
-from service.cluster.tune_trials import LedgerScheduler, LedgerSearch, Places
+from service.cluster.tune_suggesting import LedgerSearch, Places
+from service.cluster.tune_trials import LedgerScheduler
 from service.studies.channel import Said, Suggested
 from service.studies.checking import require
 from service.studies.replaying import Known, numbers

@@ -1,10 +1,9 @@
 import math
-from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.unit.workers.divergence.distributions import APART, KINDS, ORIGIN, generator, low_rank
 from workers.divergence import (
     Density,
     Kind,
@@ -15,19 +14,6 @@ from workers.divergence import (
 )
 from workers.divergence.between import closed_form
 from workers.divergence.gaussian import kl
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-ORIGIN = torch.zeros(3, dtype=torch.float64)
-APART = torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def low_rank(seed: int, mean: Tensor, scale: float, rank: int) -> LowRankGaussian:
-    factor = torch.randn(len(mean), rank, generator=generator(seed), dtype=torch.float64)
-    return LowRankGaussian(mean, scale, factor / 2)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2, 5])

@@ -1,7 +1,6 @@
 """What holds of every divergence: data processing, zero only for equals, known orders."""
 
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.unit.workers.divergence.distributions import APART, KINDS, ORIGIN, generator, low_rank
 from workers.divergence import (
     Density,
     Kind,
@@ -21,20 +21,8 @@ from workers.divergence import (
 )
 from workers.divergence.between import closed_form
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 IN_CLOSED_FORM: tuple[Kind, ...] = ("kl", "reverse_kl", "hellinger2", "chi2")
 CHEAP = settings(max_examples=25, deadline=None)
-ORIGIN = torch.zeros(3, dtype=torch.float64)
-APART = torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def low_rank(seed: int, mean: Tensor, scale: float, rank: int) -> LowRankGaussian:
-    factor = torch.randn(len(mean), rank, generator=generator(seed), dtype=torch.float64)
-    return LowRankGaussian(mean, scale, factor / 2)
 
 
 distances = st.lists(st.floats(-3, 3), min_size=1, max_size=4)
