@@ -122,7 +122,7 @@ class Watcher:
         self._require_lead()  # another leader's executors would be strangers
         self._cluster.tend(known | self._studies.names(), self._studies.spares())
         self.store_trouble = trouble
-        return has_studies or bool(known)
+        return has_studies or bool(known) or self._studies.are_taken_up
 
     def _follow_all(self) -> None:
         """Bring every running job up to date. Where the store is away for one, it is for all, and

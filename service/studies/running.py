@@ -115,6 +115,12 @@ class Studies:
             del self._courses[gone]
         return found
 
+    @property
+    def are_taken_up(self) -> bool:
+        """Whether any is held here, as one is from its admission on: the next round starts its
+        driver."""
+        return bool(self._courses)
+
     def names(self) -> frozenset[str]:
         """The drivers that are this service's."""
         return frozenset(c.driver for c in self._courses.values() if c.driver is not None)
