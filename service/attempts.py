@@ -376,9 +376,9 @@ class Attempts:
             self._cluster.kill(attempt.executor_id)
             if self._cluster.look(attempt.executor_id).state != "gone":
                 return
-        self._reports.ingest(job, self._jobs.attempts(job.id)[-1])
-        self._reports.rescue_log(job, self._jobs.attempts(job.id)[-1], outcome)
-        verdict = judge(job, outcome, self._jobs.attempts(job.id))
+        attempts = self._jobs.attempts(job.id)
+        self._reports.take_in_rest(job, attempts[-1], outcome)
+        verdict = judge(job, outcome, attempts)
         self.settle(job, verdict.to, verdict.reason, verdict.message, outcome, verdict.backoff_s)
         if same_session:
             self._cluster.release(attempt.executor_id, reusable=clean)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import FieldError, InvalidQuery, NotReady
-from service.jobs import FINAL_STATES, Attempt, JobEvent
+from service.jobs import FINAL_STATES, Attempt, Job, JobEvent
 from service.jobstore import JobStore
 from workers.artifacts import ArtifactStore, attempt_prefix, chunk_key, log_end_key, log_key
 from workers.errors import ArtifactExists, ArtifactNotFound, ClaimLost, StoreError
@@ -223,7 +223,12 @@ def _is_same_gap(a: SaidLine, b: SaidLine) -> bool:
 
 
 def rescue_log(
-    jobs: JobStore, artifacts: ArtifactStore, cache_dir: Path, attempt: Attempt, outcome: Outcome
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    cache_dir: Path,
+    job: Job,
+    attempt: Attempt,
+    outcome: Outcome,
 ) -> None:
     """Ship what an attempt's processes have left unshipped on this machine, now that they are gone.
 
@@ -231,7 +236,7 @@ def rescue_log(
     there. Raises StoreError.
     """
     prefix = attempt_prefix(attempt.job_id, attempt.number)
-    workers = jobs.get(attempt.job_id).spec.resources.workers
+    workers = job.spec.resources.workers
     lost = {rank: _is_lost(artifacts, prefix, attempt, outcome, rank) for rank in range(workers)}
     paths = {rank: local_log_path(cache_dir, attempt.job_id, attempt.number, rank) for rank in lost}
     # Of the others worker 0 may have left chunks without an event.

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,18 @@ class Reports:
     def ingest(self, job: Job, attempt: Attempt, within_s: float = math.inf) -> Taken:
         """Take in new chunks of an attempt's events: all there are, or no further one after so
         many seconds, so that a long backlog holds up nobody for long."""
+        return self._take_in(job, attempt, within_s)[0]
+
+    def take_in_rest(self, job: Job, attempt: Attempt, outcome: Outcome) -> None:
+        """Take in all that an ended attempt has left; what its process has said and could not ship
+        is shipped first."""
+        _, chunk = self._take_in(job, attempt)
+        attempt = replace(attempt, next_chunk=chunk)
+        rescue_log(self._jobs, self._artifacts, self._cache_dir, job, attempt, outcome)
+        self._take_in(job, attempt)
+
+    def _take_in(self, job: Job, attempt: Attempt, within_s: float = math.inf) -> tuple[Taken, int]:
+        """What was taken in, and the number of the next chunk."""
         chunk = attempt.next_chunk
         prefix = attempt_prefix(attempt.job_id, attempt.number)
         stop_at = time.monotonic() + within_s
@@ -56,21 +69,16 @@ class Reports:
                 lines = self._artifacts.get(chunk_key(prefix, chunk)).splitlines()
                 records = [RECORD.validate_json(line) for line in lines]
             except ArtifactNotFound:
-                return "all"
+                return "all", chunk
             except ValidationError:
                 log.exception("%s: chunk %d is unreadable", prefix, chunk)
-                return "unreadable"
+                return "unreadable", chunk
             self._jobs.ingest(attempt.job_id, attempt.number, chunk, records)
             self._measures.took_in(job, attempt.number, records)
             self._feed.notify(attempt.job_id, urgent=False)
             chunk += 1
             if time.monotonic() >= stop_at:
-                return "some"
-
-    def rescue_log(self, job: Job, attempt: Attempt, outcome: Outcome) -> None:
-        """Ship what the process of an ended attempt has said and could not ship, and take it in."""
-        rescue_log(self._jobs, self._artifacts, self._cache_dir, attempt, outcome)
-        self.ingest(job, attempt)
+                return "some", chunk
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """How the attempt has ended, or None while that is not written."""

@@ -12,18 +12,10 @@ from sqlalchemy import Connection, Insert, Table, bindparam, func, insert, selec
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.errors import JobNotFound
-from service.jobs import JobEvent, JobState
-from service.jobstore.rows import to_event, to_us
-from service.jobstore.schema import (
-    ARTIFACTS,
-    ATTEMPTS,
-    CHECKPOINTS,
-    EVENTS,
-    JOBS,
-    POINTS,
-    SERIES,
-)
-from service.jobstore.writing import append_events, insert_if_absent, locked_job
+from service.jobs import JobState
+from service.jobstore.rows import to_us
+from service.jobstore.schema import ARTIFACTS, ATTEMPTS, CHECKPOINTS, JOBS, POINTS, SERIES
+from service.jobstore.writing import OF_JOB, append_events, insert_if_absent, locked_job
 from workers.events import (
     ArtifactRecord,
     CheckpointRecord,
@@ -36,22 +28,37 @@ from workers.events import (
     StartedRecord,
 )
 
+_IS_ATTEMPT = (ATTEMPTS.c.job_id == bindparam("of_job")) & (
+    ATTEMPTS.c.number == bindparam("of_attempt")
+)
+_ATTEMPT = select(ATTEMPTS).where(_IS_ATTEMPT)
+_MOVE_ATTEMPT = update(ATTEMPTS).where(_IS_ATTEMPT)
+_MOVE_JOB = update(JOBS).where(OF_JOB)
+# A resumed run also thins what the attempts before it have left.
+_REMOVE = update(CHECKPOINTS).where(
+    CHECKPOINTS.c.job_id == bindparam("of_job"),
+    CHECKPOINTS.c.attempt <= bindparam("of_attempt"),
+    CHECKPOINTS.c.id == bindparam("of_id"),
+)
+_SERIES = select(SERIES.c.name, SERIES.c.id).where(SERIES.c.job_id == bindparam("of_job"))
+_ADD_SERIES = insert(SERIES)
+
 
 def ingest(
     connection: Connection, job_id: str, attempt: int, chunk: int, records: Sequence[Record]
-) -> list[JobEvent]:
-    """Take in one chunk and move the attempt's cursor past it; the events that it became.
+) -> bool:
+    """Take in one chunk and move the attempt's cursor past it; whether it was new.
 
     A chunk below the cursor is already in: nothing changes. Raises ValueError for a gap, and
     JobNotFound for an unknown attempt.
     """
     job = locked_job(connection, job_id)
-    is_attempt = (ATTEMPTS.c.job_id == job_id) & (ATTEMPTS.c.number == attempt)
-    stored = connection.execute(select(ATTEMPTS).where(is_attempt)).first()
+    of_attempt = {"of_job": job_id, "of_attempt": attempt}
+    stored = connection.execute(_ATTEMPT, of_attempt).first()
     if stored is None:
         raise JobNotFound(f"job {job_id} has no attempt {attempt}")
     if chunk < stored.next_chunk:
-        return []
+        return False
     if chunk > stored.next_chunk:
         raise ValueError(f"chunk {chunk} of {job_id} came where {stored.next_chunk} is next")
     moved: dict[str, Any] = {"next_chunk": chunk + 1}
@@ -64,30 +71,18 @@ def ingest(
         _store_file(connection, job_id, attempt, record)
     if progress:
         moved["last_step"] = progress["step"]
-    connection.execute(update(ATTEMPTS).where(is_attempt).values(moved))
+    connection.execute(_MOVE_ATTEMPT, {**moved, **of_attempt})
     if progress and job.attempt == attempt and job.state == JobState.RUNNING.value:
-        connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(progress))
+        connection.execute(_MOVE_JOB, {**progress, "of_job": job_id})
     _store_points(connection, job_id, attempt, records)
-    return _store_events(connection, job_id, attempt, records)
-
-
-def _store_events(
-    connection: Connection, job_id: str, attempt: int, records: Sequence[Record]
-) -> list[JobEvent]:
     events = [
         (to_us(r.at), attempt, r.kind, r.model_dump_json(exclude={"at", "kind"}))
         for r in records
         if not isinstance(r, ProgressRecord)
     ]
-    if not events:
-        return []
-    first = append_events(connection, job_id, events)
-    rows = connection.execute(
-        select(EVENTS)
-        .where(EVENTS.c.job_id == job_id, EVENTS.c.seq >= first)
-        .order_by(EVENTS.c.seq)
-    )
-    return [to_event(row) for row in rows]
+    if events:
+        append_events(connection, job_id, events)
+    return True
 
 
 def _of_attempt(record: Record) -> dict[str, Any]:
@@ -164,19 +159,11 @@ def _store_file(connection: Connection, job_id: str, attempt: int, record: Recor
             row = record.model_dump(exclude={"at", "kind"})
             _insert_file(connection, ARTIFACTS, job_id, attempt, record.at, row)
         case CheckpointRemovedRecord():
-            # A resumed run also thins what the attempts before it have left.
             removed: dict[str, Any] = {"has_train_state": False}
             if record.what == "all":
                 removed["is_removed"] = True
-            connection.execute(
-                update(CHECKPOINTS)
-                .where(
-                    CHECKPOINTS.c.job_id == job_id,
-                    CHECKPOINTS.c.attempt <= attempt,
-                    CHECKPOINTS.c.id == record.id,
-                )
-                .values(removed)
-            )
+            of_id = {"of_job": job_id, "of_attempt": attempt, "of_id": record.id}
+            connection.execute(_REMOVE, {**removed, **of_id})
         case _:
             pass
 
@@ -216,50 +203,49 @@ def _store_points(
         for record in metrics
         for name, value in record.values.items()
     }
-    connection.execute(*_replacing(connection, list(points.values())))
-
-
-def _replacing(
-    connection: Connection, points: list[dict[str, Any]]
-) -> tuple[Insert, list[dict[str, Any]] | dict[str, list[Any]]]:
-    """The statement that stores points in the place of those of the same step, and its values: on
-    PostgreSQL a column as one array, so that all of them are one message."""
-    replaced = ("epoch", "value", "at_us")
     if connection.dialect.name != "postgresql":
-        on_file = sqlite.insert(POINTS)
-        return (
-            on_file.on_conflict_do_update(
-                index_elements=list(POINTS.primary_key),
-                set_={name: on_file.excluded[name] for name in replaced},
-            ),
-            points,
-        )
-    columns = [
-        func.unnest(bindparam(column.name, type_=postgresql.ARRAY(column.type)))
-        for column in POINTS.columns
-    ]
-    on_server = postgresql.insert(POINTS).from_select(POINTS.columns.keys(), select(*columns))
-    return (
-        on_server.on_conflict_do_update(
-            index_elements=list(POINTS.primary_key),
-            set_={name: on_server.excluded[name] for name in replaced},
-        ),
-        {column.name: [point[column.name] for point in points] for column in POINTS.columns},
+        connection.execute(_REPLACE_ON_SQLITE, list(points.values()))
+        return
+    columns = {
+        column.name: [point[column.name] for point in points.values()] for column in POINTS.columns
+    }
+    connection.execute(_REPLACE_ON_POSTGRESQL, columns)
+
+
+def _replacing(points: sqlite.Insert | postgresql.Insert) -> Insert:
+    """Those of the same step give way."""
+    return points.on_conflict_do_update(
+        index_elements=list(POINTS.primary_key),
+        set_={name: points.excluded[name] for name in ("epoch", "value", "at_us")},
     )
+
+
+_REPLACE_ON_SQLITE = _replacing(sqlite.insert(POINTS))
+# A column is one array there, so that all points are one message.
+_REPLACE_ON_POSTGRESQL = _replacing(
+    postgresql.insert(POINTS).from_select(
+        POINTS.columns.keys(),
+        select(
+            *(
+                func.unnest(bindparam(column.name, type_=postgresql.ARRAY(column.type)))
+                for column in POINTS.columns
+            )
+        ),
+    )
+)
 
 
 def _series(connection: Connection, job_id: str, names: set[str]) -> dict[str, int]:
     """The numbers of the job's series, made where they are missing."""
 
     def known() -> dict[str, int]:
-        rows = connection.execute(
-            select(SERIES.c.name, SERIES.c.id).where(SERIES.c.job_id == job_id)
-        ).all()
+        rows = connection.execute(_SERIES, {"of_job": job_id}).all()
         return {row.name: row.id for row in rows}
 
-    missing = names - known().keys()
+    found = known()
+    missing = names - found.keys()
     if missing:
-        connection.execute(
-            insert(SERIES), [{"job_id": job_id, "name": name} for name in sorted(missing)]
-        )
-    return known()
+        added = [{"job_id": job_id, "name": name} for name in sorted(missing)]
+        connection.execute(_ADD_SERIES, added)
+        found = known()
+    return found

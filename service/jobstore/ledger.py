@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from service.access.caller import Quota
 from service.errors import StateConflict
@@ -20,12 +20,35 @@ from service.jobstore.datasets import hold_content
 from service.jobstore.quotas import within
 from service.jobstore.rows import to_json, to_us
 from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
-from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
+from service.jobstore.study_rows import TRIALS_OF, study_row, to_result, to_study, to_trial
 from service.jobstore.study_states import compare_and_set, found
 from service.jobstore.submitting import add as add_job
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.population import begun_at
 from service.studies.request import Budget
+
+# See :mod:`service.jobstore.writing`.
+_IN_STATE = (
+    select(STUDIES)
+    .where(STUDIES.c.state == bindparam("of_state"), STUDIES.c.deleted_us.is_(None))
+    .order_by(STUDIES.c.created_us, STUDIES.c.id)
+)
+_OPEN_TRIALS = TRIALS_OF.where(JOBS.c.state.not_in(sorted(FINAL_STATES)))
+_OF_CONFIGURATION = TRIALS_OF.where(TRIALS.c.configuration == bindparam("of_configuration"))
+_NUMBERED = TRIALS_OF.where(TRIALS.c.number == bindparam("of_number"))
+_ADD_TRIAL = insert(TRIALS)
+_RESULT = select(TRIAL_RESULTS).where(
+    TRIAL_RESULTS.c.study_id == bindparam("of_study"),
+    TRIAL_RESULTS.c.trial == bindparam("of_number"),
+    TRIAL_RESULTS.c.epoch == bindparam("of_epoch"),
+)
+_ADD_RESULT = insert(TRIAL_RESULTS)
+_JOB_OF_TRIAL = (
+    select(JOBS.c.state, JOBS.c.attempt)
+    .join(TRIALS, JOBS.c.id == TRIALS.c.job_id)
+    .where(TRIALS.c.study_id == bindparam("of_study"), TRIALS.c.number == bindparam("of_number"))
+)
+_RAISE = update(STUDIES).where(STUDIES.c.id == bindparam("of_study"))
 
 
 class Ledger:
@@ -53,11 +76,7 @@ class Ledger:
     def in_state(self, state: JobState) -> list[Study]:
         """The studies in a state, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(STUDIES)
-                .where(STUDIES.c.state == state.value, STUDIES.c.deleted_us.is_(None))
-                .order_by(STUDIES.c.created_us, STUDIES.c.id)
-            )
+            rows = connection.execute(_IN_STATE, {"of_state": state.value})
             return [to_study(row) for row in rows]
 
     def start(self, study: Study, message: str) -> Study:
@@ -149,10 +168,8 @@ class Ledger:
             raise ValueError(f"job {job.id} is no job of study {study.id}")
         with self._database.write() as connection:
             row = _held(connection, study)
-            of_configuration = trials_of(study.id).where(
-                TRIALS.c.configuration == new.configuration
-            )
-            for stored in map(to_trial, connection.execute(of_configuration)):
+            of = {"of_study": study.id, "of_configuration": new.configuration}
+            for stored in map(to_trial, connection.execute(_OF_CONFIGURATION, of)):
                 if to_json(stored.values) != to_json(new.values):
                     raise ValueError(f"configuration {new.configuration} has other values")
                 if stored.seed == new.seed:
@@ -173,10 +190,10 @@ class Ledger:
                 "phase": new.phase.value,
                 "job_id": job.id,
             }
-            connection.execute(insert(TRIALS).values(trial))
-            _raise_number(connection, study.id, last_trial=number)
-            added = trials_of(study.id).where(TRIALS.c.number == number)
-            return to_trial(connection.execute(added).one()), True
+            connection.execute(_ADD_TRIAL, trial)
+            connection.execute(_RAISE, {"last_trial": number, "of_study": study.id})
+            of = {"of_study": study.id, "of_number": number}
+            return to_trial(connection.execute(_NUMBERED, of).one()), True
 
     def add_result(
         self, study: Study, trial: int, epoch: int, metrics: Mapping[str, float], at: datetime
@@ -188,18 +205,11 @@ class Ledger:
         """
         with self._database.write() as connection:
             row = _held(connection, study)
-            before = connection.execute(
-                select(TRIAL_RESULTS).where(
-                    TRIAL_RESULTS.c.study_id == study.id,
-                    TRIAL_RESULTS.c.trial == trial,
-                    TRIAL_RESULTS.c.epoch == epoch,
-                )
-            ).first()
+            of_trial = {"of_study": study.id, "of_number": trial}
+            before = connection.execute(_RESULT, {**of_trial, "of_epoch": epoch}).first()
             if before is not None:
                 return to_result(before)
-            job = connection.execute(
-                trials_of(study.id).add_columns(JOBS.c.attempt).where(TRIALS.c.number == trial)
-            ).one()
+            job = connection.execute(_JOB_OF_TRIAL, of_trial).one()
             if not job.attempt:
                 raise StateConflict(f"trial {trial} has not begun, and has no results", job.state)
             seq = row.last_result + 1
@@ -211,8 +221,8 @@ class Ledger:
                 "metrics": to_json(metrics),
                 "at_us": to_us(at),
             }
-            connection.execute(insert(TRIAL_RESULTS).values(result))
-            _raise_number(connection, study.id, last_result=seq)
+            connection.execute(_ADD_RESULT, result)
+            connection.execute(_RAISE, {"last_result": seq, "of_study": study.id})
             return TrialResult(seq, trial, epoch, dict(metrics), at)
 
     # --- reading ------------------------------------------------------------------------------
@@ -220,13 +230,14 @@ class Ledger:
     def trials(self, study_id: str) -> list[Trial]:
         """The study's trials, in the order in which they were stored."""
         with self._database.read() as connection:
-            return list(map(to_trial, connection.execute(trials_of(study_id)).all()))
+            rows = connection.execute(TRIALS_OF, {"of_study": study_id})
+            return list(map(to_trial, rows.all()))
 
     def open_trials(self, study_id: str) -> list[Trial]:
         """Those of the study's trials that have not ended."""
-        statement = trials_of(study_id).where(JOBS.c.state.not_in(sorted(FINAL_STATES)))
         with self._database.read() as connection:
-            return list(map(to_trial, connection.execute(statement).all()))
+            rows = connection.execute(_OPEN_TRIALS, {"of_study": study_id})
+            return list(map(to_trial, rows.all()))
 
     def epochs(self, study_id: str) -> float:
         """The epochs that the trials of the search have trained, all together."""
@@ -263,7 +274,3 @@ def _held(connection: Connection, study: Study) -> Row[Any]:
             f"driver {study.attempt} is not the study's any more; it is {row.state}", row.state
         )
     return row
-
-
-def _raise_number(connection: Connection, study_id: str, **numbers: int) -> None:
-    connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(numbers))

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
     Executable,
-    ScalarSelect,
     Select,
     and_,
     bindparam,
@@ -65,17 +66,51 @@ _WISHED_ON_SQLITE = text(
 IS_NO_TRIAL = JOBS.c.study_id.is_(None)  # a trial starts within what its study holds
 
 
-def shown(job_id: str) -> ScalarSelect[str]:
-    """The job's id as long as it is not deleted, else NULL: what a deleted job has is nobody's."""
-    kept = select(JOBS.c.id).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None))
-    return kept.scalar_subquery()
+def is_due(now_us: int | BindParameter[int]) -> ColumnElement[bool]:
+    """Whether a queued job waits for no back-off."""
+    return or_(JOBS.c.not_before_us.is_(None), JOBS.c.not_before_us <= now_us)
+
+
+# See :mod:`service.jobstore.writing`. What a deleted job has is nobody's: SHOWN is the id of_job
+# as long as the job is not deleted, else NULL.
+_JOB = select(JOBS).where(JOBS.c.id == bindparam("of_job"), JOBS.c.deleted_us.is_(None))
+SHOWN = _JOB.with_only_columns(JOBS.c.id).scalar_subquery()
+_ATTEMPTS = select(ATTEMPTS).where(ATTEMPTS.c.job_id == SHOWN).order_by(ATTEMPTS.c.number)
+IN_TURN = (JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
+_AT_WORK = select(JOBS).where(JOBS.c.state == JobState.RUNNING.value).order_by(*IN_TURN)
+_RUNNING = {
+    None: _AT_WORK,
+    True: _AT_WORK.where(not_(IS_NO_TRIAL)),
+    False: _AT_WORK.where(IS_NO_TRIAL),
+}
+_EXECUTORS = (
+    select(ATTEMPTS.c.executor_id)
+    .join(JOBS, and_(ATTEMPTS.c.job_id == JOBS.c.id, ATTEMPTS.c.number == JOBS.c.attempt))
+    .where(JOBS.c.state == JobState.RUNNING.value)
+)
+_STARTABLE = (
+    select(JOBS)
+    .where(
+        JOBS.c.state == JobState.QUEUED.value,
+        IS_NO_TRIAL,
+        is_due(bindparam("now_us")),
+    )
+    .order_by(*IN_TURN)
+)
+_FIRST_STARTABLE = _STARTABLE.limit(bindparam("at_most"))
+_CHECKPOINTS = (
+    select(CHECKPOINTS)
+    .where(CHECKPOINTS.c.job_id == SHOWN, CHECKPOINTS.c.is_removed.is_(False))
+    .order_by(CHECKPOINTS.c.attempt, CHECKPOINTS.c.created_us)
+)
+_ARTIFACTS = select(ARTIFACTS).where(ARTIFACTS.c.job_id == SHOWN).order_by(ARTIFACTS.c.attempt)
+_METRIC_NAMES = select(SERIES.c.name).where(SERIES.c.job_id == SHOWN).order_by(SERIES.c.name)
+_LAST_SEQ = _JOB.with_only_columns(JOBS.c.last_seq)
 
 
 def job(connection: Connection, job_id: str) -> Job:
     """The job; raises JobNotFound."""
-    row = connection.execute(
-        select(JOBS).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None))
-    ).first()
+    row = connection.execute(_JOB, {"of_job": job_id}).first()
     if row is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return to_job(row)
@@ -83,48 +118,26 @@ def job(connection: Connection, job_id: str) -> Job:
 
 def attempts(connection: Connection, job_id: str) -> list[Attempt]:
     """The job's attempts, oldest first."""
-    rows = connection.execute(
-        select(ATTEMPTS).where(ATTEMPTS.c.job_id == shown(job_id)).order_by(ATTEMPTS.c.number)
-    )
-    return [to_attempt(row) for row in rows]
+    return [to_attempt(row) for row in connection.execute(_ATTEMPTS, {"of_job": job_id})]
 
 
 def running(connection: Connection, *, trials: bool | None) -> list[Job]:
     """The jobs that run, trials of studies or all others, or None for both, in the order in which
     they were to start."""
-    wanted = select(JOBS).where(JOBS.c.state == JobState.RUNNING.value)
-    if trials is not None:
-        wanted = wanted.where(not_(IS_NO_TRIAL) if trials else IS_NO_TRIAL)
-    rows = connection.execute(wanted.order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id))
-    return [to_job(row) for row in rows]
+    return [to_job(row) for row in connection.execute(_RUNNING[trials])]
 
 
 def executors_at_work(connection: Connection) -> frozenset[str]:
     """The executors of the attempts that running jobs are at."""
-    is_last = and_(ATTEMPTS.c.job_id == JOBS.c.id, ATTEMPTS.c.number == JOBS.c.attempt)
-    found = connection.execute(
-        select(ATTEMPTS.c.executor_id)
-        .join(JOBS, is_last)
-        .where(JOBS.c.state == JobState.RUNNING.value)
-    )
-    return frozenset(found.scalars())
+    return frozenset(connection.execute(_EXECUTORS).scalars())
 
 
 def startable(connection: Connection, limit: int | None, now_us: int) -> list[Job]:
     """The queued jobs that may start now, in the order in which they do: those that wait for
     their back-off hold up nobody."""
-    rows = connection.execute(
-        select(JOBS)
-        .where(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL, is_due(now_us))
-        .order_by(JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
-        .limit(limit)
-    )
+    statement = _STARTABLE if limit is None else _FIRST_STARTABLE
+    rows = connection.execute(statement, {"now_us": now_us, "at_most": limit})
     return [to_job(row) for row in rows]
-
-
-def is_due(now_us: int) -> ColumnElement[bool]:
-    """Whether a queued job waits for no back-off."""
-    return or_(JOBS.c.not_before_us.is_(None), JOBS.c.not_before_us <= now_us)
 
 
 def queued_with_wishes(connection: Connection) -> list[Job]:
@@ -201,9 +214,9 @@ def events(
     attempt: int | None = None,
 ) -> list[JobEvent]:
     """The job's events with a number above ``after``, in order; None does not filter."""
-    wanted = _events(job_id, kinds, attempt).where(EVENTS.c.seq > min(after, SEQ_MAX))
-    rows = connection.execute(wanted.order_by(EVENTS.c.seq).limit(limit))
-    return [to_event(row) for row in rows]
+    of = {"of_job": job_id, "of_attempt": attempt, "of_seq": min(after, SEQ_MAX), "at_most": limit}
+    statement = _events(None if kinds is None else tuple(kinds), attempt is not None, "after")
+    return [to_event(row) for row in connection.execute(statement, of)]
 
 
 def tail(connection: Connection, job_id: str, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
@@ -220,25 +233,30 @@ def last_events(
     attempt: int | None,
 ) -> list[JobEvent]:
     """The job's events of these kinds with a number below ``before``, the newest first."""
-    wanted = _events(job_id, kinds, attempt)
-    if before is not None:
-        wanted = wanted.where(EVENTS.c.seq < min(before, SEQ_MAX))
-    rows = connection.execute(wanted.order_by(EVENTS.c.seq.desc()).limit(limit))
-    return [to_event(row) for row in rows]
+    seq = SEQ_MAX if before is None else min(before, SEQ_MAX)
+    of = {"of_job": job_id, "of_attempt": attempt, "of_seq": seq, "at_most": limit}
+    statement = _events(tuple(kinds), attempt is not None, "before")
+    return [to_event(row) for row in connection.execute(statement, of)]
 
 
-def _events(job_id: str, kinds: Sequence[str] | None, attempt: int | None) -> Select[Any]:
-    wanted = select(EVENTS).where(EVENTS.c.job_id == shown(job_id))
+@lru_cache(maxsize=256)
+def _events(
+    kinds: tuple[str, ...] | None, is_of_attempt: bool, side: Literal["after", "before"]
+) -> Select[Any]:
+    """The first events after of_seq, or the last ones before it, the newest first."""
+    wanted = select(EVENTS).where(EVENTS.c.job_id == SHOWN).limit(bindparam("at_most"))
     if kinds is not None:
         wanted = wanted.where(EVENTS.c.kind.in_(kinds))
-    if attempt is not None:
-        wanted = wanted.where(EVENTS.c.attempt == attempt)
-    return wanted
+    if is_of_attempt:
+        wanted = wanted.where(EVENTS.c.attempt == bindparam("of_attempt"))
+    if side == "after":
+        return wanted.where(EVENTS.c.seq > bindparam("of_seq")).order_by(EVENTS.c.seq)
+    return wanted.where(EVENTS.c.seq < bindparam("of_seq")).order_by(EVENTS.c.seq.desc())
 
 
 def last_seq(connection: Connection, job_id: str) -> int:
     """The number of the job's last event; raises JobNotFound."""
-    seq = connection.execute(select(JOBS.c.last_seq).where(JOBS.c.id == shown(job_id))).scalar()
+    seq = connection.execute(_LAST_SEQ, {"of_job": job_id}).scalar()
     if seq is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return int(seq)
@@ -256,11 +274,7 @@ def marks(connection: Connection, job_ids: Sequence[str]) -> dict[str, tuple[int
 
 def metric_names(connection: Connection, job_id: str) -> list[str]:
     """The names of the job's metrics, in the order of the alphabet."""
-    return list(
-        connection.execute(
-            select(SERIES.c.name).where(SERIES.c.job_id == shown(job_id)).order_by(SERIES.c.name)
-        ).scalars()
-    )
+    return list(connection.execute(_METRIC_NAMES, {"of_job": job_id}).scalars())
 
 
 def metrics(
@@ -270,12 +284,12 @@ def metrics(
 
     Of a curve with more than ``at_most`` points every k-th is read, and the last.
     """
-    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == shown(job_id))
+    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == SHOWN)
     if names is not None:
         wanted = wanted.where(SERIES.c.name.in_(names))
     replaced = _replaced_beyond(connection, job_id)
     curves: dict[str, list[MetricPoint]] = {}
-    for series in connection.execute(wanted.order_by(SERIES.c.name)).all():
+    for series in connection.execute(wanted.order_by(SERIES.c.name), {"of_job": job_id}).all():
         if len(replaced) <= 1:  # nothing can be replaced, and the order is that of the steps
             rows = connection.execute(_points(connection, series.id, _POINT, at_most))
             curves[series.name] = to_points(rows.all())
@@ -330,20 +344,14 @@ def _replaced_beyond(connection: Connection, job_id: str) -> dict[int, int]:
 
 def checkpoints(connection: Connection, job_id: str) -> list[CheckpointInfo]:
     """The job's checkpoints by step; of two with one step, the later attempt's."""
-    rows = connection.execute(
-        select(CHECKPOINTS)
-        .where(CHECKPOINTS.c.job_id == shown(job_id), CHECKPOINTS.c.is_removed.is_(False))
-        .order_by(CHECKPOINTS.c.attempt, CHECKPOINTS.c.created_us)
-    )
+    rows = connection.execute(_CHECKPOINTS, {"of_job": job_id})
     by_step = {row.step: to_checkpoint(row) for row in rows}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def artifacts(connection: Connection, job_id: str) -> list[ArtifactInfo]:
     """The job's artifacts by name; of two with one name, the later attempt's."""
-    rows = connection.execute(
-        select(ARTIFACTS).where(ARTIFACTS.c.job_id == shown(job_id)).order_by(ARTIFACTS.c.attempt)
-    )
+    rows = connection.execute(_ARTIFACTS, {"of_job": job_id})
     by_name = {row.name: to_artifact(row) for row in rows}
     return [by_name[name] for name in sorted(by_name)]
 

@@ -292,12 +292,10 @@ class JobStore:
                 not_before,
             )
 
-    def ingest(
-        self, job_id: str, attempt: int, chunk: int, records: Sequence[Record]
-    ) -> builtins.list[JobEvent]:
-        """Take in a chunk of an attempt's records exactly once; the events that it became.
+    def ingest(self, job_id: str, attempt: int, chunk: int, records: Sequence[Record]) -> bool:
+        """Take in a chunk of an attempt's records exactly once; whether it was new.
 
-        A chunk that is already in gives no events. Raises ValueError for a gap, JobNotFound.
+        Raises ValueError for a gap, JobNotFound.
         """
         with self._database.write() as connection:
             return ingesting.ingest(connection, job_id, attempt, chunk, records)

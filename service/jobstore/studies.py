@@ -25,7 +25,7 @@ from service.jobstore.schema import (
     TRIAL_RESULTS,
     TRIALS,
 )
-from service.jobstore.study_rows import study_row, to_result, to_study, to_trial, trials_of
+from service.jobstore.study_rows import TRIALS_OF, study_row, to_result, to_study, to_trial
 from service.jobstore.submitting import Idempotency
 from service.jobstore.writing import insert_if_absent, now_us
 from service.studies.ledger import Phase, Study, StudyPage, Trial, TrialResult
@@ -182,7 +182,7 @@ class Studies:
         self, study_id: str, wanted: TrialFilter, after: int, limit: int | None
     ) -> list[Trial]:
         """The study's trials with a number above ``after``, in order."""
-        statement = trials_of(study_id).where(TRIALS.c.number > after)
+        statement = TRIALS_OF.where(TRIALS.c.number > after)
         if wanted.state is not None:
             statement = statement.where(JOBS.c.state == wanted.state.value)
         if wanted.phase is not None:
@@ -190,15 +190,16 @@ class Studies:
         if wanted.configuration is not None:
             statement = statement.where(TRIALS.c.configuration == wanted.configuration)
         with self._database.read() as connection:
-            return list(map(to_trial, connection.execute(statement.limit(limit)).all()))
+            rows = connection.execute(statement.limit(limit), {"of_study": study_id})
+            return list(map(to_trial, rows.all()))
 
     def trials_numbered(self, study_id: str, numbers: Sequence[int]) -> list[Trial]:
         """The study's trials with these numbers."""
         found: list[Trial] = []
         with self._database.read() as connection:
             for some in _in_parts(numbers):
-                chosen = trials_of(study_id).where(TRIALS.c.number.in_(some or ()))
-                found += map(to_trial, connection.execute(chosen).all())
+                chosen = TRIALS_OF.where(TRIALS.c.number.in_(some or ()))
+                found += map(to_trial, connection.execute(chosen, {"of_study": study_id}).all())
         return found
 
     def last_results(

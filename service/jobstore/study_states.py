@@ -7,7 +7,7 @@ version too; of that only the wish is stored, which its driver carries out.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from service.errors import (
     FieldError,
@@ -24,6 +24,12 @@ from service.jobstore.writing import now_us
 from service.studies.ledger import STUDY_TRANSITIONS, Study, StudyReason
 from service.studies.population import is_population
 from service.studies.request import Budget
+
+# See :mod:`service.jobstore.writing`.
+_OF_STUDY = STUDIES.c.id == bindparam("of_study")
+_STUDY = select(STUDIES).where(_OF_STUDY, STUDIES.c.deleted_us.is_(None))
+_LOCKED = _STUDY.with_for_update()
+_CHANGE = update(STUDIES).where(_OF_STUDY).values(version=STUDIES.c.version + 1).returning(STUDIES)
 
 
 def move(
@@ -153,10 +159,7 @@ def retry(connection: Connection, study_id: str) -> Study:
 
 def found(connection: Connection, study_id: str, *, locked: bool = False) -> Row[Any]:
     """The study's row, which nobody else changes if it is locked; raises StudyNotFound."""
-    statement = select(STUDIES).where(STUDIES.c.id == study_id, STUDIES.c.deleted_us.is_(None))
-    if locked:
-        statement = statement.with_for_update()
-    row = connection.execute(statement).first()
+    row = connection.execute(_LOCKED if locked else _STUDY, {"of_study": study_id}).first()
     if row is None:
         raise StudyNotFound(f"there is no study {study_id}; GET /v1/studies lists them")
     return row
@@ -208,13 +211,8 @@ def _lowered(old: Budget, new: Budget) -> tuple[FieldError, ...]:
 
 
 def _changed(connection: Connection, study_id: str, values: Mapping[str, Any]) -> Study:
-    row = connection.execute(
-        update(STUDIES)
-        .where(STUDIES.c.id == study_id)
-        .values({**values, "version": STUDIES.c.version + 1, "updated_us": now_us()})
-        .returning(STUDIES)
-    ).one()
-    return to_study(row)
+    changed = {**values, "updated_us": now_us(), "of_study": study_id}
+    return to_study(connection.execute(_CHANGE, changed).one())
 
 
 def compare_and_set(connection: Connection, study: Study, values: Mapping[str, Any]) -> Study:

@@ -17,6 +17,8 @@ from service.jobstore.writing import (
     locked_job,
 )
 
+_ADD = insert(JOBS)
+
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
@@ -45,7 +47,7 @@ def add(
     if needs_content and digest is not None:
         require_content(connection, digest)
     row = job_row(job)
-    connection.execute(insert(JOBS).values(row))
+    connection.execute(_ADD, row)
     _index_labels(connection, job.id, job.labels, row["created_us"])
     append_state_event(
         connection, job.id, row["created_us"], job.attempt, job.state, job.reason, job.message

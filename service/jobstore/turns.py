@@ -6,13 +6,12 @@ from sqlalchemy import ColumnElement, and_, func, select
 
 from service.jobs import Attempt, Job, JobEvent, JobState
 from service.jobstore.database import Database
-from service.jobstore.reading import IS_NO_TRIAL, is_due, is_sooner, shown
-from service.jobstore.rows import to_attempt, to_event, to_job, to_us
-from service.jobstore.schema import ATTEMPTS, EVENTS, JOBS
+from service.jobstore.reading import IN_TURN, IS_NO_TRIAL, is_due, is_sooner, last_events
+from service.jobstore.rows import to_attempt, to_job, to_us
+from service.jobstore.schema import ATTEMPTS, JOBS
 from service.jobstore.writing import now_us
 
 _QUEUED = and_(JOBS.c.state == JobState.QUEUED.value, IS_NO_TRIAL)
-_IN_TURN = (JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 
 
 class Turns:
@@ -41,20 +40,14 @@ class Turns:
     def _queued(self, wanted: ColumnElement[bool], limit: int) -> list[Job]:
         with self._database.read() as connection:
             rows = connection.execute(
-                select(JOBS).where(_QUEUED, wanted).order_by(*_IN_TURN).limit(limit)
+                select(JOBS).where(_QUEUED, wanted).order_by(*IN_TURN).limit(limit)
             )
             return [to_job(row) for row in rows]
 
     def states(self, job_id: str, limit: int) -> list[JobEvent]:
         """The job's last changes of state or reason, the newest first."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(EVENTS)
-                .where(EVENTS.c.job_id == shown(job_id), EVENTS.c.kind == "state")
-                .order_by(EVENTS.c.seq.desc())
-                .limit(limit)
-            )
-            return [to_event(row) for row in rows]
+            return last_events(connection, job_id, None, limit, ["state"], None)
 
     def lately_trained(self, limit: int) -> list[tuple[Job, Attempt]]:
         """The last attempts that have made a step, of whichever job, the newest first."""

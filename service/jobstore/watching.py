@@ -8,14 +8,32 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, update
+from sqlalchemy import Connection, and_, bindparam, insert, update
 
 from service.errors import StateConflict
 from service.jobs import BY_STUDY, FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
 from service.jobstore.rows import attempt_row, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, JOBS
-from service.jobstore.writing import append_state_event, locked_job, now_us
+from service.jobstore.writing import OF_JOB, append_state_event, locked_job, now_us
 from workers.events import Exit
+
+# See :mod:`service.jobstore.writing`.
+_COMPARED = and_(
+    OF_JOB,
+    JOBS.c.state == bindparam("of_state"),
+    JOBS.c.attempt == bindparam("of_attempt"),
+    JOBS.c.deleted_us.is_(None),
+)
+_WISHES_COMPARED = and_(
+    JOBS.c.cancel_requested == bindparam("of_cancel"),
+    JOBS.c.pause_requested == bindparam("of_pause"),
+)
+_SET = update(JOBS).where(_COMPARED).values(version=JOBS.c.version + 1).returning(JOBS)
+_SET_WITH_WISHES = _SET.where(_WISHES_COMPARED)
+_BEGIN_ATTEMPT = insert(ATTEMPTS)
+_MOVE_ATTEMPT = update(ATTEMPTS).where(
+    ATTEMPTS.c.job_id == bindparam("of_job"), ATTEMPTS.c.number == bindparam("of_attempt")
+)
 
 
 def start_attempt(
@@ -36,7 +54,7 @@ def start_attempt(
         "not_before_us": None,
     }
     changed = _compare_and_set(connection, job, values, at_us)
-    connection.execute(insert(ATTEMPTS).values(attempt_row(attempt)))
+    connection.execute(_BEGIN_ATTEMPT, attempt_row(attempt))
     append_state_event(connection, job.id, at_us, attempt.number, JobState.RUNNING, reason, message)
     return changed
 
@@ -61,9 +79,8 @@ def note_process(
     connection: Connection, job_id: str, attempt: int, pid: int | None, host: str | None
 ) -> None:
     """Write down where an attempt's process is."""
-    connection.execute(
-        update(ATTEMPTS).where(_attempt_is(job_id, attempt)).values(pid=pid, host=host)
-    )
+    process = {"pid": pid, "host": host}
+    connection.execute(_MOVE_ATTEMPT, {**process, "of_job": job_id, "of_attempt": attempt})
 
 
 def settle(
@@ -104,22 +121,16 @@ def settle(
         connection, job, values, at_us, compare_wishes=job.state is JobState.RUNNING
     )
     if job.state is JobState.RUNNING:
-        connection.execute(
-            update(ATTEMPTS)
-            .where(_attempt_is(job.id, job.attempt))
-            .values(
-                ended_us=at_us,
-                reason=(attempt_reason or reason).value,
-                message=message if attempt_message is None else attempt_message,
-                exit=None if attempt_exit is None else attempt_exit.model_dump_json(),
-            )
-        )
+        ended = {
+            "ended_us": at_us,
+            "reason": (attempt_reason or reason).value,
+            "message": message if attempt_message is None else attempt_message,
+            "exit": None if attempt_exit is None else attempt_exit.model_dump_json(),
+        }
+        of_attempt = {"of_job": job.id, "of_attempt": job.attempt}
+        connection.execute(_MOVE_ATTEMPT, {**ended, **of_attempt})
     append_state_event(connection, job.id, at_us, job.attempt, to, reason, message)
     return changed
-
-
-def _attempt_is(job_id: str, number: int) -> Any:
-    return and_(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.number == number)
 
 
 def _compare_and_set(
@@ -130,23 +141,15 @@ def _compare_and_set(
     *,
     compare_wishes: bool = False,
 ) -> Job:
-    compared = [
-        JOBS.c.id == job.id,
-        JOBS.c.state == job.state.value,
-        JOBS.c.attempt == job.attempt,
-        JOBS.c.deleted_us.is_(None),
-    ]
+    seen: dict[str, Any] = {
+        "of_job": job.id,
+        "of_state": job.state.value,
+        "of_attempt": job.attempt,
+    }
     if compare_wishes:
-        compared += [
-            JOBS.c.cancel_requested.is_(job.cancel_requested),
-            JOBS.c.pause_requested.is_(job.pause_requested),
-        ]
-    row = connection.execute(
-        update(JOBS)
-        .where(*compared)
-        .values({**values, "version": JOBS.c.version + 1, "updated_us": at_us})
-        .returning(JOBS)
-    ).first()
+        seen |= {"of_cancel": job.cancel_requested, "of_pause": job.pause_requested}
+    statement = _SET_WITH_WISHES if compare_wishes else _SET
+    row = connection.execute(statement, {**values, "updated_us": at_us, **seen}).first()
     if row is None:
         raise _conflict(locked_job(connection, job.id).state, job)
     return to_job(row)

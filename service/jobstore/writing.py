@@ -2,15 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, insert, select, update
+from sqlalchemy import Connection, Row, Table, UpdateBase, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.errors import JobNotFound
 from service.jobs import Job
 from service.jobstore.rows import to_job, to_json, to_us
 from service.jobstore.schema import EVENTS, JOBS
+
+# Statements of the paths that each chunk of each attempt takes are made once: making one takes
+# longer than SQLite needs to carry it out. Values that stand for no column are called of_...
+OF_JOB = JOBS.c.id == bindparam("of_job")
+_LOCKED = select(JOBS).where(OF_JOB, JOBS.c.deleted_us.is_(None)).with_for_update()
+_CHANGE = update(JOBS).where(OF_JOB).returning(JOBS)
+_NUMBER = (
+    update(JOBS)
+    .where(OF_JOB)
+    .values(last_seq=JOBS.c.last_seq + bindparam("of_count"))
+    .returning(JOBS.c.last_seq)
+)
+_APPEND = insert(EVENTS)
 
 
 def now_us() -> int:
@@ -23,17 +37,21 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any
 
     On PostgreSQL a writer of the same key is waited for, so the answer holds.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(dict(row)).on_conflict_do_nothing()
+    statement = _insertion_if_absent(table, connection.dialect.name)
+    return connection.execute(statement, dict(row)).first() is not None
+
+
+@cache
+def _insertion_if_absent(table: Table, dialect_name: str) -> UpdateBase:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
     # Not by the count of rows, which the driver of PostgreSQL does not always tell.
-    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+    insertion: UpdateBase = dialect.insert(table).on_conflict_do_nothing()
+    return insertion.returning(*table.primary_key)
 
 
 def locked_job(connection: Connection, job_id: str) -> Row[Any]:
     """The job's row, which nobody else changes until the transaction ends; JobNotFound."""
-    row = connection.execute(
-        select(JOBS).where(JOBS.c.id == job_id, JOBS.c.deleted_us.is_(None)).with_for_update()
-    ).first()
+    row = connection.execute(_LOCKED, {"of_job": job_id}).first()
     if row is None:
         raise JobNotFound(f"there is no job {job_id}; GET /v1/jobs lists them")
     return row
@@ -43,12 +61,8 @@ def changed(
     connection: Connection, row: Row[Any], values: Mapping[str, Any], at_us: int | None = None
 ) -> Job:
     """A locked job's next version, with these values."""
-    stored = connection.execute(
-        update(JOBS)
-        .where(JOBS.c.id == row.id)
-        .values({**values, "version": row.version + 1, "updated_us": at_us or now_us()})
-        .returning(JOBS)
-    ).one()
+    next_version = {"version": row.version + 1, "updated_us": at_us or now_us()}
+    stored = connection.execute(_CHANGE, {**values, **next_version, "of_job": row.id}).one()
     return to_job(stored)
 
 
@@ -59,19 +73,15 @@ def append_events(
 
     The update locks the job's row, so that the numbers of concurrent writers have no gaps.
     """
-    last = connection.execute(
-        update(JOBS)
-        .where(JOBS.c.id == job_id)
-        .values(last_seq=JOBS.c.last_seq + len(events))
-        .returning(JOBS.c.last_seq)
-    ).scalar_one()
+    numbered = {"of_job": job_id, "of_count": len(events)}
+    last = connection.execute(_NUMBER, numbered).scalar_one()
     first = last - len(events) + 1
     rows = [
         {"job_id": job_id, "seq": seq, "at_us": at, "attempt": attempt, "kind": kind, "data": data}
         for seq, (at, attempt, kind, data) in enumerate(events, first)
     ]
     if rows:
-        connection.execute(insert(EVENTS), rows)
+        connection.execute(_APPEND, rows)
     return int(first)
 
 

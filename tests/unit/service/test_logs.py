@@ -178,9 +178,9 @@ def test_what_a_lost_attempt_left_is_announced_once_in_its_own_event_log(
     prefix = attempt_prefix(job_id, 1)
     # Its process wrote one more chunk of events before it died.
     service.artifacts.put(chunk_key(prefix, 1), b"")
-    attempt = service.jobs.attempts(job_id)[-1]
+    job, attempt = service.jobs.get(job_id), service.jobs.attempts(job_id)[-1]
     for _ in range(2):
-        rescue_log(service.jobs, service.artifacts, tmp_path, attempt, lost)
+        rescue_log(service.jobs, service.artifacts, tmp_path, job, attempt, lost)
     assert not path.exists()
     [record] = [
         RECORD.validate_json(line)
@@ -237,7 +237,7 @@ def test_what_each_worker_of_a_lost_gang_left_is_announced_once(
     lost = Outcome(reason="worker_lost", message="gone", at=AT)
     for _ in range(2):
         job = gangs.jobs.get(job_id)
-        gangs.attempts._reports.rescue_log(job, gangs.jobs.attempts(job_id)[-1], lost)
+        gangs.attempts._reports.take_in_rest(job, gangs.jobs.attempts(job_id)[-1], lost)
     page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100, rank=1)
     assert texts(page.lines) == ["first", "second", "last words"]
     assert not local_log_path(tmp_path, job_id, 1, 1).exists()
@@ -255,7 +255,7 @@ def test_a_worker_that_was_lost_on_another_machine_leaves_a_gap_and_one_that_end
             gangs.artifacts.put(log_end_key(attempt_prefix(job_id, 1), 1), b"{}")
         job = gangs.jobs.get(job_id)
         for _ in range(2):
-            gangs.attempts._reports.rescue_log(job, gangs.jobs.attempts(job_id)[-1], lost)
+            gangs.attempts._reports.take_in_rest(job, gangs.jobs.attempts(job_id)[-1], lost)
         page = Logs(gangs.jobs, gangs.artifacts).read(job_id, None, Cursor(), 100)
         levels.append([said.line.level for said in page.lines])
     assert levels == [["output", "gap"], ["output"]]
