@@ -115,7 +115,7 @@ class Stored(_Message):
 
 
 class Result(_Message):
-    """What a configuration has after so many epochs: the mean of its trials."""
+    """What a configuration has after so many epochs, the mean of its trials: for a scheduler."""
 
     kind: Literal["result"] = "result"
     configuration: int

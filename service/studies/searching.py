@@ -31,6 +31,7 @@ from service.studies.objective import most_epochs
 from service.studies.population import is_population
 from service.studies.readings import common
 from service.studies.replaying import Known, as_told, known, mean
+from service.studies.request import NoScheduler
 from service.studies.trying import Trying
 from workers.errors import ArtifactNotFound, CheckpointError
 from workers.run import StudyStop
@@ -145,16 +146,17 @@ class Searching:
         self._feed_one(course, said.configuration)
 
     def _store(self, course: Course, said: Reported) -> None:
-        now = datetime.now(UTC)
-        for trial in course.of(said.configuration):
-            metrics = course.readings.of(trial)[said.epoch]
-            stored = self._jobs.ledger.add_result(
-                course.study, trial.number, said.epoch, metrics, now
-            )
-            if stored.at == now:  # and not one that a driver before had stored
-                course.losses = 0
+        self._store_result(course, said.configuration, said.epoch)
         course.at[said.configuration] = said.epoch
         self._tell(course, Stored())
+
+    def _store_result(self, course: Course, number: int, epoch: int) -> None:
+        now = datetime.now(UTC)
+        for trial in course.of(number):
+            metrics = course.readings.of(trial)[epoch]
+            stored = self._jobs.ledger.add_result(course.study, trial.number, epoch, metrics, now)
+            if stored.at == now:  # and not one that a driver before had stored
+                course.losses = 0
 
     def _exchange(self, course: Course, said: Exchanged) -> None:
         """Store those that go on from others' checkpoints; what they were before, is over."""
@@ -246,13 +248,18 @@ class Searching:
             self._feed_one(course, number)
 
     def _feed_one(self, course: Course, number: int) -> None:
-        """Tell new results of a configuration, and its end."""
+        """Tell new results of a configuration, and its end; the end alone where no scheduler decides
+        by what comes before, which is stored without asking."""
         trials = course.of(number)
         readings = [course.readings.of(trial) for trial in trials]
         last = course.told.get(number, 0)
+        decides = not isinstance(course.study.request.scheduler, NoScheduler)
         for epoch in common(readings):
             if epoch > last:
-                self._tell(course, _result(number, epoch, readings))
+                if decides:
+                    self._tell(course, _result(number, epoch, readings))
+                else:
+                    self._store_result(course, number, epoch)
                 last = course.told[number] = epoch
         if number in course.ended:
             return
