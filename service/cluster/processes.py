@@ -8,6 +8,9 @@ import signal
 import psutil
 
 PR_SET_PDEATHSIG = 1
+FORSAKEN_S = 300.0
+"""An actor that nobody has asked after for so long has lost its service, and ends itself."""
+WATCH_INTERVAL_S = 1.0  # between an actor's looks at whether it is forsaken, or its node dead
 
 
 def is_running(pid: int) -> bool:

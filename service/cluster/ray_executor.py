@@ -18,16 +18,14 @@ import ray
 from ray.util.placement_group import get_current_placement_group, remove_placement_group
 
 from service.cluster.base import LossCause, loss_by_store
-from service.cluster.processes import tie_to_parent
+from service.cluster.processes import FORSAKEN_S, WATCH_INTERVAL_S, tie_to_parent
 from workers.errors import StoreError
-from workers.memory import forget_peak, give_back
+from workers.memory import forget_peak, give_back, lasting
 
 if TYPE_CHECKING:
     from workers.parallel import Meeting, Seat
     from workers.run import Run, StopFlag, StopReason
 
-FORSAKEN_S = 300.0
-WATCH_INTERVAL_S = 1.0
 THREAD_END_S = 10.0
 
 
@@ -46,10 +44,12 @@ class Executor:
     but ``end``."""
 
     def __init__(self) -> None:
-        from workers import parallel, run
-        from workers.warm_up import warm_up
-
         self._parent = tie_to_parent()
+        with lasting():
+            from workers import parallel, run
+            from workers.warm_up import warm_up
+
+            warm_up()
         self._runs = run
         self._parallel = parallel
         self._meeting: Meeting | None = None
@@ -61,7 +61,6 @@ class Executor:
         self._detail: str | None = None
         self._cause: LossCause = "worker_lost"
         self._asked_at = time.monotonic()
-        warm_up()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def meet(self) -> str:

@@ -19,8 +19,7 @@ from typing import Any, TypedDict
 import ray
 
 from service.cluster.desk import FAILED, Desk
-from service.cluster.processes import tie_to_parent
-from service.cluster.ray_executor import FORSAKEN_S, WATCH_INTERVAL_S
+from service.cluster.processes import FORSAKEN_S, WATCH_INTERVAL_S, tie_to_parent
 from service.settings import driver_environment
 
 LAST_WORDS = 4000  # characters of a driver's standard error

@@ -16,20 +16,23 @@ import threading
 from functools import partial
 from typing import NoReturn, TextIO
 
-import ray
-from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
+from workers.memory import lasting
 
-from service.cluster.processes import tie_to_parent
-from service.cluster.tune_population import Population
-from service.cluster.tune_proxy import DESK, NAMESPACE, Proxy
-from service.cluster.tune_scheduling import scheduler
-from service.cluster.tune_search import searcher
-from service.cluster.tune_suggesting import LedgerSearch, Places
-from service.cluster.tune_trials import LedgerScheduler, Turns, standing
-from service.studies.channel import Over, Paused, Said, Searched, Setup
-from service.studies.request import CmaEsSearch, GpSearch, HyperBand, Pbt, TpeSearch
+with lasting():
+    import ray
+    from ray import tune
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    from service.cluster.processes import tie_to_parent
+    from service.cluster.tune_population import Population
+    from service.cluster.tune_proxy import DESK, NAMESPACE, Proxy
+    from service.cluster.tune_scheduling import scheduler
+    from service.cluster.tune_search import searcher
+    from service.cluster.tune_suggesting import LedgerSearch, Places
+    from service.cluster.tune_trials import LedgerScheduler, Turns, standing
+    from service.studies.channel import Over, Paused, Said, Searched, Setup
+    from service.studies.request import CmaEsSearch, GpSearch, HyperBand, Pbt, TpeSearch
 
 PROXY_MEMORY_BYTES = 1024  # Ray takes a bundle of nothing for an error
 

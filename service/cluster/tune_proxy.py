@@ -6,8 +6,11 @@ no core and no data, and its end costs no training.
 
 from typing import Any
 
-import ray
-from ray.tune import Trainable
+from workers.memory import lasting
+
+with lasting():
+    import ray
+    from ray.tune import Trainable
 
 CONFIGURATION, DESK, NAMESPACE = "configuration", "desk", "namespace"
 """Keys of a trial's config: the configuration's number, and where to ask."""

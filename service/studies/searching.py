@@ -248,8 +248,8 @@ class Searching:
             self._feed_one(course, number)
 
     def _feed_one(self, course: Course, number: int) -> None:
-        """Tell new results of a configuration, and its end; the end alone where no scheduler decides
-        by what comes before, which is stored without asking."""
+        """Tell new results of a configuration, and its end; where no scheduler decides by what comes
+        before its end, that is stored without asking."""
         trials = course.of(number)
         readings = [course.readings.of(trial) for trial in trials]
         last = course.told.get(number, 0)

@@ -38,3 +38,32 @@ def test_memory_is_kept_for_the_next_step_and_given_back_at_the_end() -> None:
     freed_at_once, given_back = map(int, done.stdout.split())
     assert freed_at_once < 10
     assert given_back > 150
+
+
+LASTING = """
+import gc
+from workers.memory import lasting
+
+class Loop:
+    def __init__(self):
+        self.itself = self
+
+gc.collect()
+before = gc.get_freeze_count()
+with lasting():
+    kept = [Loop() for _ in range(1000)]
+    with lasting():
+        inner = gc.isenabled()
+    outer = gc.isenabled()
+frozen = gc.get_freeze_count() - before
+tracked = sum(isinstance(each, Loop) for each in gc.get_objects())
+Loop()
+print(inner, outer, gc.isenabled(), frozen >= 1000, tracked, gc.collect() >= 1)
+"""
+
+
+def test_what_lasts_is_looked_through_no_more_and_what_comes_after_is_collected() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LASTING], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False", "True", "True", "0", "True"]
