@@ -18,6 +18,7 @@ from service.studies.channel import (
     Setup,
     Stored,
     Suggested,
+    Told,
 )
 from service.studies.configuring import numbered
 from service.studies.population import is_population
@@ -112,6 +113,7 @@ class PlayedCluster(InlineCluster):
         super().__init__(cpus)
         self.drivers: dict[str, PlayedDriver | PlayedPopulation] = {}
         self.ended: list[str] = []
+        self.told: list[Told] = []
         self.stop_at: Mapping[int, int] = {}
         self.pause_at: Mapping[int, int] = {}
         self.ahead = self.exchanges = 0
@@ -133,6 +135,7 @@ class PlayedCluster(InlineCluster):
         if driver is None or driver.is_dead:
             return Heard(is_gone=True, detail="signal 9 ended it")
         for line in lines:
+            self.told.append(TOLD.validate_json(line))
             driver.hear(line)
         return Heard(tuple(driver.take()))
 

@@ -118,7 +118,7 @@ def add_trial(
     attempt = Attempt(job.id, 1, "executor", "session", NOON)
     job = jobs.start_attempt(job, attempt, Reason.TRAINING, "training")
     for epoch, metrics in (results or {}).items():
-        jobs.ledger.add_result(study, trial.number, epoch, metrics, NOON)
+        jobs.ledger.add_results(study, [(trial.number, epoch, metrics)], NOON)
     if results:
         epoch = max(results)
         started = StartedRecord(at=NOON, pid=1, host="here", total_steps=45, steps_per_epoch=5)
@@ -188,6 +188,6 @@ def trained_trial(
     for chunk in range(outcome.chunks or 0):
         lines = artifacts.get(chunk_key(run.prefix, chunk)).splitlines()
         jobs.ingest(job.id, 1, chunk, [RECORD.validate_json(line) for line in lines])
-    jobs.ledger.add_result(study, trial.number, 2, metrics, NOON)
+    jobs.ledger.add_results(study, [(trial.number, 2, metrics)], NOON)
     jobs.settle(jobs.get(job.id), JobState.SUCCEEDED, Reason.COMPLETED, outcome.message)
     return next(one for one in jobs.ledger.trials(study.id) if one.number == trial.number)

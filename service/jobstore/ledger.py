@@ -5,7 +5,7 @@ and no result. A trial's own state is its job's, which moves as that of any job.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,9 @@ from service.jobstore.submitting import add as add_job
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.population import begun_at
 from service.studies.request import Budget
+
+Reported = tuple[int, int, Mapping[str, float]]
+"""The number of a trial, an epoch, and the metrics there."""
 
 # See :mod:`service.jobstore.writing`.
 _IN_STATE = (
@@ -195,35 +198,48 @@ class Ledger:
             of = {"of_study": study.id, "of_number": number}
             return to_trial(connection.execute(_NUMBERED, of).one()), True
 
-    def add_result(
-        self, study: Study, trial: int, epoch: int, metrics: Mapping[str, float], at: datetime
-    ) -> TrialResult:
-        """Store what a trial has reported, or give what was stored for that epoch before.
+    def add_results(
+        self, study: Study, reported: Sequence[Reported], at: datetime
+    ) -> list[TrialResult]:
+        """Store what trials have reported, each as (trial, epoch, metrics), or give what was stored
+        for that trial and epoch before.
 
         Only what is given back may be shown to a scheduler. Raises StateConflict where the driver
-        is not the study's any more, or the trial has never begun.
+        is not the study's any more, or a trial has never begun.
         """
+        given: list[TrialResult] = []
         with self._database.write() as connection:
-            row = _held(connection, study)
-            of_trial = {"of_study": study.id, "of_number": trial}
-            before = connection.execute(_RESULT, {**of_trial, "of_epoch": epoch}).first()
-            if before is not None:
-                return to_result(before)
-            job = connection.execute(_JOB_OF_TRIAL, of_trial).one()
-            if not job.attempt:
-                raise StateConflict(f"trial {trial} has not begun, and has no results", job.state)
-            seq = row.last_result + 1
-            result = {
-                "study_id": study.id,
-                "seq": seq,
-                "trial": trial,
-                "epoch": epoch,
-                "metrics": to_json(metrics),
-                "at_us": to_us(at),
-            }
-            connection.execute(_ADD_RESULT, result)
-            connection.execute(_RAISE, {"last_result": seq, "of_study": study.id})
-            return TrialResult(seq, trial, epoch, dict(metrics), at)
+            seq = _held(connection, study).last_result
+            begun: set[int] = set()
+            rows = []
+            for trial, epoch, metrics in reported:
+                of_trial = {"of_study": study.id, "of_number": trial}
+                before = connection.execute(_RESULT, {**of_trial, "of_epoch": epoch}).first()
+                if before is not None:
+                    given.append(to_result(before))
+                    continue
+                if trial not in begun:
+                    job = connection.execute(_JOB_OF_TRIAL, of_trial).one()
+                    if not job.attempt:
+                        why = f"trial {trial} has not begun, and has no results"
+                        raise StateConflict(why, job.state)
+                    begun.add(trial)
+                seq += 1
+                rows.append(
+                    {
+                        "study_id": study.id,
+                        "seq": seq,
+                        "trial": trial,
+                        "epoch": epoch,
+                        "metrics": to_json(metrics),
+                        "at_us": to_us(at),
+                    }
+                )
+                given.append(TrialResult(seq, trial, epoch, dict(metrics), at))
+            if rows:
+                connection.execute(_ADD_RESULT, rows)
+                connection.execute(_RAISE, {"last_result": seq, "of_study": study.id})
+        return given
 
     # --- reading ------------------------------------------------------------------------------
 

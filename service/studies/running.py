@@ -356,11 +356,12 @@ class Studies:
         if trial.state is JobState.QUEUED:
             return
         course.readings.read(trial)
-        now = datetime.now(UTC)
-        for epoch, metrics in course.readings.of(trial).items():
-            if epoch > course.noted.get(trial.number, 0):
-                self._jobs.ledger.add_result(course.study, trial.number, epoch, metrics, now)
-                course.noted[trial.number] = epoch
+        noted = course.noted.get(trial.number, 0)
+        new = {e: metrics for e, metrics in course.readings.of(trial).items() if e > noted}
+        if new:
+            reported = [(trial.number, epoch, metrics) for epoch, metrics in new.items()]
+            self._jobs.ledger.add_results(course.study, reported, datetime.now(UTC))
+            course.noted[trial.number] = max(new)
 
     def _cancel(self, course: Course) -> None:
         self._end_driver(course)

@@ -146,17 +146,19 @@ class Searching:
         self._feed_one(course, said.configuration)
 
     def _store(self, course: Course, said: Reported) -> None:
-        self._store_result(course, said.configuration, said.epoch)
+        self._store_results(course, said.configuration, [said.epoch])
         course.at[said.configuration] = said.epoch
         self._tell(course, Stored())
 
-    def _store_result(self, course: Course, number: int, epoch: int) -> None:
+    def _store_results(self, course: Course, number: int, epochs: Sequence[int]) -> None:
+        if not epochs:
+            return
         now = datetime.now(UTC)
-        for trial in course.of(number):
-            metrics = course.readings.of(trial)[epoch]
-            stored = self._jobs.ledger.add_result(course.study, trial.number, epoch, metrics, now)
-            if stored.at == now:  # and not one that a driver before had stored
-                course.losses = 0
+        trials = course.of(number)
+        reported = [(t.number, e, course.readings.of(t)[e]) for e in epochs for t in trials]
+        stored = self._jobs.ledger.add_results(course.study, reported, now)
+        if any(result.at == now for result in stored):  # and not only what one before had stored
+            course.losses = 0
 
     def _exchange(self, course: Course, said: Exchanged) -> None:
         """Store those that go on from others' checkpoints; what they were before, is over."""
@@ -229,17 +231,14 @@ class Searching:
     def keep_last(self, course: Course) -> None:
         """Store what the configurations that a limit has cut off had measured, if they came to
         their own end: the driver was ended before it was told."""
-        now = datetime.now(UTC)
         for number in sorted(course.cut_off):
             trials = course.of(number)
             if not is_whole(trials, len(course.study.request.seeds)):
                 continue
             for trial in trials:
                 course.readings.read(trial)
-            for epoch in common([course.readings.of(trial) for trial in trials]):
-                for trial in trials:
-                    metrics = course.readings.of(trial)[epoch]
-                    self._jobs.ledger.add_result(course.study, trial.number, epoch, metrics, now)
+            epochs = common([course.readings.of(trial) for trial in trials])
+            self._store_results(course, number, epochs)
 
     # --- what it is told ----------------------------------------------------------------------
 
@@ -248,19 +247,19 @@ class Searching:
             self._feed_one(course, number)
 
     def _feed_one(self, course: Course, number: int) -> None:
-        """Tell new results of a configuration, and its end; where no scheduler decides by what comes
-        before its end, that is stored without asking."""
+        """Tell new results of a configuration, and its end; where no scheduler decides by what
+        comes before its end, that is stored without asking."""
         trials = course.of(number)
         readings = [course.readings.of(trial) for trial in trials]
         last = course.told.get(number, 0)
-        decides = not isinstance(course.study.request.scheduler, NoScheduler)
-        for epoch in common(readings):
-            if epoch > last:
-                if decides:
-                    self._tell(course, _result(number, epoch, readings))
-                else:
-                    self._store_result(course, number, epoch)
-                last = course.told[number] = epoch
+        new = [epoch for epoch in common(readings) if epoch > last]
+        if isinstance(course.study.request.scheduler, NoScheduler):
+            self._store_results(course, number, new)
+        else:
+            for epoch in new:
+                self._tell(course, _result(number, epoch, readings))
+        if new:
+            last = course.told[number] = new[-1]
         if number in course.ended:
             return
         states = {trial.state for trial in trials}

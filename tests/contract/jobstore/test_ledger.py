@@ -149,21 +149,43 @@ def test_trials_that_are_stored_at_once_get_numbers_without_gaps(store: JobStore
 def test_a_result_is_stored_once_and_what_was_stored_first_is_given(store: JobStore) -> None:
     study = running(store)
     one, two = begun(store, study), begun(store, study, SECOND)
-    first = store.ledger.add_result(study, two.number, 20, {"kid_pca": 0.5}, NOON)
+    [first] = store.ledger.add_results(study, [(two.number, 20, {"kid_pca": 0.5})], NOON)
     assert (first.seq, first.trial, first.epoch, first.metrics) == (1, 2, 20, {"kid_pca": 0.5})
-    again = store.ledger.add_result(study, two.number, 20, {"kid_pca": 0.6}, NOON)
+    [again] = store.ledger.add_results(study, [(two.number, 20, {"kid_pca": 0.6})], NOON)
     assert again == first
-    second = store.ledger.add_result(study, one.number, 20, {"kid_pca": math.nan}, NOON)
+    [second] = store.ledger.add_results(study, [(one.number, 20, {"kid_pca": math.nan})], NOON)
     assert second.seq == 2
     assert math.isnan(store.ledger.results(study.id, after=1)[0].metrics["kid_pca"])
     assert store.ledger.results(study.id)[0] == first
+
+
+def test_several_results_are_stored_together_or_not_at_all(store: JobStore) -> None:
+    study = running(store)
+    one, two = begun(store, study), begun(store, study, SECOND)
+    [known] = store.ledger.add_results(study, [(one.number, 2, {"kid_pca": 0.5})], NOON)
+    reported = [
+        (one.number, 1, {"kid_pca": 0.7}),
+        (one.number, 2, {"kid_pca": 0.6}),
+        (two.number, 1, {"kid_pca": 0.9}),
+    ]
+    given = store.ledger.add_results(study, reported, NOON)
+    assert [(r.seq, r.trial, r.epoch) for r in given] == [(2, 1, 1), (1, 1, 2), (3, 2, 1)]
+    assert given[1] == known
+    before = store.ledger.results(study.id)
+    assert before == [given[1], given[0], given[2]]
+    waiting, _ = store.ledger.add_trial(study, replace(FIRST, configuration=7), job_of(study))
+    late = [(one.number, 3, {"kid_pca": 0.4}), (waiting.number, 1, {"kid_pca": 0.4})]
+    with pytest.raises(StateConflict, match="has not begun"):
+        store.ledger.add_results(study, late, NOON)
+    assert store.ledger.results(study.id) == before
+    assert store.ledger.add_results(study, late[:1], NOON)[0].seq == 4
 
 
 def test_a_trial_that_never_began_has_no_results(store: JobStore) -> None:
     study = running(store)
     trial, _ = store.ledger.add_trial(study, FIRST, job_of(study))
     with pytest.raises(StateConflict, match="trial 1 has not begun"):
-        store.ledger.add_result(study, trial.number, 1, {}, NOON)
+        store.ledger.add_results(study, [(trial.number, 1, {})], NOON)
     assert store.ledger.results(study.id) == []
 
 
@@ -171,7 +193,7 @@ def test_what_a_trial_reported_is_stored_after_its_end_too(store: JobStore) -> N
     study = running(store)
     trial = begun(store, study)
     store.settle(store.get(trial.job_id), JobState.SUCCEEDED, Reason.COMPLETED, "done")
-    assert store.ledger.add_result(study, trial.number, 3, {"kid_pca": 1.0}, NOON).seq == 1
+    assert store.ledger.add_results(study, [(trial.number, 3, {"kid_pca": 1.0})], NOON)[0].seq == 1
 
 
 def test_the_next_driver_takes_over_what_the_study_holds(store: JobStore) -> None:
@@ -186,8 +208,8 @@ def test_the_next_driver_takes_over_what_the_study_holds(store: JobStore) -> Non
     with pytest.raises(StateConflict):
         store.ledger.next_driver(first, "again")
     with pytest.raises(StateConflict):
-        store.ledger.add_result(first, trial.number, 1, {}, NOON)
-    assert store.ledger.add_result(second, trial.number, 1, {}, NOON).seq == 1
+        store.ledger.add_results(first, [(trial.number, 1, {})], NOON)
+    assert store.ledger.add_results(second, [(trial.number, 1, {})], NOON)[0].seq == 1
 
 
 def test_open_trials_are_those_that_have_not_ended(store: JobStore) -> None:
@@ -251,7 +273,7 @@ def test_what_an_earlier_driver_still_writes_is_refused(store: JobStore) -> None
     lost = store.ledger.settle(old, JobState.QUEUED, StudyReason.RECOVERING, "driver lost")
     writes: list[Callable[[], object]] = [
         partial(store.ledger.add_trial, old, SECOND, job_of(old)),
-        partial(store.ledger.add_result, old, trial.number, 1, {}, NOON),
+        partial(store.ledger.add_results, old, [(trial.number, 1, {})], NOON),
         partial(store.ledger.settle, old, JobState.SUCCEEDED, StudyReason.COMPLETED, "done"),
         partial(store.ledger.explain, old, StudyReason.SEARCHING, "searching"),
     ]
@@ -262,7 +284,7 @@ def test_what_an_earlier_driver_still_writes_is_refused(store: JobStore) -> None
             write()
     assert store.ledger.results(old.id) == []
     assert len(store.ledger.trials(old.id)) == 1
-    assert store.ledger.add_result(new, trial.number, 1, {}, NOON).seq == 1
+    assert store.ledger.add_results(new, [(trial.number, 1, {})], NOON)[0].seq == 1
 
 
 @pytest.mark.parametrize(
@@ -409,7 +431,8 @@ def write(store: JobStore, study: Study) -> Iterator[None]:
         yield
         for epoch in EPOCHS:
             if (trial.number, epoch) not in done:
-                ledger.add_result(study, trial.number, epoch, {"kid_pca": float(epoch)}, NOON)
+                reported = [(trial.number, epoch, {"kid_pca": float(epoch)})]
+                ledger.add_results(study, reported, NOON)
                 yield
         store.settle(job, JobState.SUCCEEDED, Reason.COMPLETED, "done")
         yield

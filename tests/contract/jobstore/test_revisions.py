@@ -145,7 +145,7 @@ def lived_in() -> JobStore:
     study = running(store)
     store.studies.submit(study_pinning("a", "study-2"), KEY, needs_content=True)
     trial = begun(store, study)
-    store.ledger.add_result(study, trial.number, 1, {"kid_pca": 0.5}, making.NOON)
+    store.ledger.add_results(study, [(trial.number, 1, {"kid_pca": 0.5})], making.NOON)
     store.add(making.job(owner="ana"))
     store.keys.add(making.key("ana", KeyLimits(running=3, requests_per_s=0.5)))
     store.audit.begin(Deed("ana", "9f86", "POST", "/v1/jobs", "request", "10.0.0.7"), 60, 10)

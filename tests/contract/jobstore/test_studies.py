@@ -103,7 +103,7 @@ def test_the_stamp_changes_with_everything_that_an_answer_rests_on(store: JobSto
     stamps = [store.studies.stamp(study.id)]
     trial = add_trial(store, study, 0, at(0.1), state=JobState.RUNNING)
     stamps.append(store.studies.stamp(study.id))
-    store.ledger.add_result(study, trial.number, 1, {}, making.NOON)
+    store.ledger.add_results(study, [(trial.number, 1, {})], making.NOON)
     stamps.append(store.studies.stamp(study.id))
     store.request_cancel(trial.job_id)
     stamps.append(store.studies.stamp(study.id))

@@ -9,6 +9,7 @@ from service import watcher
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies import running as running_module
+from service.studies.channel import Ended, Result
 from service.studies.configuring import numbered
 from service.studies.ledger import Phase, Study, StudyReason, Trial
 from service.studies.readings import Readings
@@ -62,6 +63,23 @@ def test_a_study_is_searched_confirmed_and_over(studied: Studied) -> None:
     assert set(studied.epochs(study)) == set(studied.attempts(study))
     assert set(studied.attempts(study).values()) == {1}
     assert {t.state for t in studied.service.jobs.ledger.trials(study.id)} == {JobState.SUCCEEDED}
+
+
+@pytest.mark.parametrize(("scheduler", "epochs"), [({"kind": "none"}, set()), (RUNGS, {1, 2, 3})])
+def test_a_driver_is_told_what_a_scheduler_decides_by_and_ends_alone_without_one(
+    studied: Studied, cluster: PlayedCluster, scheduler: dict[str, Any], epochs: set[int]
+) -> None:
+    study = studied.wait_for_end(studied.add(scheduler=scheduler))
+    assert {told.epoch for told in cluster.told if isinstance(told, Result)} == epochs
+    ends = [told for told in cluster.told if isinstance(told, Ended)]
+    assert sorted((end.configuration, end.epoch) for end in ends) == [(n, 3) for n in range(4)]
+    searched = {trial.number: trial for trial in studied.trials(study)}
+    stored = studied.service.jobs.ledger.results(study.id)
+    assert {number: studied.epochs(study)[number] for number in searched} == {
+        number: [1, 2, 3] for number in searched
+    }
+    last = {searched[r.trial].configuration: r for r in stored if r.trial in searched}
+    assert all(end.metrics == last[end.configuration].metrics for end in ends)
 
 
 def test_results_of_what_is_over_are_no_longer_held(

@@ -26,13 +26,13 @@ def test_what_is_brought_up_is_what_a_first_reading_gives(jobs: JobStore) -> Non
     running = add_trial(jobs, study, 1, VALUES[1], state=JobState.RUNNING)
     agree(jobs, cache, study)
     now = datetime.now(UTC)
-    jobs.ledger.add_result(study, running.number, 3, {"kid_pca": 0.4}, now)
+    jobs.ledger.add_results(study, [(running.number, 3, {"kid_pca": 0.4})], now)
     agree(jobs, cache, study)
     assert cache.get(study.id).outcomes[1].epoch == 3
     jobs.settle(jobs.get(running.job_id), JobState.FAILED, Reason.DIVERGED, "diverged")
     agree(jobs, cache, study)
     # A result that comes after the trial's end, of a metric that the others lack.
-    jobs.ledger.add_result(study, 1, 12, {"recall_pca": 0.7}, now)
+    jobs.ledger.add_results(study, [(1, 12, {"recall_pca": 0.7})], now)
     agree(jobs, cache, study)
     assert cache.get(study.id).outcomes[0].metrics == {"kid_pca": 0.2, "recall_pca": 0.7}
     confirm(jobs, study, 0, VALUES[0], kid_pca=[0.3] * 5)
