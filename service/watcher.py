@@ -297,8 +297,12 @@ class Watcher:
         it, or a large job would wait for ever behind small ones. One whose checkpoints the store
         does not show holds up nobody; returns what was wrong."""
         trouble: StoreError | None = None
-        free = self._studies.free(self._jobs.at_work())
-        for waiting in self._in_turn():
+        capacity = self._cluster.capacity()  # asked in every round, as it knows of a Ray that died
+        queue = self._in_turn()
+        if not queue:
+            return None
+        free = self._studies.free(capacity, self._jobs.at_work())
+        for waiting in queue:
             if isinstance(waiting, Study):
                 with contextlib.suppress(StateConflict):  # paused since it was read
                     left = self._studies.admit(waiting, free)

@@ -25,18 +25,29 @@ class _Driver:
     """The handle of an actor, the question that it holds, and how much it was told."""
 
     def __init__(self, handle: Any, news: Callable[[], None]) -> None:
-        self.handle = handle
+        self._handle = handle
         self._news = news
         self._told = 0
         self._asked: Any = None
-        self._listen()
+        self._ask(())
 
-    def tell(self, lines: Sequence[str]) -> None:
+    def exchange(self, lines: Sequence[str]) -> Heard:
+        """Tell, and hear if there is something; what is told after that goes with the next
+        question, as a call of an actor is what costs."""
+        if self._asked is None:
+            self._ask(lines)
+            return Heard()
         if lines:
-            self.handle.tell.remote(self._told + 1, list(lines))
+            self._handle.tell.remote(self._told + 1, list(lines))
             self._told += len(lines)
+        return self._hear()
 
-    def hear(self) -> Heard:
+    def _ask(self, lines: Sequence[str]) -> None:
+        self._asked = self._handle.exchange.remote(self._told + 1, list(lines))
+        self._told += len(lines)
+        self._asked.future().add_done_callback(lambda _: self._news())
+
+    def _hear(self) -> Heard:
         if not ray.wait([self._asked], timeout=0)[0]:
             return Heard()
         try:
@@ -47,17 +58,13 @@ class _Driver:
             return Heard(is_gone=True, detail=f"its actor has died ({type(error).__name__})")
         lines, code = tuple(report["lines"]), report["code"]
         if code is None:
-            self._listen()
+            self._asked = None
             return Heard(lines)
         how = f"signal {-code} ended it" if code < 0 else f"it ended with status {code}"
         if said := report["last_words"].strip():
             log.warning("the driver's last words:\n%s", said)
             how = f"{how}: {said.splitlines()[-1]}"
         return Heard(lines, is_gone=True, detail=how)
-
-    def _listen(self) -> None:
-        self._asked = self.handle.exchange.remote()
-        self._asked.future().add_done_callback(lambda _: self._news())
 
 
 class RayDrivers:
@@ -100,8 +107,7 @@ class RayDrivers:
         if driver is None:
             return Heard(is_gone=True, detail="its host was started anew")
         with vendor_errors():
-            driver.tell(lines)
-            return driver.hear()
+            return driver.exchange(lines)
 
     def end(self, name: str) -> None:
         """See :meth:`service.cluster.base.Drivers.end_driver`."""

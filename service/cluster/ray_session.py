@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import RayError
 
 from service.cluster.base import ClusterUnavailable
-from service.cluster.processes import is_running, own_children
+from service.cluster.processes import is_running_child, own_children
 from service.cluster.reap import end_holders, start_guard
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class RaySession:
 
     def is_alive(self) -> bool:
         """Whether Ray is up, as far as the process ids of an own Ray tell."""
-        return ray.is_initialized() and all(is_running(pid) for pid in self._daemons)
+        return ray.is_initialized() and all(map(is_running_child, self._daemons))
 
     def close(self) -> None:
         """Leave; what was started here ends, and with it all its processes."""

@@ -71,15 +71,15 @@ class StudyActor:
         self._write(setup)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
-    async def exchange(self) -> DriverReport:
-        """What the driver says; waits for it, but not for ever."""
-        self._asked_at = time.monotonic()
+    async def exchange(self, first: int, lines: list[str]) -> DriverReport:
+        """Tell, and then what the driver says; waits for it, but not for ever."""
+        await self.tell(first, lines)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             threading.Thread(target=self._hear, name="hear", daemon=True).start()
-        lines, is_over = await self._desk.hear(LISTEN_S)
+        said, is_over = await self._desk.hear(LISTEN_S)
         return {
-            "lines": list(lines),
+            "lines": list(said),
             "pid": os.getpid(),
             "driver_pid": self._driver.pid,
             "code": self._driver.wait() if is_over else None,

@@ -14,6 +14,7 @@ from workers.run import StudyStop
 from workers.spec import DeltaVae, IcaSpec, Vae
 
 AT_A_TIME = 1000  # events
+FIRST = 1  # the event that says that the job is there
 LAST = 20  # events among which the last with a result is looked for
 
 
@@ -40,7 +41,7 @@ class Readings:
             if isinstance(trainer, DeltaVae | Vae):
                 latent_dim = trainer.network.latent_dim
                 self._vigils[trial.number] = Vigil(self._request.stop_unhealthy, latent_dim)
-        while (read := self._read.get(trial.number, 0)) < trial.last_event:
+        while (read := self._read.get(trial.number, FIRST)) < trial.last_event:
             events = self._jobs.events(trial.job_id, read, AT_A_TIME, ["metrics"])
             for event in events:
                 self._note(trial.number, event)

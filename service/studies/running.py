@@ -60,10 +60,9 @@ class Studies:
         """The studies that wait for their allotment, oldest first."""
         return self._jobs.ledger.in_state(JobState.QUEUED)
 
-    def free(self, at_work: Iterable[Job]) -> Capacity:
+    def free(self, capacity: Capacity, at_work: Iterable[Job]) -> Capacity:
         """What running studies leave, and jobs, also trials that run on after their study."""
-        running = self._jobs.ledger.in_state(JobState.RUNNING)
-        return beside(self._cluster.capacity(), running, at_work)
+        return beside(capacity, self._jobs.ledger.in_state(JobState.RUNNING), at_work)
 
     def admit(self, study: Study, free: Capacity) -> Capacity | None:
         """Start a queued study if what it holds is free; what is left then, or None."""

@@ -141,7 +141,8 @@ class Searching:
         for trial in trials:
             course.readings.read(trial)
         if said.configuration not in course.paused:
-            self._wish(filter(course.may_train, trials), self._resume)
+            waiting = [trial for trial in trials if trial.state is not JobState.QUEUED]
+            self._wish(filter(course.may_train, waiting), self._resume)
         self._tell(course, Stored())
         self._feed_one(course, said.configuration)
 
