@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from workers.images import render
 from workers.interpolate import Interpolations, PathKind
 from workers.layouts import paths_png, rows_png
+from workers.memory import import_lasting
 from workers.reconstruct import Reconstructions
 
 Array = NDArray[np.float32]
@@ -63,6 +64,8 @@ class Samples:
 
     def png(self) -> bytes:
         """A grid of pictures, or a scatter plot of vectors."""
+        if not self.is_image:
+            make_ready_to_plot()
         return render(self.array, self.is_image)
 
     def npz(self) -> bytes:
@@ -94,6 +97,8 @@ class DrawnReconstructions:
 
     def png(self) -> bytes:
         """Data, what the encoder saw, and reconstructions, in rows or panels with these words."""
+        if not self.is_image:
+            make_ready_to_plot()
         noise = f" + noise, std {self.noise_scale:.3g}" if self.noise_scale else ", without noise"
         mean = "f(x)" if self.is_transformed else "x"
         rows = [
@@ -118,12 +123,20 @@ class DrawnInterpolations:
 
     def png(self) -> bytes:
         """One path in a row, between the data at its ends; vectors become lines."""
+        if not self.is_image:
+            make_ready_to_plot()
         return paths_png(self.found.g, self.found.x, self.is_image)
 
     def npz(self) -> bytes:
         """A NumPy archive with the arrays ``z`` and ``g``, and ``x`` between data."""
         arrays = {"z": self.found.z, "g": self.found.g}
         return archive(arrays if self.found.x is None else {**arrays, "x": self.found.x})
+
+
+def make_ready_to_plot() -> None:
+    """Import what draws plots and vectors, so that no other answer waits for collections which look
+    through it: a tenth of a second each."""
+    import_lasting("matplotlib.figure", "matplotlib.backends.backend_agg")
 
 
 def archive(arrays: Mapping[str, NDArray[Any]]) -> bytes:

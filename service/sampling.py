@@ -18,6 +18,7 @@ from service.drawings import (
     Request,
     SampleRequest,
     Samples,
+    make_ready_to_plot,
 )
 from service.errors import (
     CheckpointNotFound,
@@ -169,6 +170,8 @@ class Sampling:
             (f"epoch {round(checkpoint.epoch, 2):g}", self.generator(checkpoint).sample(n, seed))
             for checkpoint in chosen
         ]
+        if rows[0][1].ndim < 3:  # vectors
+            make_ready_to_plot()
         return filmstrip_png([*rows, ("data", self._first_data(latest, n))])
 
     def _spec_of_networks(self, job_id: str, what: str, instead: str) -> AnySpec:

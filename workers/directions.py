@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.images import Samples, encode_figure, grid_png
+from workers.images import Samples, encode_figure, grid_png, new_figure
 from workers.metrics import as_float
 
 _ROWS = 1024
@@ -41,12 +41,11 @@ def directions_png(basis: Tensor, rows: Tensor, shape: tuple[int, ...], *, is_im
 
 def _chart(directions: Samples) -> bytes:
     """The first directions as rows of colours, in time that does not depend on R and D."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     count, dimensions = directions.shape
     rows = strongest(directions[:_CHARTED], _COLUMNS)
-    figure = Figure(figsize=(7.2, 1.4 + 0.22 * len(rows)), layout="constrained")
+    figure = new_figure(7.2, 1.4 + 0.22 * len(rows))
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.add_subplot()
     largest = float(np.abs(rows).max())
     picture = axes.imshow(

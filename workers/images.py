@@ -6,7 +6,7 @@ Values are clipped to [0, 1] here and nowhere else: for drawing only.
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,18 +61,13 @@ def filmstrip_png(rows: Sequence[tuple[str, Samples]]) -> bytes:
 
 def scatter_png(points: Samples, title: str = "") -> bytes:
     """Vectors as points: in the plane, in space, or the first two of more dimensions."""
-    # Imported where it is used: a worker that trains on pictures never needs it.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.8, 4.8), dpi=DPI)
+    figure = new_figure(4.8, 4.8, layout=None)
     _scatter(figure, (1, 1, 1), points, title)
     return encode_figure(figure)
 
 
 def _scatter_strip(rows: Sequence[tuple[str, Samples]]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.4 * len(rows), 2.6), dpi=DPI, layout="constrained")
+    figure = new_figure(2.4 * len(rows), 2.6)
     for index, (label, points) in enumerate(rows):
         _scatter(figure, (1, len(rows), index + 1), points, label)
     return encode_figure(figure)
@@ -91,6 +86,16 @@ def _scatter(figure: "Figure", place: tuple[int, int, int], points: Samples, tit
         axes.set_aspect("equal", adjustable="datalim")
     if title:
         axes.set_title(title)
+
+
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> "Figure":
+    """An empty figure of so many inches."""
+    # Imported where it is used: it takes a while, and memory, that nothing else should wait for.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def encode_figure(figure: "Figure") -> bytes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from workers.images import DPI, GAP, Samples, encode, encode_figure, enlargement, tile
+from workers.images import GAP, Samples, encode, encode_figure, enlargement, new_figure, tile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,10 +127,7 @@ def _beside_each_other(columns: Sequence[Image.Image]) -> Image.Image:
 
 def _panels(rows: Sequence[tuple[str, Samples]]) -> bytes:
     """A scatter plot for each row on the same axes; the first row is grey behind the others."""
-    # Imported where it is used: a worker that trains on pictures never needs it.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.0 * len(rows), 4.2), dpi=DPI, layout="constrained")
+    figure = new_figure(4.0 * len(rows), 4.2)
     points = [_coordinates(values) for _, values in rows]
     limits = _limits(np.concatenate(points))
     size = max(2.0, min(12.0, 4000 / len(points[0])))
@@ -145,9 +142,7 @@ def _panels(rows: Sequence[tuple[str, Samples]]) -> bytes:
 
 
 def _lines(g: Samples, x: Samples | None) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 6.2), dpi=DPI, layout="constrained")
+    figure = new_figure(6.0, 6.2)
     paths = _coordinates(g)
     shown = [paths.reshape(-1, paths.shape[-1])]
     ends = None if x is None else _coordinates(x)

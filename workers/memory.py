@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,3 +55,14 @@ def lasting() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+def import_lasting(*names: str) -> None:
+    """Import modules in such a block, unless they are there.
+
+    Not while a model is trained in this process: what of it refers to itself would stay.
+    """
+    if any(name not in sys.modules for name in names):
+        with lasting():
+            for name in names:
+                importlib.import_module(name)

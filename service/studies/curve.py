@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.studies.ranking import CONFIDENCE, Interval, interval
+from workers.memory import import_lasting
 
 Array = NDArray[np.float64]
 _LENGTHS = {1: (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), 2: (0.1, 0.25, 0.6, 1.5)}
@@ -61,7 +62,8 @@ def curve(x: Array, y: Array, at: Array, confidence: float = CONFIDENCE) -> Curv
 
     Results that are no numbers are left out. Raises ValueError for fewer than three places.
     """
-    from scipy.special import stdtrit  # slow to import, as scipy.linalg is, and rarely needed
+    import_lasting("scipy.linalg", "scipy.special")  # slow to import, and rarely needed
+    from scipy.special import stdtrit
 
     usable = np.isfinite(y)
     seen = _together(x[usable], y[usable])

@@ -14,6 +14,7 @@ from service.errors import FieldError, InvalidQuery, NoAnswerYet
 from service.studies.curves import known_metric, mode_of
 from service.studies.space import AnyDimension, Choice, Grid, LogUniform, Uniform, same
 from service.studies.standings import Outcome, Standings
+from workers.memory import import_lasting
 
 # Optuna is imported where it is used: it takes a while, and memory, that no other answer needs.
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _evaluated(
     mode: str,
     evaluator: Evaluator,
 ) -> dict[str, float]:
+    import_lasting("optuna.importance", "sklearn.ensemble")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from service.drawings import make_ready_to_plot
 from service.studies.curves import Axis, CurveAnswer, Process
 from service.studies.fronts import Front
 from service.studies.importance import Importance
 from service.studies.ledger import Phase
 from service.studies.parallels import Parallels
 from service.studies.standings import Outcome
-from workers.images import DPI, encode_figure
+from workers.images import encode_figure, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,10 +41,8 @@ def _named(values: Mapping[str, Any]) -> str:
 
 
 def _figure(width: float = _WIDTH, height: float = _HEIGHT) -> "tuple[Figure, Axes]":
-    # Imported where it is used: it takes a while, and memory, that no other answer needs.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    make_ready_to_plot()
+    figure = new_figure(width, height)
     return figure, figure.add_subplot(1, 1, 1)
 
 

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from workers import student
+from workers.memory import import_lasting
 
 Mode = Literal["min", "max"]
 CONFIDENCE = student.CONFIDENCE
@@ -174,6 +175,7 @@ def _p_worse(worse: float, error: float, freedom: float) -> float:
         return 1.0
     if error == 0:
         return 0.0 if worse > 0 else 1.0
+    import_lasting("scipy.special")
     from scipy.special import stdtr  # slow to import, and rarely needed
 
     return float(stdtr(freedom, -worse / error))

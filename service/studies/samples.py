@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.drawings import SampleRequest, archive
+from service.drawings import SampleRequest, archive, make_ready_to_plot
 from service.errors import CheckpointNotFound, FieldError, InvalidQuery, NoAnswerYet
 from service.jobs import CheckpointInfo
 from service.sampling import Sampling
@@ -45,7 +45,10 @@ class StudySamples:
         labelled = [
             (source.label, row) for source, row in zip(self.sources, self.rows, strict=True)
         ]
-        return rows_png(labelled, True) if self.is_image else filmstrip_png(labelled)
+        if self.is_image:
+            return rows_png(labelled, True)
+        make_ready_to_plot()
+        return filmstrip_png(labelled)
 
     def npz(self) -> bytes:
         """A NumPy archive with ``samples``, and the ``trials`` and ``configurations`` of rows."""

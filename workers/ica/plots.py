@@ -1,7 +1,6 @@
 """Plots of a fit as PNG: how it converged, its columns beside the true ones, its sources."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,10 +9,7 @@ from torch import Tensor
 
 from workers.ica.align import align
 from workers.ica.model import IcaModel
-from workers.images import DPI, encode_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from workers.images import encode_figure, new_figure
 
 _SOURCES_MAX = 16
 _BINS = 60
@@ -22,7 +18,7 @@ _REACH = 5.0  # standard deviations that a histogram shows to either side
 
 def convergence_png(history: Tensor) -> bytes:
     """Residual and log evidence over the steps; rows of ``history`` are (step, both of them)."""
-    figure = _figure(9.0, 3.6)
+    figure = new_figure(9.0, 3.6)
     steps, residual, evidence = history.numpy().T
     for place, name, values in (
         (1, "residual, length of step over that of A", residual),
@@ -41,7 +37,7 @@ def convergence_png(history: Tensor) -> bytes:
 
 def columns_png(model: IcaModel) -> bytes:
     """Entries of A, ours and FastICA's, against the true ones, or ours against FastICA's."""
-    figure = _figure(4.8, 4.8)
+    figure = new_figure(4.8, 4.8)
     axes = figure.add_subplot(1, 1, 1)
     shape = model.mixing.shape
     if model.true_mixing is not None and model.true_mixing.shape == shape:
@@ -66,7 +62,7 @@ def sources_png(model: IcaModel, rows: Tensor) -> bytes:
     count = min(means.shape[1], _SOURCES_MAX)
     columns = math.ceil(math.sqrt(count))
     height = math.ceil(count / columns)
-    figure = _figure(2.6 * columns, 2.2 * height)
+    figure = new_figure(2.6 * columns, 2.2 * height)
     at = torch.linspace(-_REACH, _REACH, 400, dtype=torch.float64)
     for source in range(count):
         axes = figure.add_subplot(height, columns, source + 1)
@@ -80,10 +76,3 @@ def sources_png(model: IcaModel, rows: Tensor) -> bytes:
 
 def _within(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(values, -_REACH, _REACH)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    # Imported where it is used: it takes a while, and memory, that no step should wait for.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.images import DPI
+from workers.images import new_figure
 from workers.paper.base import Row
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ _SIDE = 4.2  # inches
 
 def panels(count: int) -> "tuple[Figure, list[Axes]]":
     """A figure of so many panels in one row."""
-    # Imported where it is used: it takes a while, and memory, that no part should wait for.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_SIDE * count + 0.6, _SIDE), dpi=DPI, layout="constrained")
+    figure = new_figure(_SIDE * count + 0.6, _SIDE)
     return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
 
 

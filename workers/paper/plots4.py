@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from workers.images import DPI, encode_figure
+from workers.images import encode_figure, new_figure
 from workers.paper.base import Row
 from workers.paper.means import Mean, values_by
 
@@ -20,11 +20,9 @@ _AXES = {"gamma": "γ, standard deviation of the noise", "samples": "N, number o
 
 def errors_png(rows: Sequence[Row], axis: Literal["gamma", "samples"], title: str) -> bytes:
     """Mean relative errors, one line for each method, both axes logarithmic."""
-    # Imported where it is used: it takes a while, and memory, that no part should wait for.
-    from matplotlib.figure import Figure
+    figure = new_figure(6.8, 4.6)
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(6.8, 4.6), dpi=DPI, layout="constrained")
     axes = figure.add_subplot(1, 1, 1)
     errors = values_by(rows, "relative_error", "method", axis)
     at = sorted({float(key[1]) for key in errors})

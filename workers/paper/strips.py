@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workers.images import DPI, Samples, encode_figure, tile
+from workers.images import DPI, Samples, encode_figure, new_figure, tile
 from workers.paper.arms import DATA, FRECHET, SHOWN, Arm
 from workers.paper.base import Kept, Row
 from workers.paper.means import Mean
@@ -26,9 +26,6 @@ _SHOWN = {
 
 def strips_png(title: str, arms: Sequence[Arm], rows: Sequence[Row], kept: Kept) -> bytes:
     """Held-out data, then each arm's samples, with its measures below: means over the seeds."""
-    # Imported where it is used: it takes a while, and memory, that no part should wait for.
-    from matplotlib.figure import Figure
-
     data = float(rows[0]["data_total_variance"])
     words = [("held-out data", f"variance {data:.3g}")]
     words += [(arm.title, _measures(of_kind(rows, "arm", arm.name))) for arm in arms]
@@ -38,7 +35,7 @@ def strips_png(title: str, arms: Sequence[Arm], rows: Sequence[Row], kept: Kept)
     height, width = strips[0].shape[:2]
     block = _LINE + height + _LINE + _GAP
     size = (2 * _MARGIN + width, _HEAD + len(strips) * block + 2 * _LINE)
-    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
+    figure = new_figure(size[0] / DPI, size[1] / DPI, layout=None)
     _write(figure, size, 22, title, size=12)
     for place, (strip, (name, measures)) in enumerate(zip(strips, words, strict=True)):
         top = _HEAD + place * block

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workers.images import DPI, encode_figure
+from workers.images import encode_figure, new_figure
 from workers.quality.reference import SMALLER, Likelihood
 from workers.spec import ReferenceScales
 
@@ -12,10 +12,7 @@ def curve_png(found: Sequence[Likelihood], spec: ReferenceScales) -> bytes:
 
     Whole bounds do not compare between scales; what fewer draws lose says where they are loose.
     """
-    # Imported where it is used: it takes a while, and memory, that no training should wait for.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 4.2), dpi=DPI, layout="constrained")
+    figure = new_figure(9.0, 4.2)
     bounds, losses = (figure.add_subplot(1, 2, place) for place in (1, 2))
     at = sorted(found, key=lambda each: each.scale)
     scales, most = [each.scale for each in at], spec.importance_samples

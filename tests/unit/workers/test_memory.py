@@ -67,3 +67,21 @@ def test_what_lasts_is_looked_through_no_more_and_what_comes_after_is_collected(
         [sys.executable, "-c", LASTING], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "False", "True", "True", "0", "True"]
+
+
+def test_slow_modules_are_imported_once_and_looked_through_no_more() -> None:
+    program = """
+import gc
+from workers.memory import import_lasting
+gc.collect()
+counts = [gc.get_freeze_count()]
+for _ in range(2):
+    import_lasting("xml.etree.ElementTree", "email.message")
+    counts.append(gc.get_freeze_count())
+import email.message
+print(counts[1] > counts[0], counts[2] == counts[1], gc.isenabled())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True", "True"]
