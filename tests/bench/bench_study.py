@@ -2,8 +2,9 @@
 
 Both train the same toy with actors that are reused, on a Ray that is there already: the service
 from before the POST to the last trial's end, the Tuner from the start of its process. The service
-has its warm process, as it has seconds after its start. Beside it: seconds from a free place to the
-next trial's first step.
+has its warm process, as it has seconds after its start. They take turns, as the machine's speed
+changes by a quarter within minutes. Beside it: seconds from a free place to the next trial's first
+step.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from workers.artifacts import LocalStore
 
 TRIALS = 100
 CONCURRENCY = 2
+TURNS = 3
 LONGEST_S = 600
 _BARE = """
 import sys, tempfile, time
@@ -170,13 +172,18 @@ def _gaps(jobs: JobStore, study: StudyHandle) -> list[float]:
     return [step - end for step, end in zip(steps[CONCURRENCY:], ends, strict=False)]
 
 
-def main(trials: int = TRIALS) -> None:
-    """Print the ratio and the start of a trial."""
-    alone = bare(trials)
-    seconds, gaps = studied(trials)
+def main(trials: int = TRIALS, turns: int = TURNS) -> None:
+    """Print each turn, the ratio of the medians, and the start of a trial."""
     print(f"{trials} trials, {CONCURRENCY} at one time")
-    print(f"bare Tuner {alone:.1f} s, study {seconds:.1f} s")
-    print(f"study ÷ bare: {seconds / alone:.2f} (bar 1.3)")
+    alone, studies, gaps = [], [], []
+    for _ in range(turns):
+        alone.append(bare(trials))
+        seconds, between = studied(trials)
+        studies.append(seconds)
+        gaps += between
+        print(f"bare Tuner {alone[-1]:.1f} s, study {seconds:.1f} s: {seconds / alone[-1]:.2f}")
+    ratio = statistics.median(studies) / statistics.median(alone)
+    print(f"study ÷ bare, medians of {turns} turns: {ratio:.2f} (bar 1.3)")
     print(f"from a free place to a first step: p50 {statistics.median(gaps):.2f} s (bar 0.3)")
 
 
