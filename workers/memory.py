@@ -45,7 +45,7 @@ def give_back() -> None:
 @contextmanager
 def lasting() -> Iterator[None]:
     """What the block imports is there to the end of the process: no collection of garbage looks
-    through it, in the block or ever after. Those of an import of torch or Ray Tune take an eighth
+    through it, in the block or ever after. Those of an import of torch or Ray Tune take a tenth
     to a quarter of its time, later ones as much of that of short work."""
     was_enabled = gc.isenabled()  # not within another such block
     gc.disable()
