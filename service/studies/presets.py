@@ -23,7 +23,7 @@ KIND, SCALE, LEARNED = "/trainer/spread/kind", "/trainer/spread/scale", "/traine
 NOISE = "/trainer/noise_variance"
 # Trials are judged as they come, so the first ones go on whatever they are: of 16 noises a factor
 # of 3 lets 8 go on beyond the rung, and one of 6 lets 5.
-REDUCTION_FACTOR = 6
+REDUCTION_FACTOR = 10
 ROWS = 5000  # on both sides of a distance, or KID varies by more than the noises differ
 _HELD_OUT = (0.1, 0.5)
 _TOYS: tuple[str, ...] = get_args(ToyDataset.model_fields["kind"].annotation)

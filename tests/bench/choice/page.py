@@ -5,7 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from service.studies.plots import curve_png
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row
-from tests.bench.choice.replaying import FRESH, NOISES, Choice, Noise, replayed, whole_seeds
+from tests.bench.choice.replaying import (
+    AT_ONCE,
+    LEAST_SEEDS,
+    NOISES,
+    Choice,
+    Noise,
+    replayed,
+    whole_seeds,
+)
 from tests.bench.choice.showing import curve_of
 from tests.bench.measured.intervals import interval, paired
 from tests.bench.measured.page import TITLES, marked, shown, table
@@ -72,11 +80,13 @@ def _data(rows: Sequence[Row], data: str) -> Iterator[str]:
         "interval; bold where it excludes 0."
     )
     yield _differences(mine)
-    if seeds > FRESH:
-        choices = [replayed(data, mine, seed, seeds) for seed in range(seeds)]
-        yield "ASHA, replayed once for each seed:"
-        yield _replays(choices)
-        yield _bars(choices)
+    if seeds >= LEAST_SEEDS:
+        for at_once in AT_ONCE:
+            choices = [replayed(data, mine, seed, seeds, at_once) for seed in range(seeds)]
+            trials = "one trial" if at_once == 1 else f"{at_once} trials"
+            yield f"ASHA, replayed once for each seed with {trials} at one time:"
+            yield _replays(choices)
+            yield _bars(choices)
 
 
 def _all(rows: Sequence[Row]) -> Iterator[str]:
@@ -153,10 +163,11 @@ def _replays(choices: Sequence[Choice]) -> str:
         "seed",
         "its best",
         "epochs ÷ all",
-        "seconds ÷ all",
+        "time ÷ all",
         "with confirmation on both sides",
         "regret",
         "standard error",
+        "confirmed",
         "not told from the best",
         "grid's best among them",
     )
@@ -169,6 +180,7 @@ def _replays(choices: Sequence[Choice]) -> str:
             f"{one.whole:.2f}",
             f"{one.regret:.4f}",
             f"{one.error:.4f}",
+            str(one.confirmed),
             f"{one.like} of {len(NOISES)}",
             "yes" if one.holds else "no",
         ]
@@ -184,7 +196,7 @@ def _bars(choices: Sequence[Choice]) -> str:
     within = sum(one.regret <= one.error for one in choices)
     holds = sum(one.holds for one in choices)
     return (
-        f"Epochs {epochs:.2f} and seconds {seconds:.2f} of the whole grid's (bar 0.6); regret of "
+        f"Epochs {epochs:.3f} and time {seconds:.3f} of the whole grid's (bar 0.6); regret of "
         f"one standard error of the seed difference at most in {within} of {count}; the grid's "
         f"best among those not told from the best in {holds} of {count} (bar 9 of 10)."
     )

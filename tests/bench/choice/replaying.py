@@ -17,8 +17,9 @@ from service.studies.request import StudyRequest
 from tests.bench.choice.recording import EPOCHS, KINDS, SCALES, Row, Rung, spec_of
 
 METRIC = "kid_pca"
-CONCURRENCY = 2
+AT_ONCE = (1, 2)  # trials at one time; one is what the preset asks for
 TOP, FRESH = 3, 5
+LEAST_SEEDS = 5  # of a grid that studies are replayed over
 
 Noise = tuple[str, float]  # kind, scale
 NOISES: tuple[Noise, ...] = tuple((kind, scale) for kind in KINDS for scale in SCALES)
@@ -28,17 +29,19 @@ NOISES: tuple[Noise, ...] = tuple((kind, scale) for kind in KINDS for scale in S
 class Choice:
     """What a study cost and said.
 
-    ``epochs`` and ``seconds`` are shares of the full grid's on one seed, evaluation included, those
-    of ``whole`` with the confirmation on both sides. ``regret`` is the mean over fresh seeds of the
-    metric of its best less that of the grid's best, ``error`` the standard error of that
-    difference over them. ``holds`` says whether the set that cannot be told from the best has the
-    grid's best.
+    ``epochs`` and ``seconds`` are shares of the full grid's on one seed: of its epochs, and of the
+    time from its begin to its end with as many trials at one time, evaluation included; ``whole``
+    is that with the confirmation on both sides. ``regret`` is the mean over seeds that have chosen
+    nothing of the metric of its best less that of the grid's best, ``error`` the standard error of
+    that difference over them. ``holds`` says whether the set that cannot be told from the best has
+    the grid's best, ``confirmed`` how many were trained again.
     """
 
     best: Noise
     epochs: float
     seconds: float
     whole: float
+    confirmed: int
     regret: float
     error: float
     holds: bool
@@ -60,7 +63,6 @@ def request_of(data: str, **fields: Any) -> StudyRequest:
                 "reduction_factor": REDUCTION_FACTOR,
             },
             "budget": {"trials": len(NOISES)},
-            "concurrency": CONCURRENCY,
             **fields,
         }
     )
@@ -68,9 +70,10 @@ def request_of(data: str, **fields: Any) -> StudyRequest:
 
 
 def searched(
-    rows: Mapping[Noise, Row], order: Sequence[Noise], judge: TrialScheduler
-) -> dict[Noise, int]:
-    """How many rungs each noise was trained for, two at one time, by the recorded seconds."""
+    rows: Mapping[Noise, Row], order: Sequence[Noise], judge: TrialScheduler, at_once: int
+) -> tuple[dict[Noise, int], float]:
+    """How many rungs each noise was trained for, so many at one time, and the seconds to the end of
+    the last; by the recorded seconds of each rung."""
     left, reached = list(reversed(order)), dict.fromkeys(order, 0)
     trials = {noise: stand_in(f"{noise[0]}-{noise[1]:g}", {}) for noise in order}
     running: list[tuple[float, int, Noise, int]] = []
@@ -82,7 +85,7 @@ def searched(
         took = _seconds(rows[noise].rungs[rung : rung + 1])
         heapq.heappush(running, (clock + took, number, noise, rung))
 
-    while left and len(running) < CONCURRENCY:
+    while left and len(running) < at_once:
         judge.on_trial_add(None, trials[left[-1]])
         begin(left.pop(), 0)
     while running:
@@ -97,7 +100,15 @@ def searched(
         if left:
             judge.on_trial_add(None, trials[left[-1]])
             begin(left.pop(), 0)
-    return reached
+    return reached, clock
+
+
+def _elapsed(seconds: Iterable[float], at_once: int) -> float:
+    """Seconds to the end of runs that begin in their order, so many at one time."""
+    ends = [0.0] * at_once
+    for took in seconds:
+        heapq.heapreplace(ends, ends[0] + took)
+    return max(ends)
 
 
 def whole_seeds(data: str, rows: Sequence[Row]) -> int:
@@ -108,8 +119,11 @@ def whole_seeds(data: str, rows: Sequence[Row]) -> int:
     return seeds
 
 
-def replayed(data: str, rows: Iterable[Row], seed: int, seeds: int) -> Choice:
-    """One study, whose search has this seed; the fresh ones are those after it, in a circle."""
+def replayed(
+    data: str, rows: Iterable[Row], seed: int, seeds: int, at_once: int = AT_ONCE[0]
+) -> Choice:
+    """One study, whose search has this seed; the fresh ones are those after it, in a circle, and
+    those that are left judge what it chose: the fresh ones where there are not two."""
     by_seed: dict[int, dict[Noise, Row]] = {}
     for row in rows:
         if row.data == data:
@@ -117,31 +131,45 @@ def replayed(data: str, rows: Iterable[Row], seed: int, seeds: int) -> Choice:
     order = list(NOISES)
     random.Random(seed).shuffle(order)
     mine = by_seed[seed]
-    request = request_of(data)
-    reached = searched(mine, order, scheduler(request, most_epochs(request)))
+    request = request_of(data, concurrency=at_once)
+    judge = scheduler(request, most_epochs(request))
+    reached, took = searched(mine, order, judge, at_once)
     number = {noise: at for at, noise in enumerate(order)}
     full = {
         noise: mine[noise].rungs[-1].metrics[METRIC]
         for noise, rungs in reached.items()
         if rungs == len(mine[noise].rungs) and mine[noise].failed is None
     }
-    fresh = [(seed + 1 + k) % seeds for k in range(FRESH)]
+    fresh = [(seed + 1 + k) % seeds for k in range(min(FRESH, seeds - 1))]
     candidates = top({number[noise]: value for noise, value in full.items()}, TOP, "min")
     results = {at: {s: _final(by_seed[s][order[at]]) for s in fresh} for at in candidates}
     found = rank(results, {number[noise]: value for noise, value in full.items()}, "min")
     best = order[found.best]
     truth = min(order, key=lambda noise: _mean([_final(by_seed[s][noise]) for s in by_seed]))
-    differences = [_final(by_seed[s][best]) - _final(by_seed[s][truth]) for s in fresh]
-    regret = _mean(differences)
-    error = math.sqrt(sum((d - regret) ** 2 for d in differences) / (FRESH - 1) / FRESH)
+    judging = [s for s in range(seeds) if s != seed and s not in fresh]
+    if len(judging) < 2:
+        judging = fresh
+    differences = [_final(by_seed[s][best]) - _final(by_seed[s][truth]) for s in judging]
+    regret, count = _mean(differences), len(judging)
+    error = math.sqrt(sum((d - regret) ** 2 for d in differences) / (count - 1) / count)
     spent = [mine[noise].rungs[:rungs] for noise, rungs in reached.items()]
     all_rungs = [mine[noise].rungs for noise in order]
     epochs = sum(rungs[-1].epoch for rungs in spent) / sum(rungs[-1].epoch for rungs in all_rungs)
-    seconds = sum(map(_seconds, spent)) / sum(map(_seconds, all_rungs))
-    after = sum(_seconds(by_seed[s][order[at]].rungs) for s in fresh for at in candidates)
-    whole = (sum(map(_seconds, spent)) + after) / (sum(map(_seconds, all_rungs)) + after)
+    full_took = _elapsed(map(_seconds, all_rungs), at_once)
+    confirming = [_seconds(by_seed[s][order[at]].rungs) for s in fresh for at in candidates]
+    after = _elapsed(confirming, at_once)
     like = found.indistinguishable
-    return Choice(best, epochs, seconds, whole, regret, error, number[truth] in like, len(like))
+    return Choice(
+        best=best,
+        epochs=epochs,
+        seconds=took / full_took,
+        whole=(took + after) / (full_took + after),
+        confirmed=len(candidates),
+        regret=regret,
+        error=error,
+        holds=number[truth] in like,
+        like=len(like),
+    )
 
 
 def _seconds(rungs: Sequence[Rung]) -> float:

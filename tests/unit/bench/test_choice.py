@@ -8,7 +8,7 @@ from service.studies.presets import KIND, REDUCTION_FACTOR
 from tests.bench.choice.__main__ import GRID
 from tests.bench.choice.page import METRICS, tables
 from tests.bench.choice.recording import EPOCHS, KINDS, Row, Rung, rows_of, wanted
-from tests.bench.choice.replaying import METRIC, NOISES, replayed
+from tests.bench.choice.replaying import AT_ONCE, METRIC, NOISES, replayed
 from tests.bench.choice.showing import curve_of
 from tests.bench.measured.page import written_into
 
@@ -17,7 +17,7 @@ LAST = EPOCHS[DATA]
 SEEDS = 6
 
 
-def grid(best: float, early_best: float) -> list[Row]:
+def grid(best: float, early_best: float, seeds: int = SEEDS) -> list[Row]:
     """Distances without noise: up to the last rung another scale may look best."""
 
     def distance(kind: str, scale: float, epoch: int) -> float:
@@ -36,20 +36,50 @@ def grid(best: float, early_best: float) -> list[Row]:
             )
             for before, epoch in zip((0, *ends), ends, strict=False)
         )
-        if seed < SEEDS:
+        if seed < seeds:
             rows.append(Row(data=data, kind=kind, scale=scale, seed=seed, rungs=rungs))
     return rows
 
 
+@pytest.mark.parametrize("at_once", AT_ONCE)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_what_is_best_from_the_first_rung_on_is_found_at_less_than_the_full_cost(seed: int) -> None:
-    found = replayed(DATA, grid(0.3, 0.3), seed, SEEDS)
+def test_what_is_best_from_the_first_rung_on_is_found_at_less_than_the_full_cost(
+    seed: int, at_once: int
+) -> None:
+    found = replayed(DATA, grid(0.3, 0.3), seed, SEEDS, at_once)
     assert found.best == ("gaussian", 0.3)
     assert (found.regret, found.holds) == (0, True)
     # Every noise has its first third; a few of them, and those that came first, the rest.
     least = (1 + 2 * (len(NOISES) // REDUCTION_FACTOR) / len(NOISES)) / 3
     assert least - 1e-9 <= found.epochs < 1
     assert found.epochs < found.seconds < found.whole < 1
+
+
+def test_regret_is_that_on_seeds_that_chose_nothing() -> None:
+    """The fresh ones prefer 0.2 a little; on those that are left, it is much worse than 0.3."""
+    rows = []
+    for row in grid(0.3, 0.3, seeds=8):
+        costs = {0.2: 0.0, 0.3: 0.01} if row.seed in range(1, 6) else {0.2: 0.1, 0.3: 0.0}
+        if row.kind == "gaussian" and row.scale in costs:
+            metrics = {METRIC: costs[row.scale] - 1}
+            rungs = tuple(r.model_copy(update={"metrics": metrics}) for r in row.rungs)
+            row = row.model_copy(update={"rungs": rungs})
+        rows.append(row)
+    found = replayed(DATA, rows, 0, 8)
+    assert found.best == ("gaussian", 0.2)
+    assert (found.regret, found.error) == (pytest.approx(0.1), pytest.approx(0.0, abs=1e-9))
+
+
+def test_time_is_that_to_the_end_of_the_last_of_so_many_at_one_time() -> None:
+    """Alone, epochs and half a second for each of four measurements: half of a rung is a third."""
+    alone, pairs = (replayed(DATA, grid(0.3, 0.3), 0, SEEDS, at_once) for at_once in AT_ONCE)
+    trained = [round(one.epochs * len(NOISES) * 3) - len(NOISES) for one in (alone, pairs)]
+    halves = {1: 1.0, 2: 0.5}
+    whole = len(NOISES) * (LAST + 4 * 0.5)
+    assert alone.seconds == pytest.approx(
+        (len(NOISES) * (LAST / 3 + 1) + trained[0] * (LAST / 3 + 0.5)) / whole
+    )
+    assert pairs.seconds >= halves[2] * trained[1] / trained[0] * alone.seconds
 
 
 def test_what_looks_worst_at_the_rung_is_missed_and_that_is_seen() -> None:
