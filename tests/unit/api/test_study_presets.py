@@ -49,7 +49,7 @@ def test_spread_scale_can_be_submitted_and_has_nothing_to_be_wary_of(
     request = plan["request"]
     epochs = request["spec"]["trainer"]["epochs"]
     assert request["scheduler"]["grace_epochs"] * 3 >= epochs
-    assert request["scheduler"]["reduction_factor"] == 6
+    assert request["scheduler"]["reduction_factor"] == 10
     assert request["spec"]["checkpoint_every_epochs"] == request["scheduler"]["grace_epochs"]
     assert request["spec"]["trainer"]["quality"]["samples"] == 5000
     assert request["spec"]["trainer"]["quality"]["at"] == "checkpoints"

@@ -67,19 +67,22 @@ def test_regret_is_that_on_seeds_that_chose_nothing() -> None:
         rows.append(row)
     found = replayed(DATA, rows, 0, 8)
     assert found.best == ("gaussian", 0.2)
-    assert (found.regret, found.error) == (pytest.approx(0.1), pytest.approx(0.0, abs=1e-9))
+    assert found.regret == pytest.approx(0.1)
+    assert found.error == pytest.approx(0.0, abs=1e-9)
 
 
 def test_time_is_that_to_the_end_of_the_last_of_so_many_at_one_time() -> None:
-    """Alone, epochs and half a second for each of four measurements: half of a rung is a third."""
+    """A second for each epoch and half of one for each of four measurements: two come with the
+    first third of the epochs, and one with each of the others."""
     alone, pairs = (replayed(DATA, grid(0.3, 0.3), 0, SEEDS, at_once) for at_once in AT_ONCE)
-    trained = [round(one.epochs * len(NOISES) * 3) - len(NOISES) for one in (alone, pairs)]
-    halves = {1: 1.0, 2: 0.5}
-    whole = len(NOISES) * (LAST + 4 * 0.5)
-    assert alone.seconds == pytest.approx(
-        (len(NOISES) * (LAST / 3 + 1) + trained[0] * (LAST / 3 + 0.5)) / whole
-    )
-    assert pairs.seconds >= halves[2] * trained[1] / trained[0] * alone.seconds
+    for found, at_once in ((alone, 1), (pairs, 2)):
+        more = round(found.epochs * len(NOISES) * 3) - len(NOISES)  # thirds beyond the first ones
+        work = len(NOISES) * (LAST / 3 + 1) + more * (LAST / 3 + 0.5)
+        share = work / (len(NOISES) * (LAST + 2))
+        if at_once == 1:
+            assert found.seconds == pytest.approx(share)
+        else:  # at its end one of two may have nothing to do
+            assert share - 1e-9 <= found.seconds < share + 2 / len(NOISES)
 
 
 def test_what_looks_worst_at_the_rung_is_missed_and_that_is_seen() -> None:
