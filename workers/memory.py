@@ -4,6 +4,7 @@ import ctypes
 import gc
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,27 +43,53 @@ def give_back() -> None:
         trim(ctypes.c_size_t(0))
 
 
+class _Blocks:
+    """How many blocks of :func:`lasting` are under way, in whichever threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._count += 1
+            gc.disable()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._count -= 1
+            gc.freeze()
+            if not self._count:
+                gc.enable()
+
+
+_BLOCKS = _Blocks()
+
+
 @contextmanager
 def lasting() -> Iterator[None]:
-    """What the block imports is there to the end of the process: no collection of garbage looks
-    through it, in the block or ever after. Those of an import of torch or Ray Tune take a tenth
-    to a quarter of its time, later ones as much of that of short work."""
-    was_enabled = gc.isenabled()  # not within another such block
-    gc.disable()
+    """What the block makes is there to the end of the process: no collection of garbage looks
+    through it, in the block or ever after. Those of an import of torch or Ray Tune take a tenth to
+    a quarter of its time, later ones as much of that of short work.
+
+    What else refers to itself at the block's end is never collected either. So it is for a process
+    that begins; see :func:`import_lasting` for others.
+    """
+    _BLOCKS.enter()
     try:
         yield
     finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
+        _BLOCKS.leave()
 
 
 def import_lasting(*names: str) -> None:
     """Import modules in such a block, unless they are there.
 
-    Not while a model is trained in this process: what of it refers to itself would stay.
+    What is garbage by then is collected first. Not while a model is trained in this process: what
+    of it refers to itself would stay.
     """
     if any(name not in sys.modules for name in names):
+        gc.collect()
         with lasting():
             for name in names:
                 importlib.import_module(name)

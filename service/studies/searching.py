@@ -127,6 +127,8 @@ class Searching:
             case Exchanged():
                 self._exchange(course, said)
             case Over(configuration=number):
+                if isinstance(course.study.request.scheduler, NoScheduler):
+                    course.losses = 0  # which is the first that it says of a trial's results
                 self._leave(course, number)
             case Searched():
                 course.is_searched = True
@@ -143,23 +145,24 @@ class Searching:
         if said.configuration not in course.paused:
             waiting = [trial for trial in trials if trial.state is not JobState.QUEUED]
             self._wish(filter(course.may_train, waiting), self._resume)
-        self._tell(course, Stored())
         self._feed_one(course, said.configuration)
+        self._tell(course, Stored())  # the last, as what the store refuses is carried out again
 
     def _store(self, course: Course, said: Reported) -> None:
-        self._store_results(course, said.configuration, [said.epoch])
+        if self._store_results(course, said.configuration, [said.epoch]):
+            course.losses = 0
         course.at[said.configuration] = said.epoch
         self._tell(course, Stored())
 
-    def _store_results(self, course: Course, number: int, epochs: Sequence[int]) -> None:
+    def _store_results(self, course: Course, number: int, epochs: Sequence[int]) -> bool:
+        """Whether any is new, and not one that a driver before had stored."""
         if not epochs:
-            return
+            return False
         now = datetime.now(UTC)
         trials = course.of(number)
         reported = [(t.number, e, course.readings.of(t)[e]) for e in epochs for t in trials]
         stored = self._jobs.ledger.add_results(course.study, reported, now)
-        if any(result.at == now for result in stored):  # and not only what one before had stored
-            course.losses = 0
+        return any(result.at == now for result in stored)
 
     def _exchange(self, course: Course, said: Exchanged) -> None:
         """Store those that go on from others' checkpoints; what they were before, is over."""
@@ -179,9 +182,9 @@ class Searching:
             course.wanted.add(one.configuration)
             course.paused.add(one.configuration)
             course.at[one.configuration] = said.epoch
-        self._tell(course, Stored())
         for one in said.takeovers:
             self._feed_one(course, one.configuration)
+        self._tell(course, Stored())
 
     def _leave(self, course: Course, number: int) -> None:
         """Nothing more is wanted of a configuration."""

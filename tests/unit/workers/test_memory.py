@@ -69,6 +69,32 @@ def test_what_lasts_is_looked_through_no_more_and_what_comes_after_is_collected(
     assert done.stdout.split() == ["False", "False", "True", "True", "0", "True"]
 
 
+def test_collections_come_back_with_the_last_of_blocks_in_several_threads() -> None:
+    program = """
+import gc, threading
+from workers.memory import lasting
+inner_is_in, outer_is_out = threading.Event(), threading.Event()
+
+def inner():
+    with lasting():
+        inner_is_in.set()
+        outer_is_out.wait(60)
+
+with lasting():
+    thread = threading.Thread(target=inner)
+    thread.start()
+    inner_is_in.wait(60)
+between = gc.isenabled()
+outer_is_out.set()
+thread.join()
+print(between, gc.isenabled())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_slow_modules_are_imported_once_and_looked_through_no_more() -> None:
     program = """
 import gc

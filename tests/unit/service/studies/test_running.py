@@ -1,17 +1,19 @@
 """Studies as the watcher runs them; the driver is played, the trials are real jobs in threads."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service import watcher
+from service.errors import NotReady
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies import running as running_module
-from service.studies.channel import Ended, Result
+from service.studies.channel import Ended, Result, Stored
 from service.studies.configuring import numbered
-from service.studies.ledger import Phase, Study, StudyReason, Trial
+from service.studies.ledger import Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.readings import Readings
 from service.studies.request import Budget, RandomSearch, StudyRequest
 from tests.factories import long_spec, request
@@ -224,19 +226,75 @@ def test_a_killed_driver_is_followed_by_one_that_repeats_nothing(
         assert studied.epochs(study)[trial.number] == TEN
 
 
+@pytest.mark.parametrize("scheduler", [{"kind": "none"}, RUNGS])
 def test_what_ends_while_no_driver_lives_is_told_to_the_next(
-    studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+    studied: Studied,
+    cluster: PlayedCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: dict[str, Any],
 ) -> None:
     monkeypatch.setattr(running_module, "BACKOFF_S", 3.0)
-    study = studied.add(spec=SLOW, budget={"trials": 2})
+    study = studied.add(spec=SLOW, budget={"trials": 2}, scheduler=scheduler)
     studied.wait(study, lambda now: is_training(studied, now))
     cluster.kill_driver()
+    cluster.told.clear()
     studied.wait(study, lambda now: studied.finished(now) == 2)
     ended = studied.wait_for_end(study)
+    ends = [told.configuration for told in cluster.told if isinstance(told, Ended)]
+    assert sorted(ends) == [0, 1]
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
     assert len(studied.of_fresh_seeds(study)) == 4
     for trial in studied.trials(study):
         assert studied.epochs(study)[trial.number] == TEN
+
+
+def test_what_the_database_refuses_is_carried_out_again_and_answered_once(
+    studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "BACKOFF_S", 1.0)
+    study = studied.add(budget={"trials": 2})
+    studied.wait(study, lambda now: is_searching(studied, now))
+    cluster.kill_driver()
+    studied.wait(study, lambda now: studied.finished(now) == 2)
+    cluster.told.clear()
+    ledger, refused = studied.service.jobs.ledger, []
+    add_results = ledger.add_results
+
+    def refuse_once(*given: Any) -> list[TrialResult]:
+        if not refused:
+            refused.append(given)
+            raise NotReady("the database does not answer")
+        return add_results(*given)
+
+    monkeypatch.setattr(ledger, "add_results", refuse_once)
+    for _ in looks(60):
+        if refused:
+            break
+        with contextlib.suppress(NotReady):
+            studied.service.watcher.round()
+    assert studied.wait_for_end(study).state is JobState.SUCCEEDED
+    assert sum(isinstance(told, Stored) for told in cluster.told) == 2  # one for each suggestion
+    assert {epochs[-1] for epochs in studied.epochs(study).values()} == {3}
+
+
+def test_drivers_that_die_while_trials_go_on_fail_the_study(
+    studied: Studied, cluster: PlayedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that the service stores by itself are no work of a driver's."""
+    monkeypatch.setattr(running_module, "BACKOFF_S", 0.01)
+    study = studied.add(spec=ENDLESS)
+    for _ in range(running_module.LOSSES):
+        before = len(studied.service.jobs.ledger.results(study.id))
+
+        def has_more(now: Study, known: int = before) -> bool:
+            return bool(cluster.drivers) and (
+                len(studied.service.jobs.ledger.results(now.id)) > known
+            )
+
+        studied.wait(study, has_more)
+        cluster.kill_driver()
+    ended = studied.wait_for_end(study)
+    assert (ended.state, ended.reason) == (JobState.FAILED, StudyReason.DRIVER_LOST)
 
 
 def test_drivers_that_die_without_a_result_fail_the_study(
