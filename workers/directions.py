@@ -41,11 +41,11 @@ def directions_png(basis: Tensor, rows: Tensor, shape: tuple[int, ...], *, is_im
 
 def _chart(directions: Samples) -> bytes:
     """The first directions as rows of colours, in time that does not depend on R and D."""
+    from matplotlib.ticker import MaxNLocator
+
     count, dimensions = directions.shape
     rows = strongest(directions[:_CHARTED], _COLUMNS)
     figure = new_figure(7.2, 1.4 + 0.22 * len(rows))
-    from matplotlib.ticker import MaxNLocator
-
     axes = figure.add_subplot()
     largest = float(np.abs(rows).max())
     picture = axes.imshow(

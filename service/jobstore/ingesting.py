@@ -15,7 +15,13 @@ from service.errors import JobNotFound
 from service.jobs import JobState
 from service.jobstore.rows import to_us
 from service.jobstore.schema import ARTIFACTS, ATTEMPTS, CHECKPOINTS, JOBS, POINTS, SERIES
-from service.jobstore.writing import OF_JOB, append_events, insert_if_absent, locked_job
+from service.jobstore.writing import (
+    MOVE_ATTEMPT,
+    OF_JOB,
+    append_events,
+    insert_if_absent,
+    locked_job,
+)
 from workers.events import (
     ArtifactRecord,
     CheckpointRecord,
@@ -28,11 +34,9 @@ from workers.events import (
     StartedRecord,
 )
 
-_IS_ATTEMPT = (ATTEMPTS.c.job_id == bindparam("of_job")) & (
-    ATTEMPTS.c.number == bindparam("of_attempt")
+_ATTEMPT = select(ATTEMPTS).where(
+    ATTEMPTS.c.job_id == bindparam("of_job"), ATTEMPTS.c.number == bindparam("of_attempt")
 )
-_ATTEMPT = select(ATTEMPTS).where(_IS_ATTEMPT)
-_MOVE_ATTEMPT = update(ATTEMPTS).where(_IS_ATTEMPT)
 _MOVE_JOB = update(JOBS).where(OF_JOB)
 # A resumed run also thins what the attempts before it have left.
 _REMOVE = update(CHECKPOINTS).where(
@@ -71,7 +75,7 @@ def ingest(
         _store_file(connection, job_id, attempt, record)
     if progress:
         moved["last_step"] = progress["step"]
-    connection.execute(_MOVE_ATTEMPT, {**moved, **of_attempt})
+    connection.execute(MOVE_ATTEMPT, {**moved, **of_attempt})
     if progress and job.attempt == attempt and job.state == JobState.RUNNING.value:
         connection.execute(_MOVE_JOB, {**progress, "of_job": job_id})
     _store_points(connection, job_id, attempt, records)

@@ -21,14 +21,11 @@ from service.jobstore.quotas import within
 from service.jobstore.rows import to_json, to_us
 from service.jobstore.schema import JOBS, STUDIES, TRIAL_RESULTS, TRIALS
 from service.jobstore.study_rows import TRIALS_OF, study_row, to_result, to_study, to_trial
-from service.jobstore.study_states import compare_and_set, found
+from service.jobstore.study_states import OF_STUDY, compare_and_set, found
 from service.jobstore.submitting import add as add_job
 from service.studies.ledger import NewTrial, Phase, Study, StudyReason, Trial, TrialResult
 from service.studies.population import begun_at
 from service.studies.request import Budget
-
-Reported = tuple[int, int, Mapping[str, float]]
-"""The number of a trial, an epoch, and the metrics there."""
 
 # See :mod:`service.jobstore.writing`.
 _IN_STATE = (
@@ -51,7 +48,7 @@ _JOB_OF_TRIAL = (
     .join(TRIALS, JOBS.c.id == TRIALS.c.job_id)
     .where(TRIALS.c.study_id == bindparam("of_study"), TRIALS.c.number == bindparam("of_number"))
 )
-_RAISE = update(STUDIES).where(STUDIES.c.id == bindparam("of_study"))
+_RAISE = update(STUDIES).where(OF_STUDY)
 
 
 class Ledger:
@@ -199,7 +196,7 @@ class Ledger:
             return to_trial(connection.execute(_NUMBERED, of).one()), True
 
     def add_results(
-        self, study: Study, reported: Sequence[Reported], at: datetime
+        self, study: Study, reported: Sequence[tuple[int, int, Mapping[str, float]]], at: datetime
     ) -> list[TrialResult]:
         """Store what trials have reported, each as (trial, epoch, metrics), or give what was stored
         for that trial and epoch before.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -71,11 +71,11 @@ def is_due(now_us: int | BindParameter[int]) -> ColumnElement[bool]:
     return or_(JOBS.c.not_before_us.is_(None), JOBS.c.not_before_us <= now_us)
 
 
-# See :mod:`service.jobstore.writing`. What a deleted job has is nobody's: SHOWN is the id of_job
+# See :mod:`service.jobstore.writing`. What a deleted job has is nobody's: _SHOWN is the id of_job
 # as long as the job is not deleted, else NULL.
 _JOB = select(JOBS).where(JOBS.c.id == bindparam("of_job"), JOBS.c.deleted_us.is_(None))
-SHOWN = _JOB.with_only_columns(JOBS.c.id).scalar_subquery()
-_ATTEMPTS = select(ATTEMPTS).where(ATTEMPTS.c.job_id == SHOWN).order_by(ATTEMPTS.c.number)
+_SHOWN = _JOB.with_only_columns(JOBS.c.id).scalar_subquery()
+_ATTEMPTS = select(ATTEMPTS).where(ATTEMPTS.c.job_id == _SHOWN).order_by(ATTEMPTS.c.number)
 IN_TURN = (JOBS.c.priority.desc(), JOBS.c.created_us, JOBS.c.id)
 _AT_WORK = select(JOBS).where(JOBS.c.state == JobState.RUNNING.value).order_by(*IN_TURN)
 _RUNNING = {
@@ -93,18 +93,18 @@ _STARTABLE = (
     .where(
         JOBS.c.state == JobState.QUEUED.value,
         IS_NO_TRIAL,
-        is_due(bindparam("now_us")),
+        is_due(bindparam("of_now_us")),
     )
     .order_by(*IN_TURN)
 )
-_FIRST_STARTABLE = _STARTABLE.limit(bindparam("at_most"))
+_FIRST_STARTABLE = _STARTABLE.limit(bindparam("of_most"))
 _CHECKPOINTS = (
     select(CHECKPOINTS)
-    .where(CHECKPOINTS.c.job_id == SHOWN, CHECKPOINTS.c.is_removed.is_(False))
+    .where(CHECKPOINTS.c.job_id == _SHOWN, CHECKPOINTS.c.is_removed.is_(False))
     .order_by(CHECKPOINTS.c.attempt, CHECKPOINTS.c.created_us)
 )
-_ARTIFACTS = select(ARTIFACTS).where(ARTIFACTS.c.job_id == SHOWN).order_by(ARTIFACTS.c.attempt)
-_METRIC_NAMES = select(SERIES.c.name).where(SERIES.c.job_id == SHOWN).order_by(SERIES.c.name)
+_ARTIFACTS = select(ARTIFACTS).where(ARTIFACTS.c.job_id == _SHOWN).order_by(ARTIFACTS.c.attempt)
+_METRIC_NAMES = select(SERIES.c.name).where(SERIES.c.job_id == _SHOWN).order_by(SERIES.c.name)
 _LAST_SEQ = _JOB.with_only_columns(JOBS.c.last_seq)
 
 
@@ -136,7 +136,7 @@ def startable(connection: Connection, limit: int | None, now_us: int) -> list[Jo
     """The queued jobs that may start now, in the order in which they do: those that wait for
     their back-off hold up nobody."""
     statement = _STARTABLE if limit is None else _FIRST_STARTABLE
-    rows = connection.execute(statement, {"now_us": now_us, "at_most": limit})
+    rows = connection.execute(statement, {"of_now_us": now_us, "of_most": limit})
     return [to_job(row) for row in rows]
 
 
@@ -214,9 +214,7 @@ def events(
     attempt: int | None = None,
 ) -> list[JobEvent]:
     """The job's events with a number above ``after``, in order; None does not filter."""
-    of = {"of_job": job_id, "of_attempt": attempt, "of_seq": min(after, SEQ_MAX), "at_most": limit}
-    statement = _events(None if kinds is None else tuple(kinds), attempt is not None, "after")
-    return [to_event(row) for row in connection.execute(statement, of)]
+    return _events(connection, job_id, "after", min(after, SEQ_MAX), limit, kinds, attempt)
 
 
 def tail(connection: Connection, job_id: str, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
@@ -234,19 +232,39 @@ def last_events(
 ) -> list[JobEvent]:
     """The job's events of these kinds with a number below ``before``, the newest first."""
     seq = SEQ_MAX if before is None else min(before, SEQ_MAX)
-    of = {"of_job": job_id, "of_attempt": attempt, "of_seq": seq, "at_most": limit}
-    statement = _events(tuple(kinds), attempt is not None, "before")
+    return _events(connection, job_id, "before", seq, limit, kinds, attempt)
+
+
+_Side = Literal["after", "before"]
+
+
+def _events(
+    connection: Connection,
+    job_id: str,
+    side: _Side,
+    seq: int,
+    limit: int,
+    kinds: Sequence[str] | None,
+    attempt: int | None,
+) -> list[JobEvent]:
+    """The first events after a number, or the last ones before it, the newest first."""
+    of: dict[str, Any] = {
+        "of_job": job_id,
+        "of_attempt": attempt,
+        "of_seq": seq,
+        "of_most": limit,
+    }
+    if kinds is not None:
+        of["of_kinds"] = list(kinds)
+    statement = _asked_events(side, kinds is not None, attempt is not None)
     return [to_event(row) for row in connection.execute(statement, of)]
 
 
-@lru_cache(maxsize=256)
-def _events(
-    kinds: tuple[str, ...] | None, is_of_attempt: bool, side: Literal["after", "before"]
-) -> Select[Any]:
-    """The first events after of_seq, or the last ones before it, the newest first."""
-    wanted = select(EVENTS).where(EVENTS.c.job_id == SHOWN).limit(bindparam("at_most"))
-    if kinds is not None:
-        wanted = wanted.where(EVENTS.c.kind.in_(kinds))
+@cache
+def _asked_events(side: _Side, is_of_kinds: bool, is_of_attempt: bool) -> Select[Any]:
+    wanted = select(EVENTS).where(EVENTS.c.job_id == _SHOWN).limit(bindparam("of_most"))
+    if is_of_kinds:
+        wanted = wanted.where(EVENTS.c.kind.in_(bindparam("of_kinds", expanding=True)))
     if is_of_attempt:
         wanted = wanted.where(EVENTS.c.attempt == bindparam("of_attempt"))
     if side == "after":
@@ -284,7 +302,7 @@ def metrics(
 
     Of a curve with more than ``at_most`` points every k-th is read, and the last.
     """
-    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == SHOWN)
+    wanted = select(SERIES.c.id, SERIES.c.name).where(SERIES.c.job_id == _SHOWN)
     if names is not None:
         wanted = wanted.where(SERIES.c.name.in_(names))
     replaced = _replaced_beyond(connection, job_id)

@@ -26,10 +26,10 @@ from service.studies.population import is_population
 from service.studies.request import Budget
 
 # See :mod:`service.jobstore.writing`.
-_OF_STUDY = STUDIES.c.id == bindparam("of_study")
-_STUDY = select(STUDIES).where(_OF_STUDY, STUDIES.c.deleted_us.is_(None))
+OF_STUDY = STUDIES.c.id == bindparam("of_study")
+_STUDY = select(STUDIES).where(OF_STUDY, STUDIES.c.deleted_us.is_(None))
 _LOCKED = _STUDY.with_for_update()
-_CHANGE = update(STUDIES).where(_OF_STUDY).values(version=STUDIES.c.version + 1).returning(STUDIES)
+_CHANGE = update(STUDIES).where(OF_STUDY).values(version=STUDIES.c.version + 1).returning(STUDIES)
 
 
 def move(

@@ -14,7 +14,7 @@ from service.errors import StateConflict
 from service.jobs import BY_STUDY, FINAL_STATES, TRANSITIONS, Attempt, Job, JobState, Reason
 from service.jobstore.rows import attempt_row, to_job, to_us
 from service.jobstore.schema import ATTEMPTS, JOBS
-from service.jobstore.writing import OF_JOB, append_state_event, locked_job, now_us
+from service.jobstore.writing import MOVE_ATTEMPT, OF_JOB, append_state_event, locked_job, now_us
 from workers.events import Exit
 
 # See :mod:`service.jobstore.writing`.
@@ -31,9 +31,6 @@ _WISHES_COMPARED = and_(
 _SET = update(JOBS).where(_COMPARED).values(version=JOBS.c.version + 1).returning(JOBS)
 _SET_WITH_WISHES = _SET.where(_WISHES_COMPARED)
 _BEGIN_ATTEMPT = insert(ATTEMPTS)
-_MOVE_ATTEMPT = update(ATTEMPTS).where(
-    ATTEMPTS.c.job_id == bindparam("of_job"), ATTEMPTS.c.number == bindparam("of_attempt")
-)
 
 
 def start_attempt(
@@ -80,7 +77,7 @@ def note_process(
 ) -> None:
     """Write down where an attempt's process is."""
     process = {"pid": pid, "host": host}
-    connection.execute(_MOVE_ATTEMPT, {**process, "of_job": job_id, "of_attempt": attempt})
+    connection.execute(MOVE_ATTEMPT, {**process, "of_job": job_id, "of_attempt": attempt})
 
 
 def settle(
@@ -128,7 +125,7 @@ def settle(
             "exit": None if attempt_exit is None else attempt_exit.model_dump_json(),
         }
         of_attempt = {"of_job": job.id, "of_attempt": job.attempt}
-        connection.execute(_MOVE_ATTEMPT, {**ended, **of_attempt})
+        connection.execute(MOVE_ATTEMPT, {**ended, **of_attempt})
     append_state_event(connection, job.id, at_us, job.attempt, to, reason, message)
     return changed
 

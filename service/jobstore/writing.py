@@ -11,11 +11,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from service.errors import JobNotFound
 from service.jobs import Job
 from service.jobstore.rows import to_job, to_json, to_us
-from service.jobstore.schema import EVENTS, JOBS
+from service.jobstore.schema import ATTEMPTS, EVENTS, JOBS
 
 # Statements of the paths that each chunk of each attempt takes are made once: making one takes
 # longer than SQLite needs to carry it out. Values that stand for no column are called of_...
+# Of a column that there is not, SQLAlchemy takes no notice in values that are given so.
 OF_JOB = JOBS.c.id == bindparam("of_job")
+MOVE_ATTEMPT = update(ATTEMPTS).where(
+    ATTEMPTS.c.job_id == bindparam("of_job"), ATTEMPTS.c.number == bindparam("of_attempt")
+)
 _LOCKED = select(JOBS).where(OF_JOB, JOBS.c.deleted_us.is_(None)).with_for_update()
 _CHANGE = update(JOBS).where(OF_JOB).returning(JOBS)
 _NUMBER = (
@@ -68,21 +72,19 @@ def changed(
 
 def append_events(
     connection: Connection, job_id: str, events: Sequence[tuple[int, int, str, str]]
-) -> int:
-    """Append (at_us, attempt, kind, data) to the job's events; the first one's number.
+) -> None:
+    """Append (at_us, attempt, kind, data) to the job's events.
 
     The update locks the job's row, so that the numbers of concurrent writers have no gaps.
     """
     numbered = {"of_job": job_id, "of_count": len(events)}
     last = connection.execute(_NUMBER, numbered).scalar_one()
-    first = last - len(events) + 1
     rows = [
         {"job_id": job_id, "seq": seq, "at_us": at, "attempt": attempt, "kind": kind, "data": data}
-        for seq, (at, attempt, kind, data) in enumerate(events, first)
+        for seq, (at, attempt, kind, data) in enumerate(events, last - len(events) + 1)
     ]
     if rows:
         connection.execute(_APPEND, rows)
-    return int(first)
 
 
 def append_state_event(

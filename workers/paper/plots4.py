@@ -20,9 +20,9 @@ _AXES = {"gamma": "γ, standard deviation of the noise", "samples": "N, number o
 
 def errors_png(rows: Sequence[Row], axis: Literal["gamma", "samples"], title: str) -> bytes:
     """Mean relative errors, one line for each method, both axes logarithmic."""
-    figure = new_figure(6.8, 4.6)
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    figure = new_figure(6.8, 4.6)
     axes = figure.add_subplot(1, 1, 1)
     errors = values_by(rows, "relative_error", "method", axis)
     at = sorted({float(key[1]) for key in errors})

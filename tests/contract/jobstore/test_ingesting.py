@@ -7,7 +7,8 @@ from sqlalchemy.exc import DataError
 
 from service.errors import JobNotFound
 from service.jobs import JobState, Progress, Reason
-from service.jobstore import JobStore
+from service.jobstore import JobStore, ingesting
+from service.jobstore.schema import ARTIFACTS, ATTEMPTS, CHECKPOINTS, JOBS
 from tests.contract.jobstore.making import (
     NOON,
     artifact,
@@ -57,6 +58,22 @@ def test_a_chunk_becomes_events_metrics_files_and_progress(store: JobStore) -> N
     [stored] = store.running()
     assert stored.progress == Progress(21, 100, 2.1, 79 * 4 / 20)
     assert stored.version == made.version
+
+
+def test_what_is_stored_of_a_record_has_a_column() -> None:
+    """SQLAlchemy takes no notice of values that have none."""
+    moved = dict.fromkeys(ATTEMPTS.c.keys(), 0)
+    records: list[Record] = [
+        *(started(), started(resumed_from=4), first_step(1), progress(5, at_s=2)),
+        ProgressRecord(at=NOON, step=5, epoch=0.5, peak_rss_bytes=1),
+        *(metrics(5, loss_nats=1.0), checkpoint(5), artifact("a")),
+    ]
+    for record in records:
+        assert ingesting._of_attempt(record).keys() <= {*ATTEMPTS.c.keys()}
+        assert (ingesting._progress(record, moved) or {}).keys() <= {*JOBS.c.keys()}
+    files = {**checkpoint(5).model_dump(exclude={"at", "kind"})}
+    assert files.keys() <= {*CHECKPOINTS.c.keys()}
+    assert artifact("a").model_dump(exclude={"at", "kind"}).keys() <= {*ARTIFACTS.c.keys()}
 
 
 def test_the_time_left_follows_the_rate_of_the_current_attempt(store: JobStore) -> None:

@@ -257,7 +257,8 @@ def test_what_the_database_refuses_is_carried_out_again_and_answered_once(
     cluster.kill_driver()
     studied.wait(study, lambda now: studied.finished(now) == 2)
     cluster.told.clear()
-    ledger, refused = studied.service.jobs.ledger, []
+    ledger = studied.service.jobs.ledger
+    refused: list[object] = []
     add_results = ledger.add_results
 
     def refuse_once(*given: Any) -> list[TrialResult]:
