@@ -171,7 +171,13 @@ def promote(
     configuration: Annotated[
         int | None, typer.Option(help="Its number; without it the confirmed best.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data, in all.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the data, in all; to go on, more than the trial has made. Without it "
+            "as many as the trial was to make."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     start: Annotated[
         Literal["train_state", "weights", "scratch"] | None,

@@ -48,6 +48,7 @@ def best_body(standings: Standings, found: Best) -> bodies.BestBody:
         confirmed=[_ranked(found, n) for n in ordered],
         untested=[] if ranking is None else list(ranking.untested),
         checks=[_check(check) for check in found.checks],
+        shares=dict(found.shares),
         links={name: f"{path}/{name}" for name in ("trials", "curve", "samples", "promote")},
     )
 

@@ -1,6 +1,8 @@
 """``spreadtrain study``: submit, presets, list, show, watch, and what becomes of a study."""
 
 import json
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,10 +96,18 @@ def preset(
             return
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)
-        _submit(client, found.request, watch=watch, dry_run=dry_run)
+        _submit(client, found.request, watch=watch, dry_run=dry_run, plots=found.plots, url=url)
 
 
-def _submit(client: Client, request: dict[str, Any], *, watch: bool, dry_run: bool) -> None:
+def _submit(
+    client: Client,
+    request: dict[str, Any],
+    *,
+    watch: bool,
+    dry_run: bool,
+    plots: Sequence[Sequence[str]] = (),
+    url: str = DEFAULT_URL,
+) -> None:
     if dry_run:
         terminal().print_json(client.studies.plan(request).model_dump_json())
         return
@@ -105,8 +115,20 @@ def _submit(client: Client, request: dict[str, Any], *, watch: bool, dry_run: bo
     terminal().print(study.id)
     for caution in study.body.cautions:
         typer.echo(f"note: {caution.pointer} {caution.message}", err=True)
+    if plots:
+        typer.echo("its answer, once trials have run to their end:", err=True)
+    for command in _drawing(study.id, plots, url):
+        typer.echo(f"  {command}", err=True)
     if watch:
         watch_study(study)
+
+
+def _drawing(study: str, plots: Sequence[Sequence[str]], url: str) -> Iterator[str]:
+    """The commands that draw these curves, each into a file of its own."""
+    for pointers in plots:
+        file = "-".join(pointer.rpartition("/")[2] for pointer in pointers)
+        words = ["spreadtrain", "study", "curve", study, *pointers, "-o", f"{file}.png"]
+        yield shlex.join(words if url == DEFAULT_URL else [*words, "--url", url])
 
 
 @app.command("list")

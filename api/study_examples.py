@@ -140,6 +140,7 @@ BEST: dict[str, Any] = {
             "reversals": REVERSALS,
         }
     ],
+    "shares": {"precision_pca": 0.97, "recall_pca": 0.02},
     "links": {"trials": f"{_STUDY}/trials", "curve": f"{_STUDY}/curve"},
 }
 _AXES = [

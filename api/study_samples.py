@@ -115,8 +115,10 @@ class PromoteBody(BaseModel):
     configuration: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Number of a configuration; null: the best, once it is confirmed."""
     epochs: int | None = Field(default=None, ge=1, le=100_000)
-    """Passes over the data in all, those of the trial among them; null: as many as the trial was
-    to make, which leaves something to do where it was stopped."""
+    """Passes over the data in all; null: as many as the trial was to make. To go on with
+    ``train_state`` it must be more than the trial has made, so that it is needed for one that came
+    to its end, as the confirmed best did; null does for one that was stopped, and with ``weights``
+    or ``scratch``, which begin at step 0."""
     name: str | None = Field(default=None, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """Name of the job; null: that of the study, and the configuration."""
     start: ForkStart | Literal["scratch"] | None = None

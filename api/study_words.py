@@ -36,6 +36,9 @@ def told_of_best(found: bodies.BestBody) -> list[str]:
     for check in found.checks:
         verdict = "the same order" if check.agrees else f"another order, its best is {check.best}"
         lines.append(f"by {check.metric}: {verdict}")
+    if found.shares:
+        shares = ", ".join(f"{metric} {mean:.4g}" for metric, mean in found.shares.items())
+        lines.append(f"of the best on fresh seeds: {shares}")
     return lines
 
 

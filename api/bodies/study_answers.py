@@ -119,7 +119,12 @@ class BestBody(Body):
     untested: list[int]
     """Configurations without a result that can be compared: failed, or stopped early."""
     checks: list[CheckBody]
-    """The same order by other distances and extractors, where trials have their metrics."""
+    """The same order by each other distance, and by other extractors, where trials have their
+    metrics."""
+    shares: dict[str, float]
+    """Precision, recall, density and coverage of the confirmed best, by metric, as means on fresh
+    seeds: a small distance with a small recall is that of samples which are all alike. Empty before
+    confirmation, and where trials do not measure them."""
     links: dict[str, str]
 
 

@@ -207,7 +207,8 @@ class StudyHandle(Verbs):
         idempotency_key: str | None = None,
     ) -> JobHandle:
         """A new job that goes on from the last checkpoint of a configuration's best trial, or from
-        ``scratch`` trains what it did; of the best one, once it is confirmed, without a number."""
+        ``scratch`` trains what it did; of the best one, once it is confirmed, without a number.
+        A trial that came to its end goes on with more ``epochs`` in all than it has made."""
         answer = self._connection.request(
             "POST",
             self._path("promote"),

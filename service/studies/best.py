@@ -6,17 +6,16 @@ may order the same models otherwise, and then no one number decides.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.jobs import FINAL_STATES
-from service.studies.guard import better, measure_of
+from service.studies.guard import DISTANCES, SHARES, better, measure_of
 from service.studies.population import Stretch, is_population, schedule
 from service.studies.ranking import Interval, Ranking, Reversals, rank, reversals, top
 from service.studies.standings import Standings
 
 Stage = Literal["searching", "confirming", "confirmed", "unconfirmed"]
-_CHECKS = ("kid", "frechet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,8 @@ class Best:
     Before confirmation ``configuration`` is the search's candidate and ``ranking`` is None.
     ``search_values`` chose the candidates, and are too good to be true. ``fresh`` has the values on
     fresh seeds, {configuration: {seed: value}}. ``schedule`` is that of the scale which a
-    population has found, None of other studies.
+    population has found, None of other studies. ``shares`` are the means of the confirmed best's
+    precision, recall and their like on fresh seeds, by metric.
     """
 
     stage: Stage
@@ -53,6 +53,7 @@ class Best:
     ranking: Ranking | None
     checks: tuple[Check, ...]
     schedule: tuple[Stretch, ...] | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def interval(self) -> Interval | None:
@@ -90,6 +91,7 @@ def best(standings: Standings) -> Best:
         ranking=ranking,
         checks=() if ranking is None else _checks(standings, ranking),
         schedule=stretches,
+        shares={} if ranking is None else _shares(standings, ranking.best),
     )
 
 
@@ -150,12 +152,9 @@ def _checks(standings: Standings, ranking: Ranking) -> tuple[Check, ...]:
     found = []
     for metric in standings.metrics:
         measure = measure_of(metric)
-        if measure is None or measure[0] not in _CHECKS or measure == own:
+        if measure is None or measure[0] not in DISTANCES or measure == own:
             continue
-        means = {}
-        for number, by_seed in standings.fresh(metric).items():
-            if number in ranking.means and all(map(math.isfinite, by_seed.values())):
-                means[number] = math.fsum(by_seed.values()) / len(by_seed)
+        means = {n: mean for n, mean in _means(standings, metric).items() if n in ranking.means}
         if len(means) < 2:
             continue
         sign = -1.0 if objective.mode == "max" else 1.0
@@ -165,3 +164,23 @@ def _checks(standings: Standings, ranking: Ranking) -> tuple[Check, ...]:
         order = reversals(others, costs, "min")
         found.append(Check(metric, means, top(means, 1, "min")[0], order))
     return tuple(found)
+
+
+def _shares(standings: Standings, number: int) -> dict[str, float]:
+    found = {}
+    for metric in standings.metrics:
+        measure = measure_of(metric)
+        if measure is not None and measure[0] in SHARES:
+            means = _means(standings, metric)
+            if number in means:
+                found[metric] = means[number]
+    return found
+
+
+def _means(standings: Standings, metric: str) -> dict[int, float]:
+    """Over fresh seeds, of the configurations that have it on all of them."""
+    return {
+        number: math.fsum(by_seed.values()) / len(by_seed)
+        for number, by_seed in standings.fresh(metric).items()
+        if all(map(math.isfinite, by_seed.values()))
+    }

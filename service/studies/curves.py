@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from service.errors import FieldError, InvalidQuery, NoAnswerYet
 from service.studies.curve import curve, levels
 from service.studies.guard import better
+from service.studies.labels import labels
 from service.studies.ledger import TrialResult
 from service.studies.objective import objectives
 from service.studies.population import is_population
@@ -229,11 +230,13 @@ def _fitted(
         ordered = sorted(means, key=lambda key: _place(fixed, where[key]))
         return tuple(Level(where[key], means[key]) for key in ordered), (), []
     processes, notes = [], []
-    for key in sorted(groups, key=lambda key: _place(fixed, where[key])):
+    ordered = sorted(groups, key=lambda key: _place(fixed, where[key]))
+    texts = {a.pointer: labels([where[key][a.pointer] for key in ordered]) for a in fixed}
+    for number, key in enumerate(ordered):
         try:
             processes.append(_process(along, where[key], groups[key], metric))
         except ValueError:
-            at = " and ".join(f"{pointer} {value!r}" for pointer, value in where[key].items())
+            at = " and ".join(f"{pointer} {of[number]}" for pointer, of in texts.items())
             notes.append(f"Too few trials for a curve{' at ' if at else ''}{at}.")
     return (), tuple(processes), notes
 

@@ -57,10 +57,10 @@ _MEANS = ("loss_nats", "reconstruction_nats", "kl_nats", "elbo_nats")
 _ERRORS = ("error_relative", "error_frobenius", "angle_degrees", "amari")
 PCA = "pca"
 _SPACES = (PCA, *get_args(FeatureName))
-_DISTANCES = ("frechet", "kid", "mmd", "sliced_wasserstein")
-_SHARES = ("precision", "recall", "density", "coverage")
-_LESS = tuple(f"{name}_{space}" for space in _SPACES for name in _DISTANCES)
-_MORE = tuple(f"{name}_{space}" for space in _SPACES for name in _SHARES)
+DISTANCES = ("frechet", "kid", "mmd", "sliced_wasserstein")
+SHARES = ("precision", "recall", "density", "coverage")
+_LESS = tuple(f"{name}_{space}" for space in _SPACES for name in DISTANCES)
+_MORE = tuple(f"{name}_{space}" for space in _SPACES for name in SHARES)
 METRICS: Mapping[str, Family] = {
     **dict.fromkeys(_MEANS, Family.TRAINING),
     "gradient_norm": Family.DIAGNOSTIC,
@@ -184,7 +184,7 @@ def features_of(metric: str) -> tuple[FeatureName, ...] | None:
 
     None where the name is of something else.
     """
-    if metric in (*_DISTANCES, *_SHARES) or METRICS.get(metric) is Family.QUALITY:
+    if metric in (*DISTANCES, *SHARES) or METRICS.get(metric) is Family.QUALITY:
         names: tuple[FeatureName, ...] = get_args(FeatureName)
         return tuple(name for name in names if metric.endswith(f"_{name}"))
     return None
@@ -214,7 +214,7 @@ def metrics_of(spec: AnySpec) -> tuple[str, ...]:
             found = [name for name, family in METRICS.items() if family in families]
             if quality is not None:
                 for space in (PCA, *quality.features):
-                    found += [f"{name}_{space}" for name in (*_DISTANCES, *_SHARES)]
+                    found += [f"{name}_{space}" for name in (*DISTANCES, *SHARES)]
                 if quality.reference_scales is not None:
                     found += _reference_names(quality.reference_scales)
             return tuple(found)

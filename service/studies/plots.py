@@ -10,6 +10,7 @@ from service.drawings import make_ready_to_plot
 from service.studies.curves import Axis, CurveAnswer, Process
 from service.studies.fronts import Front
 from service.studies.importance import Importance
+from service.studies.labels import labels
 from service.studies.ledger import Phase
 from service.studies.parallels import Parallels
 from service.studies.standings import Outcome
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 7.2, 4.8  # inches
 _LETTERS_AN_INCH = 15  # of a note
+_TITLE_LETTERS_AN_INCH = 11
+_TICKS_LETTERS = 60  # of all names along an axis; more of them would overlap
+_MARK_LETTERS = 20
 _COLOURS = 10
 _ON_FRESH_SEEDS = "on fresh seeds"
 
@@ -30,14 +34,16 @@ def short(pointer: str) -> str:
     return "/".join(pointer.split("/")[-2:])
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{short(pointer)} {_text(value)}" for pointer, value in values.items())
+def _names(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A label for each of these values of the same parameters, by which they can be told apart."""
+    names = [""] * len(found)
+    for pointer in found[0] if found else ():
+        texts = labels([values[pointer] for values in found])
+        names = [
+            f"{name}, {short(pointer)} {text}" if name else f"{short(pointer)} {text}"
+            for name, text in zip(names, texts, strict=True)
+        ]
+    return names
 
 
 def _figure(width: float = _WIDTH, height: float = _HEIGHT) -> "tuple[Figure, Axes]":
@@ -47,11 +53,16 @@ def _figure(width: float = _WIDTH, height: float = _HEIGHT) -> "tuple[Figure, Ax
 
 
 def _finish(figure: "Figure", axes: "Axes", title: str, notes: Sequence[str] = ()) -> bytes:
-    axes.set_title(title, fontsize=10)
+    width = int(_TITLE_LETTERS_AN_INCH * figure.get_figwidth())
+    axes.set_title(_filled(title.splitlines(), width), fontsize=10)
     if notes:
         width = int(_LETTERS_AN_INCH * figure.get_figwidth())
-        figure.supxlabel("\n".join(textwrap.fill(note, width) for note in notes), fontsize=8)
+        figure.supxlabel(_filled(notes, width), fontsize=8)
     return encode_figure(figure)
+
+
+def _filled(lines: Sequence[str], width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in lines)
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -74,10 +85,10 @@ def curve_png(found: CurveAnswer) -> bytes:
 
 def _bands(axes: "Axes", found: CurveAnswer) -> None:
     (along,) = (axis for axis in found.axes if axis.pointer == found.processes[0].along[0])
-    for place, process in enumerate(found.processes):
+    names = _names([process.where for process in found.processes])
+    for place, (process, name) in enumerate(zip(found.processes, names, strict=True)):
         colour = f"C{place % _COLOURS}"
-        label = _named(process.where) or None
-        axes.plot(process.places[0], process.mean, color=colour, label=label)
+        axes.plot(process.places[0], process.mean, color=colour, label=name or None)
         axes.fill_between(
             process.places[0], process.low, process.high, color=colour, alpha=0.2, linewidth=0
         )
@@ -115,21 +126,14 @@ def _legend(axes: "Axes", points: Sequence[Outcome]) -> None:
 
 def _levels(axes: "Axes", found: CurveAnswer) -> None:
     first, *rest = found.axes
-    names = list(dict.fromkeys(_text(level.values[first.pointer]) for level in found.levels))
-    others = list(
-        dict.fromkeys(
-            _named({axis.pointer: level.values[axis.pointer] for axis in rest})
-            for level in found.levels
-        )
-    )
+    along = labels([level.values[first.pointer] for level in found.levels])
+    beside = _names([{a.pointer: level.values[a.pointer] for a in rest} for level in found.levels])
+    names, others = list(dict.fromkeys(along)), list(dict.fromkeys(beside))
+    placed = list(zip(found.levels, map(names.index, along), beside, strict=True))
     for place, other in enumerate(others):
-        mine = [
-            level
-            for level in found.levels
-            if _named({axis.pointer: level.values[axis.pointer] for axis in rest}) == other
-        ]
         shift = (place - (len(others) - 1) / 2) * 0.6 / max(len(others), 1)
-        x = [names.index(_text(level.values[first.pointer])) + shift for level in mine]
+        mine = [level for level, _, of in placed if of == other]
+        x = [at + shift for _, at, of in placed if of == other]
         mean = [level.interval.mean for level in mine]
         # One trial alone says nothing of its uncertainty.
         half = [
@@ -138,6 +142,10 @@ def _levels(axes: "Axes", found: CurveAnswer) -> None:
         ]
         axes.errorbar(x, mean, half, fmt="o", capsize=3, label=other or None)
     axes.set_xticks(range(len(names)), names)
+    if sum(map(len, names)) > _TICKS_LETTERS:
+        axes.tick_params(axis="x", labelsize=8)
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=20, ha="right")
     axes.set_xlabel(first.pointer)
     axes.set_ylabel(found.metric)
     axes.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
@@ -234,8 +242,9 @@ def _marks(axis: Axis) -> list[tuple[float, str]]:
     """Where on an axis which values are written."""
     options = axis.dimension.options()
     if axis.has_levels and options is not None:
-        shown = options if len(options) <= 8 else (options[0], options[-1])
+        texts = labels(options, _MARK_LETTERS)
         last = max(len(options) - 1, 1)
-        return [(list(options).index(value) / last, _text(value)[:18]) for value in shown]
+        every = 1 if len(options) <= 8 else last
+        return [(place / last, texts[place]) for place in range(0, len(options), every)]
     low, high = axis.places(2)
-    return [(0.0, _text(low)), (1.0, _text(high))]
+    return list(zip((0.0, 1.0), labels([low, high]), strict=True))

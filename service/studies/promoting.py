@@ -21,7 +21,7 @@ from service.studies.population import is_population
 from service.studies.standings import Outcome, Standings
 from service.training import Training
 from service.validation import plain_message
-from workers.kinds import AnySpec
+from workers.kinds import AnySpec, epochs
 from workers.spec import JOB_SPEC, Start
 
 LABEL = "study"  # by which promoted jobs are found; its value is the study's id
@@ -31,7 +31,8 @@ LABEL = "study"  # by which promoted jobs are found; its value is the study's id
 class Promotion:
     """What is promoted: a configuration, the confirmed best where it is None.
 
-    ``epochs`` are passes over the data in all, the trial's own where it is None. ``start`` is what
+    ``epochs`` are passes over the data in all, the trial's own where it is None: too few to go on
+    with the train state of a trial that was trained for all of them. ``start`` is what
     is taken over of the trial's last checkpoint, ``scratch`` nothing; where it is None, that of a
     population, whose answer is a schedule from the first epoch on, and else the train state.
     """
@@ -91,7 +92,8 @@ class Promotions:
         except InvalidSpec as error:
             if not any(one.pointer == "/spec/trainer/epochs" for one in error.errors):
                 raise
-            raise InvalidSpec(str(error), tuple(map(_of_the_body, error.errors))) from error
+            found = tuple(_of_the_body(one, spec, wanted.epochs) for one in error.errors)
+            raise InvalidSpec(f"{found[0].pointer} {found[0].message}.", found) from error
 
     def _trial(self, standings: Standings, configuration: int) -> Trial:
         for trial in _succeeded(standings, configuration):
@@ -146,9 +148,14 @@ def _spec(spec: AnySpec, epochs: int | None) -> AnySpec:
         raise InvalidSpec(f"/epochs {problem}.", (FieldError("/epochs", problem),)) from error
 
 
-def _of_the_body(error: FieldError) -> FieldError:
-    is_epochs = error.pointer == "/spec/trainer/epochs"
-    return replace(error, pointer="/epochs") if is_epochs else error
+def _of_the_body(error: FieldError, spec: AnySpec, asked: int | None) -> FieldError:
+    """What is wrong with a promotion's job as what is wrong with what was asked."""
+    if error.pointer != "/spec/trainer/epochs":
+        return error
+    if asked is not None:
+        return replace(error, pointer="/epochs")
+    own = f"is left out, and so the trial's own {epochs(spec)}"
+    return FieldError("/epochs", f"{own}: it {error.message}")
 
 
 def _digest(study_id: str, wanted: Promotion) -> str:

@@ -14,6 +14,7 @@ from service.errors import CheckpointNotFound, FieldError, InvalidQuery, NoAnswe
 from service.jobs import CheckpointInfo
 from service.sampling import Sampling
 from service.studies import best as ranked
+from service.studies.labels import label
 from service.studies.plots import short
 from service.studies.ranking import top
 from service.studies.standings import Outcome, Standings
@@ -132,15 +133,9 @@ def _of(standings: Standings, number: int) -> list[Outcome]:
 
 def _label(one: Outcome, metric: str) -> str:
     values = ", ".join(
-        f"{short(pointer).rpartition('/')[2]} {_text(value)}"
+        f"{short(pointer).rpartition('/')[2]} {label(value)}"
         for pointer, value in one.trial.values.items()
     )
     value = one.value(metric)
     told = f" {metric} {value:.3g}" if math.isfinite(value) else ""
     return f"{one.trial.configuration}:{told}  {values}"[:_LABEL_MAX]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return value if isinstance(value, str) else json.dumps(value)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from api.bodies import BestBody
+from api.study_words import told_of_best
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
 from service.studies.ledger import Phase, Study, StudyReason
@@ -194,16 +196,31 @@ def test_a_second_extractor_is_a_check_that_says_whether_the_order_is_another(qu
     assert best_of(quiet, agreeing)["checks"][0]["agrees"] is True
 
 
-def test_another_distance_in_the_same_features_is_a_check_too(quiet: Quiet) -> None:
+def test_each_other_distance_is_a_check_and_the_best_has_its_recall(quiet: Quiet) -> None:
     jobs = quiet.jobs
     study = running_study(jobs)
     searched(jobs, study, [0.1, 0.2])
+    assert best_of(quiet, study)["shares"] == {}
     for number, (own, other) in enumerate(((0.2, 9.0), (0.3, 5.0))):
-        others = {"frechet_pca": [other] * 5, "mmd_pca": [other] * 5}
+        others = {
+            "frechet_pca": [other] * 5,
+            "mmd_pca": [own] * 5,
+            "sliced_wasserstein_pca": [other] * 5,
+            "precision_pca": [0.9] * 5,
+            "recall_pca": [0.1, 0.2, 0.3, 0.2, 0.2],
+        }
         confirm(jobs, study, number, SCALES[number], kid_pca=[own] * 5, **others)
     ended(jobs, study)
-    (check,) = best_of(quiet, study)["checks"]
-    assert (check["metric"], check["best"], check["agrees"]) == ("frechet_pca", 1, False)
+    found = best_of(quiet, study)
+    assert [(check["metric"], check["best"], check["agrees"]) for check in found["checks"]] == [
+        ("frechet_pca", 1, False),
+        ("mmd_pca", 0, True),
+        ("sliced_wasserstein_pca", 1, False),
+    ]
+    assert found["shares"] == pytest.approx({"precision_pca": 0.9, "recall_pca": 0.2})
+    told = told_of_best(BestBody.model_validate(found))
+    assert "by sliced_wasserstein_pca: another order, its best is 1" in told
+    assert told[-1] == "of the best on fresh seeds: precision_pca 0.9, recall_pca 0.2"
 
 
 def test_more_is_better_where_the_objective_says_so(quiet: Quiet) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -292,9 +293,14 @@ def test_presets_are_listed_printed_planned_and_submitted(run: Run, client: Clie
     plan = run("preset", "spread-scale", *options, "--no-learned", "--trials", "4", "--dry-run")
     assert json.loads(said(plan))["configurations"] == 4
     assert "note: No trial is stopped before epoch 2" in plan.stderr
-    sent = said(run("preset", "ica-sigma", "--trials", "3", "--submit"))
-    study = client.studies.get(sent.strip())
+    sent = run("preset", "ica-sigma", "--trials", "3", "--submit")
+    study = client.studies.get(said(sent).strip())
     assert study.body.objective.metric == "error_relative"
+    (shown,) = re.findall("^  spreadtrain study (.*)$", sent.stderr, re.MULTILINE)
+    refused(run(*shlex.split(shown)), "a curve needs trials that ran to their end")
+    assert "/trainer/noise_variance -o noise_variance.png" in shown
+    sent = run("preset", "spread-scale", *options, "--submit")
+    assert sent.stderr.count(f"study curve {said(sent).strip()} {SCALE} /trainer/") == 2
     refused(run("preset", "spread-scale", "--dataset", "nothing"), "nothing")
     refused(run("preset", "no-such"), "There is nothing at this address")
 

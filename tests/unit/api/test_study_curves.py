@@ -7,10 +7,12 @@ import random
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from api import study_curves
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.studies import plots
 from service.studies.curves import CurveAnswer
 from service.studies.ledger import Study
 from service.studies.plots import curve_png
@@ -18,6 +20,7 @@ from service.studies.rungs import rung_epochs
 from tests.trials import KIND, SCALE, add_trial, confirm, ended, new_study, running_study
 from tests.unit.api.conftest import Quiet
 from tests.unit.api.test_problems import problem
+from workers.images import encode_figure
 
 PNG = b"\x89PNG"
 RATE = "/trainer/optimizer/learning_rate"
@@ -160,6 +163,63 @@ def test_a_conditional_parameter_is_seen_where_it_exists(quiet: Quiet) -> None:
     whole = get(quiet, study, f"curve?parameter={LEARNED}")["levels"]
     assert [level["values"][LEARNED] for level in whole] == [None, LOW_RANK]
     picture(quiet, study, f"curve?parameter={LEARNED}&parameter={RANK}")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures of all pictures that are made."""
+    figures: list[Figure] = []
+
+    def kept(figure: Figure) -> bytes:
+        figures.append(figure)
+        return encode_figure(figure)
+
+    monkeypatch.setattr(plots, "encode_figure", kept)
+    return figures
+
+
+def test_a_learned_spread_leaves_the_presets_curve_its_place(
+    quiet: Quiet, drawn: list[Figure]
+) -> None:
+    asked = quiet.http.get("/v1/studies/presets/spread-scale?dataset=mnist-10k").json()
+    assert [SCALE, LEARNED] in asked["plots"]
+    study = running_study(quiet.jobs, **asked["request"])
+    draw = random.Random(1)
+    for number in range(12):
+        kind, scale = ("gaussian", "laplace")[number % 2], 0.05 * 20 ** draw.random()
+        learned = asked["request"]["space"][LEARNED]["choice"][number // 2 % 2]
+        values = {KIND: kind, SCALE: scale, LEARNED: learned}
+        results = {60: {"kid_pca": valley(scale)}}
+        add_trial(quiet.jobs, study, number, values, results=results)
+    for other in (SCALE, KIND):
+        picture(quiet, study, f"curve?parameter={other}&parameter={LEARNED}")
+    picture(quiet, study, "parallel")
+    along, by_kind, _ = drawn
+    for figure in (along, by_kind):
+        (axes,) = figure.axes
+        assert axes.get_position().width > 0.7
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "trainer/learned_spread none",
+            "trainer/learned_spread covariance low_rank",
+        ]
+        inside = figure.bbox.padded(1)
+        for text in (axes.title, legend):
+            box = text.get_window_extent()
+            assert (box.x0 >= inside.x0, box.x1 <= inside.x1) == (True, True)
+
+
+def test_too_few_trials_of_an_object_are_noted_in_few_words(quiet: Quiet) -> None:
+    space = {SCALE: {"loguniform": [0.05, 1.0]}, LEARNED: {"choice": [None, LOW_RANK]}}
+    study = running_study(quiet.jobs, space=space)
+    for number, learned in enumerate((None, None, None, None, LOW_RANK)):
+        values = {SCALE: 0.1 * (number + 1), LEARNED: learned}
+        add_trial(quiet.jobs, study, number, values, results={9: {"kid_pca": number / 10}})
+    found = get(quiet, study, f"curve?parameter={SCALE}&parameter={LEARNED}")
+    assert found["notes"] == [
+        "Too few trials for a curve at /trainer/learned_spread covariance low_rank."
+    ]
 
 
 def test_it_says_when_ranks_reverse_between_rungs(quiet: Quiet) -> None:

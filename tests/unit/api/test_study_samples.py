@@ -168,8 +168,13 @@ def test_a_named_configuration_is_promoted_once_for_a_key(
 def test_what_cannot_be_promoted_says_why(quiet: Quiet, digits: tuple[Study, list[Trial]]) -> None:
     study, _ = digits
     path = f"/v1/studies/{study.id}/promote"
+    own = problem(quiet.http.post(path, json={"configuration": 1}), 422, "invalid-spec")
+    assert own["errors"][0]["pointer"] == "/epochs"
+    assert own["detail"] == (
+        "/epochs is left out, and so the trial's own 2: it must be more than 2, where the "
+        'checkpoint stands, or begin with start "weights".'
+    )
     for body, pointer in (
-        ({"configuration": 1}, "/epochs"),  # it was trained for all that it asks for
         ({"configuration": 1, "epochs": 1}, "/epochs"),
         ({"configuration": 1, "epochs": 0}, "/epochs"),
         ({"configuration": 99}, "/configuration"),
