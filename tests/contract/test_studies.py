@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from service.cluster.ray_cluster import RayCluster
-from service.jobs import JobState, Reason
+from service.jobs import FINAL_STATES, JobState, Reason
 from service.jobstore import JobStore
 from service.logs import Cursor, Logs
 from service.settings import ray_environment
@@ -70,6 +70,24 @@ def pid_of_running(studied: Studied, study: Study, phase: Phase) -> tuple[int, i
     return None
 
 
+def kill_one(studied: Studied, study: Study, phase: Phase) -> int:
+    """Kill a trial at work, which then goes on; its number. One that the study stops at that very
+    moment does not."""
+    while True:
+        found = wait_until(lambda: pid_of_running(studied, study, phase), 240, "a trial at work")
+        assert found is not None
+        number, pid = found
+        os.kill(pid, signal.SIGKILL)
+
+        def is_seen(number: int = number) -> bool:
+            (trial,) = [t for t in studied.trials(study, phase) if t.number == number]
+            return studied.attempts(study)[number] > 1 or trial.state in FINAL_STATES
+
+        wait_until(is_seen, 240, "its next attempt")
+        if studied.attempts(study)[number] > 1:
+            return number
+
+
 def test_an_extension_equals_one_longer_study(studied: Studied) -> None:
     study = studied.wait_for_end(studied.add(budget={"trials": 2}))
     assert (study.state, study.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
@@ -87,33 +105,35 @@ def test_an_extension_equals_one_longer_study(studied: Studied) -> None:
 
 
 def test_kills_in_each_phase_lose_no_finished_trial_and_repeat_none(studied: Studied) -> None:
-    study = studied.add(spec=SLOW, budget={"trials": 3}, confirmation={"top": 1, "seeds": [1, 2]})
+    """With a model that learns of results, and a scheduler that decides by them."""
+    study = studied.add(
+        spec=SLOW,
+        search={"kind": "tpe"},
+        scheduler={"kind": "asha", "grace_epochs": 500, "reduction_factor": 2},
+        budget={"trials": 4},
+        confirmation={"top": 1, "seeds": [1, 2]},
+    )
     killed = set()
     studied.wait(study, lambda now: bool(studied.epochs(now)))
     os.kill(driver(), signal.SIGKILL)
     studied.wait(study, lambda now: now.attempt == 2 and now.reason is StudyReason.SEARCHING)
     os.kill(psutil.Process(driver()).ppid(), signal.SIGKILL)
-    for phase in (Phase.SEARCH, Phase.CONFIRMATION):
-        found = wait_until(
-            lambda at=phase: pid_of_running(studied, study, at),  # type: ignore[misc]
-            240,
-            "a trial at work",
-        )
-        assert found is not None
-        number, pid = found
-        if phase is Phase.CONFIRMATION:
-            wait_until(lambda: not has_driver(), 60, "the end of the driver, which is not needed")
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda n=number: studied.attempts(study)[n] > 1, 240, "its next attempt")  # type: ignore[misc]
-        killed.add(number)
+    killed.add(kill_one(studied, study, Phase.SEARCH))
+    wait_until(lambda: not has_driver(), 240, "the end of the driver, which is not needed")
+    killed.add(kill_one(studied, study, Phase.CONFIRMATION))
     ended = studied.wait_for_end(study)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, StudyReason.COMPLETED)
     assert ended.attempt >= 3
-    assert [trial.configuration for trial in studied.trials(study)] == [0, 1, 2]
+    assert [trial.configuration for trial in studied.trials(study)] == [0, 1, 2, 3]
     assert len(studied.of_fresh_seeds(study)) == 2
-    for number, attempts in studied.attempts(study).items():
-        assert (attempts > 1) == (number in killed)
-        assert studied.epochs(study)[number] == RESULTS
+    attempts, epochs = studied.attempts(study), studied.epochs(study)
+    for trial in studied.service.jobs.ledger.trials(study.id):
+        assert (attempts[trial.number] > 1) == (trial.number in killed)
+        if trial.reason is Reason.STOPPED_BY_STUDY:
+            assert 500 in epochs[trial.number]
+            assert epochs[trial.number] == RESULTS[: len(epochs[trial.number])]
+        else:
+            assert epochs[trial.number] == RESULTS
 
 
 def test_a_population_on_ray_exchanges_and_survives_its_driver(studied: Studied) -> None:
