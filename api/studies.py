@@ -49,9 +49,11 @@ class BudgetChanges(BaseModel):
     trials: int = Field(default=1, ge=1, le=TRIALS_MAX)
     """Configurations that are tried, those that were included."""
     max_wall_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """Seconds of the study; null: no limit."""
+    """Seconds in which any trial of the search has an attempt; the confirmation comes on top.
+    null: no limit."""
     max_epochs: int | None = Field(default=None, ge=1, le=10**12)
-    """Epochs of all trials together; null: no limit."""
+    """Epochs of all trials of the search together; the confirmation comes on top. null: no
+    limit."""
 
 
 class StudyPatch(BaseModel):

@@ -196,8 +196,8 @@ def _progress(body: bodies.StudyBody) -> str:
 def extend(
     study: StudyArgument,
     trials: Annotated[int | None, typer.Option(help="Configurations in all.")] = None,
-    max_wall_s: Annotated[float | None, typer.Option(help="Seconds in all.")] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="Epochs of all trials.")] = None,
+    max_wall_s: Annotated[float | None, typer.Option(help="Seconds of the search.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Epochs of the search.")] = None,
     watch: Watch = False,
     url: Url = DEFAULT_URL,
 ) -> None:

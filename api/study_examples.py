@@ -27,6 +27,13 @@ STUDY_REQUEST: dict[str, Any] = {
     "concurrency": 2,
     "seeds": [0],
 }
+_CAUTIONS = [
+    {
+        "pointer": "/budget/max_wall_s",
+        "message": "bounds the search alone; the confirmation comes on top: up to 15 trial(s) on "
+        "fresh seeds of at most 60 epochs each",
+    }
+]
 _VALUES = {_KIND: "laplace", _SCALE: 0.41}
 _NONE = {"queued": 0, "running": 0, "paused": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
 _SUMMARY: dict[str, Any] = {
@@ -74,7 +81,7 @@ _BODY: dict[str, Any] = {
         "confirmed": False,
     },
     "objections": [],
-    "cautions": [],
+    "cautions": _CAUTIONS,
     "request": STUDY_REQUEST,
 }
 TRIAL: dict[str, Any] = {
@@ -289,6 +296,6 @@ STUDY_EXAMPLES: dict[str, Any] = {
         "metrics": ["frechet_pca", "sliced_wasserstein_pca"],
         "is_overridden": False,
         "objections": [],
-        "cautions": [],
+        "cautions": _CAUTIONS,
     },
 }

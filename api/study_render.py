@@ -8,8 +8,9 @@ from api.render import finite_values, job_links, job_path, study_path
 from service.errors import FieldError
 from service.jobs import JobState
 from service.studies.answers import StudyProgress
+from service.studies.cautions import cautions
 from service.studies.ledger import Phase, Study, StudyPage
-from service.studies.objective import cautions, objections
+from service.studies.objective import objections
 from service.studies.planning import StudyPlan
 from service.studies.request import Objective, StudyRequest
 from service.studies.standings import Outcome

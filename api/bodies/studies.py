@@ -157,8 +157,8 @@ class StudyPlanBody(Body):
     confirmation_trials: int
     """Trials on fresh seeds, for the answer."""
     epochs: int | None
-    """Epochs of all trials together, where none is stopped early; null where runs end when they
-    have converged."""
+    """Epochs of all trials together, those on fresh seeds too, where none is stopped early; null
+    where runs end when they have converged."""
     cpus: int
     """Cores that it holds while it runs, for all concurrent trials."""
     gpus: int

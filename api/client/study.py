@@ -90,7 +90,8 @@ class StudyHandle(Verbs):
 
     def extend(self, **budget: float | None) -> "StudyHandle":
         """Raise limits of its budget (``trials``, ``max_wall_s``, ``max_epochs``), unless it has
-        changed since it was read; None takes a limit away."""
+        changed since it was read; None takes a limit away. Seconds and epochs are of the search,
+        and the confirmation comes on top."""
         answer = self._connection.request(
             "PATCH",
             self._path(),

@@ -5,9 +5,8 @@ A metric may be named without its features where one kind of them is measured: `
 """
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,11 +14,8 @@ from service.errors import FieldError
 from service.studies.configuring import spec_of
 from service.studies.guard import (
     Family,
-    Group,
-    better,
     family_of,
     features_of,
-    groups_of,
     metrics_of,
     valid_metrics,
     verdict,
@@ -28,9 +24,6 @@ from service.studies.guard import (
 from service.studies.pointers import NoSuchPlace, escaped, keys_of
 from service.studies.population import NAMED_MAX, named_epochs
 from service.studies.request import (
-    Asha,
-    HyperBand,
-    MedianStopping,
     NoScheduler,
     Objective,
     Pbt,
@@ -229,62 +222,7 @@ def _objection(metric: str, pointers: Sequence[str]) -> str:
             return f"depends on what the study tunes ({', '.join(guilty)}), and would choose that"
 
 
-# --- what to be wary of ---------------------------------------------------------------------------
-
-
-def cautions(request: StudyRequest) -> tuple[FieldError, ...]:
-    """What is allowed in a resolved request that can be carried out, and may deceive."""
-    return (*_of_bias(request), *_of_direction(request), *_of_early_rungs(request))
-
-
-def _of_bias(request: StudyRequest) -> Iterator[FieldError]:
-    for at, objective in objectives(request):
-        metric = objective.metric
-        biasing = [p for p in tuned(request) if verdict(metric, p) == "biased"]
-        if biasing and verdict_on(metric, tuned(request)) == "biased":
-            yield FieldError(f"{at}/metric", f"is biased by {', '.join(biasing)}, which are tuned")
-
-
-def _of_direction(request: StudyRequest) -> Iterator[FieldError]:
-    for at, objective in objectives(request):
-        right = better(objective.metric)
-        if right is not None and right != objective.mode:
-            yield FieldError(f"{at}/mode", f"looks for the worst: {right} is better")
-
-
-def _of_early_rungs(request: StudyRequest) -> Iterator[FieldError]:
-    """Early ranks of noises reverse: no rung below a third of the epochs, as in the presets."""
-    is_noise = any(Group.NOISE in groups_of(pointer) for pointer in tuned(request))
-    at, first = _first_rung(request.scheduler, most_epochs(request))
-    third = -(-most_epochs(request) // 3)
-    if is_noise and first is not None and first < third:
-        yield FieldError(
-            at,
-            f"compares trials at epoch {first}, and early ranks of noises reverse; "
-            f"better not before epoch {third}, a third of the epochs",
-        )
-
-
-def _first_rung(scheduler: Scheduler, most: int) -> tuple[str, int | None]:
-    """The epoch after which trials are first compared, with the pointer that says so."""
-    match scheduler:
-        case NoScheduler():
-            return "/scheduler", None
-        case Asha() | MedianStopping():
-            return "/scheduler/grace_epochs", scheduler.grace_epochs
-        case HyperBand():
-            return "/scheduler/kind", _least_of_hyperband(most, scheduler.reduction_factor)
-        case Pbt():
-            return "/scheduler/interval_epochs", scheduler.interval_epochs
-        case _:
-            assert_never(scheduler)
-
-
-def _least_of_hyperband(most: int, factor: float) -> int:
-    """The first rung of its largest bracket, R·η^−s, which Ray leaves out where it is below 1."""
-    brackets = round(math.log(most, factor))
-    rungs = (int(most * factor**-s) for s in range(brackets + 1))
-    return min(rung for rung in rungs if rung >= 1)
+# --- how long trials are -------------------------------------------------------------------------
 
 
 def most_epochs(request: StudyRequest) -> int:

@@ -11,15 +11,13 @@ from service.cluster.base import Capacity
 from service.errors import FieldError
 from service.paces import Paces
 from service.studies.allotment import allotment
-from service.studies.configuring import grid
+from service.studies.cautions import cautions
+from service.studies.extent import configurations, epochs, takeovers, trials
 from service.studies.guard import metrics_of
-from service.studies.objective import cautions, most_epochs, objections, valid
-from service.studies.population import rungs
-from service.studies.request import GridSearch, Pbt, StudyRequest
+from service.studies.objective import most_epochs, objections, valid
+from service.studies.request import StudyRequest
 from workers.costs import Estimate
 from workers.kinds import AnySpec, is_open_ended
-
-_GRID_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +48,6 @@ class StudyPlan:
     cautions: tuple[FieldError, ...]
 
 
-def configurations(request: StudyRequest) -> int:
-    """How many configurations the search tries at most."""
-    if not isinstance(request.search, GridSearch):
-        return request.budget.trials
-    most = min(request.budget.trials, _GRID_COUNTED)
-    return sum(1 for _, _ in zip(grid(request.space), range(most), strict=False))
-
-
-def takeovers(request: StudyRequest) -> int:
-    """How many members of a population go on from others' checkpoints, each as a trial of its own;
-    0 of other studies."""
-    scheduler = request.scheduler
-    if not isinstance(scheduler, Pbt):
-        return 0
-    size = request.budget.trials
-    each = min(math.ceil(size * scheduler.quantile), size // 2)
-    return each * len(rungs(scheduler.interval_epochs, most_epochs(request)))
-
-
-def trials(request: StudyRequest) -> tuple[int, int]:
-    """How many trials the search and the confirmation have at most, without takeovers."""
-    found = configurations(request)
-    confirmed = min(request.confirmation.top, found)
-    return found * len(request.seeds), confirmed * len(request.confirmation.seeds)
-
-
 def storage_bytes(request: StudyRequest, costs: Sequence[Estimate]) -> int:
     """The room that all trials may need, if each costs as much as the dearest of these."""
     forks = takeovers(request) * len(request.seeds)
@@ -90,7 +62,7 @@ def plan(
     found = configurations(request)
     search, confirmation = trials(request)
     forks = takeovers(request) * len(request.seeds)
-    epochs = _epochs(request, search, confirmation)
+    in_both = epochs(request)
     duration_s, core_s, basis = _time(request, search, confirmation, paces)
     held = allotment(request)
     running = min(request.concurrency, search)
@@ -100,7 +72,7 @@ def plan(
         configurations=found,
         trials=search + forks,
         confirmation_trials=confirmation,
-        epochs=epochs,
+        epochs=None if in_both is None else sum(in_both),
         cpus=held.workers * held.cpus_per_worker,
         gpus=held.workers * held.gpus_per_worker,
         memory_bytes=max(c.worker_memory_bytes for c in costs) * resources.workers * running,
@@ -121,14 +93,6 @@ def _metrics(request: StudyRequest) -> tuple[str, ...]:
     """Those that trials have and that could rank them, the objective aside."""
     emitted = metrics_of(request.spec)
     return tuple(m for m in valid(request) if m in emitted and m != request.objective.metric)
-
-
-def _epochs(request: StudyRequest, search: int, confirmation: int) -> int | None:
-    if is_open_ended(request.spec):
-        return None
-    most, limit = most_epochs(request), request.budget.max_epochs
-    searched = search * most if limit is None else min(search * most, limit)
-    return searched + confirmation * most
 
 
 def _time(

@@ -138,9 +138,9 @@ class Budget(SpecModel):
     trials: int = Field(ge=1, le=TRIALS_MAX)
     """Configurations that are tried, each with every seed."""
     max_wall_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """Seconds of the study."""
+    """Seconds in which any trial of the search has an attempt; the confirmation comes on top."""
     max_epochs: int | None = Field(default=None, ge=1, le=10**12)
-    """Epochs of all trials together."""
+    """Epochs of all trials of the search together; the confirmation comes on top."""
 
 
 class Confirmation(SpecModel):

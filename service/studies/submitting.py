@@ -24,9 +24,10 @@ from service.retention import Deletions
 from service.studies.allotment import allotment, of_one_trial
 from service.studies.checking import corners, is_overridden, require
 from service.studies.configuring import spec_of
+from service.studies.extent import trials
 from service.studies.ledger import Study, StudyPage, StudyReason
 from service.studies.objective import resolved
-from service.studies.planning import StudyPlan, plan, storage_bytes, trials
+from service.studies.planning import StudyPlan, plan, storage_bytes
 from service.studies.pointers import encloses
 from service.studies.request import Budget, StudyRequest
 from service.training import Training

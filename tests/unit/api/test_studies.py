@@ -99,9 +99,11 @@ def test_a_dry_run_tells_what_it_would_cost_and_stores_nothing(quiet: Quiet) -> 
     assert "held_out_elbo_nats" not in plan["metrics"]
     # Quality is measured with checkpoints, as the scheduler compares before the end.
     assert plan["request"]["spec"]["trainer"]["quality"]["at"] == "checkpoints"
-    (caution,) = plan["cautions"]
-    assert caution["pointer"] == "/scheduler/grace_epochs"
-    assert "epoch 3, a third" in caution["message"]
+    early, limit = plan["cautions"]
+    assert early["pointer"] == "/scheduler/grace_epochs"
+    assert "epoch 3, a third" in early["message"]
+    assert limit["pointer"] == "/budget/max_epochs"
+    assert "up to 6 trial(s) on fresh seeds of at most 9 epochs each" in limit["message"]
     assert quiet.http.get("/v1/studies").json()["studies"] == []
 
 

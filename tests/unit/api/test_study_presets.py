@@ -33,7 +33,7 @@ def planned(quiet: Quiet, body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "query",
     [
-        "dataset=mnist-10k&trials=5",
+        "dataset=mnist-10k&trials=15",
         "dataset=digits&epochs=9&hidden=8&latent_dim=2",
         "dataset=two-moons&epochs=3&hidden=8,8&latent_dim=2",
         "dataset=digits&epochs=10&learned=false",

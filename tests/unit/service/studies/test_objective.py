@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.errors import DependentObjective, InvalidStudy
+from service.errors import DependentObjective, FieldError, InvalidStudy
+from service.studies.cautions import cautions
 from service.studies.checking import is_overridden, require
 from service.studies.guard import FIELDS, METRICS, metrics_of, verdict_on
-from service.studies.objective import cautions, tuned, valid
+from service.studies.objective import tuned, valid
 from service.studies.request import StudyRequest
 from tests.factories import ica_spec, tiny_spec
 from workers.kinds import AnySpec
@@ -32,7 +33,7 @@ def study(
             "spec": (spec or tiny_spec()).model_dump(),
             "space": space or NOISE,
             "objective": {"metric": metric, "mode": mode},
-            "budget": {"trials": 8},
+            "budget": {"trials": 15},  # as many as are confirmed
             **fields,
         }
     )
@@ -68,9 +69,14 @@ def test_a_study_as_users_write_it_is_accepted_and_completed() -> None:
     assert quality_of(found) == Quality(at="checkpoints")
     assert require(found) == found
     assert not is_overridden(found)
-    (early,) = cautions(found)
+    early, limit = cautions(found)
     assert early.pointer == "/scheduler/grace_epochs"
     assert "not before epoch 20" in early.message
+    assert limit == FieldError(
+        "/budget/max_wall_s",
+        "bounds the search alone; the confirmation comes on top: up to 15 trial(s) on fresh seeds "
+        "of at most 60 epochs each",
+    )
 
 
 def test_quality_is_measured_with_the_features_that_the_objective_names() -> None:
@@ -283,3 +289,37 @@ def test_a_search_for_the_worst_is_warned_of() -> None:
     assert warned(study(metric="coverage", mode="max")) == {}
     ica = study({"/trainer/tolerance": {"grid": [1e-6, 1e-3]}}, "amari", spec=ica_spec())
     assert warned(ica) == {}
+
+
+LIMITS: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
+    ({"trials": 15}, {}, {}),
+    ({"trials": 14}, {}, {"/confirmation": "more epochs than the search, on top of which"}),
+    ({"trials": 14}, {"seeds": [0, 9]}, {}),
+    ({"trials": 2}, {}, {"/confirmation": "up to 10 trial(s) on fresh seeds of at most 12 epochs"}),
+    ({"trials": 15, "max_epochs": 180}, {}, {"/budget/max_epochs": "at most 12 epochs each"}),
+    (
+        {"trials": 15, "max_epochs": 179, "max_wall_s": 60},
+        {},
+        {"/budget/max_epochs": "at most 12 epochs each, more epochs than the search has"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("budget", "fields", "expected"), LIMITS)
+def test_what_comes_on_top_of_a_limit_or_of_a_shorter_search_is_said(
+    budget: dict[str, Any], fields: dict[str, Any], expected: dict[str, str]
+) -> None:
+    found = warned(study(spec=tiny_spec(epochs=12), budget=budget, **fields))
+    assert list(found) == list(expected)
+    for pointer, words in expected.items():
+        assert words in found[pointer]
+    assert all(
+        message.endswith("search has") is ("179" in str(budget)) for message in found.values()
+    )
+
+
+def test_no_epochs_are_said_of_fits_that_end_when_they_converge() -> None:
+    space = {"/trainer/tolerance": {"grid": [1e-6, 1e-3]}}
+    limited = study(space, "amari", spec=ica_spec(), budget={"trials": 2, "max_wall_s": 60})
+    (message,) = warned(limited).values()
+    assert message.endswith("comes on top: up to 10 trial(s) on fresh seeds")
