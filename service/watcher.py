@@ -336,14 +336,16 @@ class Watcher:
         return found[: found.index(jobs[-1]) + 1]  # others may come before what is behind it
 
     def _explain_queue(self, head: Job | Study) -> None:
-        """Tell the first jobs that wait what for, while the first of all finds no room; now and
-        then, as it means reading them all."""
+        """Tell the first jobs that wait what for, while the first of all finds no room, and that
+        too where it is a study; now and then, as it means reading them all."""
         now = time.monotonic()
         if now - self._explained_at < EXPLAIN_INTERVAL_S:
             return
         self._explained_at = now
         studies = {study.id for study in self._jobs.ledger.in_state(JobState.RUNNING)}
         jobs = sum(job.study_id not in studies for job in self._jobs.at_work())
+        if isinstance(head, Study):
+            self._studies.say_waiting(head, jobs=jobs, studies=len(studies))
         held_by, capacity = holders_in_words(jobs, len(studies)), self._cluster.capacity()
         for job in self._jobs.startable(EXPLAINED):
             message = waits_for(job.spec.resources, capacity, held_by, head.id)

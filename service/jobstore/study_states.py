@@ -89,7 +89,7 @@ def extend(
         values |= {
             "state": JobState.QUEUED.value,
             "reason": StudyReason.EXTENDED.value,
-            "message": "the budget was raised",
+            "message": _MESSAGES[StudyReason.EXTENDED],
             "ended_us": None,
         }
     return _changed(connection, study_id, values)
@@ -112,7 +112,7 @@ def request_cancel(connection: Connection, study_id: str) -> Study:
         case JobState.QUEUED | JobState.PAUSED:
             for job_id in _trials_in(connection, study_id, set(JobState) - FINAL_STATES):
                 wishes.cancel_waiting(connection, job_id)
-            values = _state(JobState.CANCELLED, StudyReason.CANCELLED, "cancelled")
+            values = _state(JobState.CANCELLED, StudyReason.CANCELLED)
             return _changed(connection, study_id, {**cancelled, **values})
 
 
@@ -124,7 +124,7 @@ def request_pause(connection: Connection, study_id: str) -> Study:
         return to_study(row)
     if row.state == JobState.RUNNING:
         return _changed(connection, study_id, {"pause_requested": True})
-    values = _state(JobState.PAUSED, StudyReason.PAUSED, "paused")
+    values = _state(JobState.PAUSED, StudyReason.PAUSED)
     return _changed(connection, study_id, values)
 
 
@@ -133,7 +133,7 @@ def resume(connection: Connection, study_id: str) -> Study:
     row = found(connection, study_id, locked=True)
     _refuse_the_ended(row, "resume")
     if row.state == JobState.PAUSED:
-        values = _state(JobState.QUEUED, StudyReason.RESUMED, "resumed")
+        values = _state(JobState.QUEUED, StudyReason.RESUMED)
         return _changed(connection, study_id, values)
     if not row.pause_requested:
         return to_study(row)
@@ -153,7 +153,7 @@ def retry(connection: Connection, study_id: str) -> Study:
         left.add(JobState.FAILED)
     for job_id in _trials_in(connection, study_id, left):
         wishes.retry(connection, job_id, None)
-    values = _state(JobState.QUEUED, StudyReason.RETRIED, "retried")
+    values = _state(JobState.QUEUED, StudyReason.RETRIED)
     return _changed(connection, study_id, {**values, "cancel_requested": False})
 
 
@@ -176,12 +176,22 @@ def _trials_in(connection: Connection, study_id: str, states: Collection[JobStat
     return list(connection.execute(statement).scalars())
 
 
-def _state(state: JobState, reason: StudyReason, message: str) -> dict[str, Any]:
+_GOES_ON = "it goes on from all that it knows as soon as there is room for its trials."
+_MESSAGES = {
+    StudyReason.CANCELLED: "Cancelled while it waited, with its trials; retry lets it go on.",
+    StudyReason.PAUSED: "Paused while it waited; resume lets it go on.",
+    StudyReason.RESUMED: f"Resumed; {_GOES_ON}",
+    StudyReason.RETRIED: f"Retried; {_GOES_ON}",
+    StudyReason.EXTENDED: f"Its budget was raised; {_GOES_ON}",
+}
+
+
+def _state(state: JobState, reason: StudyReason) -> dict[str, Any]:
     ended = now_us() if state in FINAL_STATES else None
     return {
         "state": state.value,
         "reason": reason.value,
-        "message": message,
+        "message": _MESSAGES[reason],
         "ended_us": ended,
         "pause_requested": False,
     }

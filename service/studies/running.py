@@ -69,7 +69,6 @@ class Studies:
         count = self._places(study)
         left = without(free, study.request, count)
         if not count or not _is_enough(free, study, count):
-            self._say_waiting(study, count)
             return None
         started = self._jobs.ledger.start(study, self._said_of_places(study, count))
         self._take_up(started)
@@ -88,13 +87,18 @@ class Studies:
             "cluster, so that many run."
         )
 
-    def _say_waiting(self, study: Study, count: int) -> None:
-        one = of_one_trial(study.request)
+    def say_waiting(self, study: Study, *, jobs: int, studies: int) -> None:
+        """Tell a queued study what it waits for, and whether jobs or studies hold that now."""
+        count, one = self._places(study), of_one_trial(study.request)
         each = f"{one.workers} worker(s) with {one.cpus_per_worker} core(s)"
         if one.gpus_per_worker:
             each += f" and {one.gpus_per_worker} GPU(s)"
+        # Without their numbers, as each message makes a version, which If-Match of a PATCH names.
+        holding = [(jobs, "running jobs"), (studies, "running studies")]
+        holders = " and ".join(words for number, words in holding if number)
+        held_by = f", which {holders} hold" if holders else ""
         message = (
-            f"Waits until {count} trial(s) at one time, each of {each}, find room."
+            f"Waits until {count} trial(s) at one time, each of {each}, find room{held_by}."
             if count
             else f"A trial needs {each}, which the cluster does not have: give it more, or cancel."
         )

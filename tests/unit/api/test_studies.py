@@ -226,16 +226,17 @@ def test_the_list_has_the_newest_first_page_by_page(quiet: Quiet) -> None:
 
 def test_verbs_are_wishes_that_may_be_asked_for_twice(quiet: Quiet) -> None:
     path = f"/v1/studies/{submit(quiet)['id']}"
-    for verb, intent, state in (
-        ("pause", "paused", "paused"),
-        ("resume", "running", "queued"),
-        ("cancel", "cancelled", "cancelled"),
-        ("retry", "running", "queued"),
+    for verb, intent, state, then in (
+        ("pause", "paused", "paused", "resume lets it go on."),
+        ("resume", "running", "queued", "as soon as there is room for its trials."),
+        ("cancel", "cancelled", "cancelled", "retry lets it go on."),
+        ("retry", "running", "queued", "as soon as there is room for its trials."),
     ):
         for _ in range(2):
             answer = quiet.http.post(f"{path}/{verb}")
             assert answer.status_code == 202, answer.text
             assert (answer.json()["intent"], answer.json()["study"]["state"]) == (intent, state)
+            assert answer.json()["study"]["message"].endswith(then)
     running = running_study(quiet.jobs)
     answer = quiet.http.post(f"/v1/studies/{running.id}/pause").json()["study"]
     assert (answer["state"], answer["pause_requested"]) == ("running", True)
@@ -263,6 +264,7 @@ def test_a_budget_is_raised_and_a_finished_study_goes_on(quiet: Quiet) -> None:
     # What is not named stays.
     assert body["request"]["budget"] == {"trials": 9, "max_wall_s": None, "max_epochs": 50}
     assert (body["state"], body["reason"]) == ("queued", "extended")
+    assert body["message"].startswith("Its budget was raised; it goes on from all that it knows")
     assert answer.headers["ETag"] != tag
     lower = problem(quiet.http.patch(path, json={"budget": {"trials": 3}}), 422, "invalid-study")
     assert pointers(lower) == ["/budget/trials"]

@@ -225,7 +225,7 @@ def test_a_studys_life_is_led_from_the_command_line(run: Run, client: Client) ->
     refused(run("extend", study.id), "give a limit to raise")
     refused(run("extend", study.id, "--max-epochs", "9"), "must stay unlimited")
     assert "its state is cancelled" in said(run("cancel", study.id))
-    assert "queued; retried" in said(run("retry", study.id))
+    assert "queued; Retried; it goes on" in said(run("retry", study.id))
     run("cancel", study.id)
     assert "deleted" in said(run("delete", study.id))
     refused(run("show", study.id), "there is no study")

@@ -142,7 +142,10 @@ def test_a_study_holds_its_allotment_and_the_queue_is_in_order(studied: Studied)
         studied.service.watcher.round()
     assert studied.service.jobs.get(job.id).state is JobState.QUEUED
     assert studied.now(second).state is JobState.QUEUED
-    assert "find room" in studied.now(second).message
+    assert studied.now(second).message == (
+        "Waits until 2 trial(s) at one time, each of 1 worker(s) with 1 core(s), find room, which "
+        "running studies hold."
+    )
     studied.service.jobs.ledger.request_cancel(first.id)
     assert studied.wait_for_end(first).state is JobState.CANCELLED
     studied.wait_for_end(second)
