@@ -73,7 +73,8 @@ def get_metrics(
     ] = 1000,
     format: Annotated[Literal["json", "csv"] | None, Query(description="Overrides Accept.")] = None,
 ) -> Response:
-    """Read metrics; the first and the last point of each are always there.
+    """Read metrics; the first and the last point of each are always there. Scores of classifiers
+    are not among them, as they see samples alone and never the data.
 
     Of a metric with more than eight times ``max_points`` points every k-th is looked at only, so
     that a peak of a single point may be missed; a larger ``max_points`` shows it.

@@ -14,6 +14,7 @@ from service.studies.guard import DISTANCES, SHARES, better, measure_of
 from service.studies.population import Stretch, is_population, schedule
 from service.studies.ranking import Interval, Ranking, Reversals, rank, reversals, top
 from service.studies.standings import Standings
+from workers.spec import IcaSpec
 
 Stage = Literal["searching", "confirming", "confirmed", "unconfirmed"]
 
@@ -128,6 +129,11 @@ def _message(stage: Stage, standings: Standings, number: int | None) -> str:
                 f"The best by {metric} on fresh seeds that chose nothing. It cannot be told from "
                 "those listed beside it."
             )
+            if isinstance(request.spec, IcaSpec):
+                text += (
+                    " Fresh seeds change where a fit of ica begins and not its data, so the "
+                    "interval says how far fits differ, and not how far data do."
+                )
             if standings.study.state not in FINAL_STATES:
                 text += " The study goes on, and may find a better one."
     if is_population(request):

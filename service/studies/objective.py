@@ -37,6 +37,7 @@ from workers.spec import Quality, TrainSpec
 _FIRST, _SECOND = "/objective", "/second_objective"
 _EPOCHS = "/trainer/epochs"
 _ABSENT = object()
+_SCORES = ("inception_score", "classifier")
 
 
 # --- which metric is meant ------------------------------------------------------------------------
@@ -134,6 +135,11 @@ def _why_unknown(metric: str, known: Sequence[str]) -> str:
     features = features_of(metric)
     if features and any(family_of(name) is Family.QUALITY for name in known):
         return f"needs {features[0]} in /spec/trainer/quality/features"
+    if any(word in metric.lower() for word in _SCORES):
+        return (
+            "is measured by no trial: a classifier's score sees samples alone, and never the data; "
+            f"they have: {', '.join(known)}"
+        )
     close = difflib.get_close_matches(metric, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"they have: {', '.join(known)}"
     return f"is no metric of such trials that can rank them; {hint}"

@@ -42,7 +42,8 @@ class Quality(SpecModel):
     """Samples against held-out data, by measures that do not depend on the noise of training.
 
     Distances are those between coordinates along the training data's leading principal components,
-    and between the features of the networks that are named, for pictures.
+    and between the features of the networks that are named, for pictures. Scores of classifiers
+    are not among them: they see samples alone, and never the data.
     """
 
     at: Literal["end", "checkpoints"] = "end"

@@ -107,6 +107,8 @@ def test_a_metric_without_its_features_must_have_one_meaning() -> None:
         ("amari", "they have: loss_nats"),
         ("log_likelihood_gaussian_0.4", "they have: loss_nats"),
         ("accuracy", "they have: loss_nats"),
+        ("inception_score", "sees samples alone, and never the data; they have: loss_nats"),
+        ("Classifier_accuracy", "sees samples alone, and never the data"),
     ],
 )
 def test_a_metric_that_no_trial_has_is_refused(metric: str, hint: str) -> None:

@@ -1,11 +1,13 @@
-"""What is kept of a study's standings between two questions is what a first reading would give."""
+"""What is read of a study's trials, kept between two questions, and said of its best."""
 
 from datetime import UTC, datetime
 
 from service.jobs import JobState, Reason
 from service.jobstore import JobStore
+from service.studies.best import best
 from service.studies.ledger import Study, StudyReason
 from service.studies.standings import StandingsCache
+from tests.factories import ica_spec
 from tests.trials import KIND, SCALE, add_trial, confirm, running_study
 
 VALUES = [{KIND: "laplace", SCALE: 0.1 * k} for k in range(1, 6)]
@@ -46,3 +48,27 @@ def test_what_is_brought_up_is_what_a_first_reading_gives(jobs: JobStore) -> Non
     jobs.ledger.retry(study.id)
     agree(jobs, cache, study)
     assert cache.get(study.id).outcomes[-1].trial.state is JobState.QUEUED
+
+
+def test_what_the_interval_of_ica_says_is_told(jobs: JobStore) -> None:
+    tolerance = "/trainer/tolerance"
+    study = running_study(
+        jobs,
+        spec=ica_spec().model_dump(),
+        space={tolerance: {"grid": [1e-6, 1e-3]}},
+        objective={"metric": "amari", "mode": "min"},
+    )
+    add_trial(jobs, study, 0, {tolerance: 1e-6}, results={9: {"amari": 0.1}})
+    assert "fits differ" not in best(StandingsCache(jobs).get(study.id)).message
+    confirm(jobs, study, 0, {tolerance: 1e-6}, amari=[0.1, 0.2, 0.1, 0.2, 0.1])
+    jobs.ledger.settle(study, JobState.SUCCEEDED, StudyReason.COMPLETED, "ended")
+    assert best(StandingsCache(jobs).get(study.id)).message.endswith(
+        "so the interval says how far fits differ, and not how far data do."
+    )
+    other = running_study(jobs)
+    add_trial(jobs, other, 0, VALUES[0], results={9: {"kid_pca": 0.2}})
+    confirm(jobs, other, 0, VALUES[0], kid_pca=[0.1, 0.2, 0.1, 0.2, 0.1])
+    jobs.ledger.settle(other, JobState.SUCCEEDED, StudyReason.COMPLETED, "ended")
+    found = best(StandingsCache(jobs).get(other.id))
+    assert found.stage == "confirmed"
+    assert "fits differ" not in found.message
