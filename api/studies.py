@@ -73,7 +73,8 @@ def etag_of(study: Study) -> dict[str, str]:
 
 def whole(services: Services, study: Study) -> bodies.StudyBody:
     """A study with all that its answer holds."""
-    return study_render.study_body(study, services.answers.progress(study))
+    count = services.datasets.count_of(study.request.spec.dataset)
+    return study_render.study_body(study, services.answers.progress(study), count)
 
 
 @router.post(

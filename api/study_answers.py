@@ -132,4 +132,6 @@ def get_best(study_id: StudyId, request: Request, services: Given) -> Response:
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if is_unchanged(request, tag):
         return Response(status_code=304, headers=headers)
-    return json_answer(best_body(standings, services.answers.best(standings)), headers=headers)
+    count = services.datasets.count_of(standings.study.request.spec.dataset)
+    found = services.answers.best(standings)
+    return json_answer(best_body(standings, found, count), headers=headers)

@@ -15,8 +15,8 @@ from service.studies.request import StudyRequest
 from service.studies.standings import Standings
 
 
-def best_body(standings: Standings, found: Best) -> bodies.BestBody:
-    """The best, as far as it is known."""
+def best_body(standings: Standings, found: Best, data_count: int | None) -> bodies.BestBody:
+    """The best, as far as it is known, by trials on ``data_count`` data, if that is known."""
     study, number = standings.study, found.configuration
     request = study.request
     ranking = found.ranking
@@ -33,7 +33,7 @@ def best_body(standings: Standings, found: Best) -> bodies.BestBody:
         stage=found.stage,
         message=found.message,
         objective=objective_body(request.objective),
-        measured=measured_body(request, request.objective.metric),
+        measured=measured_body(request, request.objective.metric, data_count),
         is_overridden=study.is_overridden,
         configuration=number,
         is_candidate=number is not None and ranking is None,
@@ -57,9 +57,11 @@ def _stretch(found: Stretch) -> bodies.StretchBody:
     return bodies.StretchBody(from_epoch=found.from_epoch, scale=found.scale)
 
 
-def measured_body(request: StudyRequest, metric: str) -> bodies.MeasuredBody:
+def measured_body(
+    request: StudyRequest, metric: str, data_count: int | None
+) -> bodies.MeasuredBody:
     """How a metric is measured, as the study's base spec declares it."""
-    return bodies.MeasuredBody(**asdict(measured(request, metric)))
+    return bodies.MeasuredBody(**asdict(measured(request, metric, data_count)))
 
 
 def interval_body(interval: Interval) -> bodies.IntervalBody:

@@ -70,7 +70,11 @@ def get_curve(
         study_id,
         format,
         {
-            "json": lambda s: _curve(s.study.request, answers.curve(s, parameter, metric)),
+            "json": lambda s: _curve(
+                s.study.request,
+                answers.curve(s, parameter, metric),
+                services.datasets.count_of(s.study.request.spec.dataset),
+            ),
             "png": lambda s: curve_png(answers.curve(s, parameter, metric)),
             "csv": lambda s: _curve_csv(answers.curve(s, parameter, metric)),
         },
@@ -83,12 +87,12 @@ def axis_body(axis: Axis) -> bodies.AxisBody:
     return bodies.AxisBody(pointer=axis.pointer, has_levels=axis.has_levels, is_log=axis.is_log)
 
 
-def _curve(request: StudyRequest, found: CurveAnswer) -> bodies.CurveBody:
+def _curve(request: StudyRequest, found: CurveAnswer, data_count: int | None) -> bodies.CurveBody:
     pointers = [axis.pointer for axis in found.axes]
     return bodies.CurveBody(
         metric=found.metric,
         mode=found.mode,
-        measured=measured_body(request, found.metric),
+        measured=measured_body(request, found.metric, data_count),
         parameters=[axis_body(axis) for axis in found.axes],
         confidence=CONFIDENCE,
         levels=[

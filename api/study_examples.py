@@ -124,6 +124,7 @@ BEST: dict[str, Any] = {
         "metric": _METRIC,
         "extractor": "pca",
         "samples": 5000,
+        "reference_rows": 5000,
         "reference": "held-out data of mnist-10k",
         "reference_digest": "sha256:" + "3a" * 32,
     },

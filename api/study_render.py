@@ -74,14 +74,14 @@ def study_page(page: StudyPage) -> bodies.StudyPageBody:
     return bodies.StudyPageBody(studies=listed, next_cursor=page.next_cursor)
 
 
-def study_body(study: Study, progress: StudyProgress) -> bodies.StudyBody:
-    """A study, whole."""
+def study_body(study: Study, progress: StudyProgress, data_count: int | None) -> bodies.StudyBody:
+    """A study, whole; its data set has ``data_count`` data, if that is known."""
     return bodies.StudyBody(
         **_summary_fields(study, sum(progress.counts.values())),
         progress=_progress_body(study.request, progress),
         best_so_far=_best_so_far(progress),
         objections=field_bodies(objections(study.request)) if study.is_overridden else [],
-        cautions=field_bodies(cautions(study.request)),
+        cautions=field_bodies(cautions(study.request, data_count)),
         request=study.request.model_dump(mode="json"),
     )
 

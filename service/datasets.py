@@ -36,9 +36,11 @@ from workers.data import DatasetInfo, built_in, built_in_names, catalogue, descr
 from workers.data.uploads import upload_info
 from workers.errors import (
     ArtifactExists,
+    DataError,
     Interrupted,
     InvalidUpload,
     NoRoom,
+    SpecMismatch,
     StoreError,
     UnknownDataset,
 )
@@ -148,6 +150,7 @@ class Datasets:
         # in this service by the first of two locks, in others by the second.
         self._changing = threading.Lock()
         self._stopping = threading.Event()
+        self._counts: dict[str, int] = {}  # how many data a content has, by its digest
 
     def clean(self) -> None:
         """Remove what a service that was killed has left of uploads."""
@@ -191,6 +194,24 @@ class Datasets:
             return describe(ref, self._cache_dir, self._artifacts)
         except StoreError as error:
             raise NotReady("the artifact store does not answer; try again soon") from error
+
+    def count_of(self, ref: AnyDataset | None) -> int | None:
+        """How many data the content has that a spec pins, None where that is not at hand.
+
+        It is asked with every answer about a study, so what was found is kept.
+        """
+        digest = None if ref is None else ref.digest
+        if digest is not None and digest in self._counts:
+            return self._counts[digest]
+        try:
+            info = self.describe(ref)
+        except (DataError, SpecMismatch, NotReady):
+            return None
+        if digest not in (None, info.digest):
+            return None
+        if digest is not None:
+            self._counts[digest] = info.count
+        return info.count
 
     # --- uploading ----------------------------------------------------------------------------
 

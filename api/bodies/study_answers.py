@@ -27,9 +27,12 @@ class MeasuredBody(Body):
     extractor: str | None
     """The features in which samples are compared: ``pca``, or a network's."""
     samples: int | None
-    """Samples of each model, and most held-out data, that are compared."""
+    """Samples of each model that are compared."""
+    reference_rows: int | None
+    """Held-out data that they are compared with: as many, or all that there are; null as well where
+    it is not known how many."""
     reference: str | None
-    """The held-out data that they are compared with."""
+    """What these are held out of."""
     reference_digest: str | None
     """Content of the data set that these are a part of."""
 

@@ -6,7 +6,16 @@ from typing import assert_never
 
 from service.errors import FieldError
 from service.studies.extent import epochs, trials
-from service.studies.guard import Group, better, groups_of, verdict, verdict_on
+from service.studies.guard import (
+    DISTANCES,
+    Group,
+    better,
+    groups_of,
+    measure_of,
+    verdict,
+    verdict_on,
+)
+from service.studies.measuring import HELD_OUT, ROWS, SAMPLES, reference_rows
 from service.studies.objective import most_epochs, objectives, tuned
 from service.studies.request import (
     Asha,
@@ -17,16 +26,19 @@ from service.studies.request import (
     Scheduler,
     StudyRequest,
 )
+from workers.spec import TrainSpec
 
 _LIMITS = ("max_epochs", "max_wall_s")
 
 
-def cautions(request: StudyRequest) -> tuple[FieldError, ...]:
-    """What is allowed in a resolved request that can be carried out, and may deceive."""
+def cautions(request: StudyRequest, count: int | None) -> tuple[FieldError, ...]:
+    """What is allowed in a resolved request that can be carried out, and may deceive; of ``count``
+    data, None where nobody knows how many."""
     return (
         *_of_bias(request),
         *_of_direction(request),
         *_of_early_rungs(request),
+        *_of_reference(request, count),
         *_of_confirmation(request),
     )
 
@@ -79,6 +91,26 @@ def _least_of_hyperband(most: int, factor: float) -> int:
     brackets = round(math.log(most, factor))
     rungs = (int(most * factor**-s) for s in range(brackets + 1))
     return min(rung for rung in rungs if rung >= 1)
+
+
+def _of_reference(request: StudyRequest, count: int | None) -> Iterator[FieldError]:
+    """Distances to few data vary by more than the models differ; said of the first that ranks."""
+    for _, objective in objectives(request):
+        measure = measure_of(objective.metric)
+        rows = reference_rows(request, objective.metric, count)
+        if measure is None or measure[0] not in DISTANCES or rows is None or rows >= ROWS:
+            continue
+        spec = request.spec
+        is_by_samples = isinstance(spec, TrainSpec) and (
+            spec.trainer.quality is not None and rows == spec.trainer.quality.samples
+        )
+        at = SAMPLES if is_by_samples else HELD_OUT
+        yield FieldError(
+            f"/spec{at}",
+            f"lets {objective.metric} compare with {rows:,} held-out data, where {ROWS:,} would be "
+            "better: it varies more, and more configurations cannot be told apart",
+        )
+        return
 
 
 def _of_confirmation(request: StudyRequest) -> Iterator[FieldError]:

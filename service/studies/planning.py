@@ -55,10 +55,15 @@ def storage_bytes(request: StudyRequest, costs: Sequence[Estimate]) -> int:
 
 
 def plan(
-    request: StudyRequest, costs: Sequence[Estimate], paces: Paces, free: Capacity, held_by: str
+    request: StudyRequest,
+    costs: Sequence[Estimate],
+    count: int,
+    paces: Paces,
+    free: Capacity,
+    held_by: str,
 ) -> StudyPlan:
-    """The plan of a resolved request whose specs cost so, beside what is free now, and who has the
-    rest."""
+    """The plan of a resolved request whose specs cost so and whose base has ``count`` data, beside
+    what is free now, and who has the rest."""
     found = configurations(request)
     search, confirmation = trials(request)
     forks = takeovers(request) * len(request.seeds)
@@ -85,7 +90,7 @@ def plan(
         else f"resources held by {held_by}",
         metrics=_metrics(request),
         objections=tuple(objections(request)),
-        cautions=cautions(request),
+        cautions=cautions(request, count),
     )
 
 

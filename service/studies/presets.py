@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from service.datasets import Datasets
 from service.errors import FieldError, InvalidQuery
+from service.studies.measuring import ROWS
 from workers.data import DatasetInfo
 from workers.errors import DataError
 from workers.spec import FeatureName, IcaDataset, NamedDataset, ToyDataset
@@ -24,7 +25,6 @@ NOISE = "/trainer/noise_variance"
 # Trials are judged as they come, so the first ones go on whatever they are: of 16 noises a factor
 # of 3 lets 8 go on beyond the rung, and one of 6 lets 5.
 REDUCTION_FACTOR = 10
-ROWS = 5000  # on both sides of a distance, or KID varies by more than the noises differ
 _HELD_OUT = (0.1, 0.5)
 _TOYS: tuple[str, ...] = get_args(ToyDataset.model_fields["kind"].annotation)
 _ICA_TOY = "laplace-ica"

@@ -32,6 +32,7 @@ from service.studies.pointers import encloses
 from service.studies.request import Budget, StudyRequest
 from service.training import Training
 from workers.costs import Estimate
+from workers.data import DatasetInfo
 from workers.kinds import AnySpec, estimate
 
 _CORNERS_TRIED = 100  # each is judged against the data, and costed
@@ -78,7 +79,7 @@ class Studying:
             # A repeated request is answered even if it could not be carried out any more.
             if (stored := self._jobs.studies.replayed(idempotency)) is not None:
                 return stored, False
-        request, costs = self._checked(request)
+        request, costs, _ = self._checked(request)
         now = datetime.now(UTC)
         study = Study(
             id=f"study-{secrets.token_hex(8)}",
@@ -101,31 +102,32 @@ class Studying:
 
     def dry_run(self, request: StudyRequest) -> StudyPlan:
         """Everything that a submission would check, and what it would cost; stores nothing."""
-        request, costs = self._checked(request)
+        request, costs, count = self._checked(request)
         free, held_by = self._training.free()
-        return plan(request, costs, self._paces, free, held_by)
+        return plan(request, costs, count, self._paces, free, held_by)
 
-    def _checked(self, request: StudyRequest) -> tuple[StudyRequest, list[Estimate]]:
-        """The resolved request and what the specs at the corners of its space cost."""
+    def _checked(self, request: StudyRequest) -> tuple[StudyRequest, list[Estimate], int]:
+        """The resolved request, what the specs at the corners of its space cost, and how many data
+        its base has."""
         request = require(request)
-        spec, base = self._fitting(request.spec, None)
+        spec, info = self._fitting(request.spec, None)
         request = request.model_copy(update={"spec": _pinned(request, spec)})
-        costs, wrong = [base], list[FieldError]()
+        costs, wrong = [estimate(spec, info)], list[FieldError]()
         for place, corner in _corner_specs(request):
             try:
-                costs.append(self._fitting(corner, place)[1])
+                costs.append(estimate(*self._fitting(corner, place)))
             except InvalidStudy as error:
                 wrong += [each for each in error.errors if each not in wrong]
         if wrong:
             raise InvalidStudy(f"{wrong[0].pointer} {wrong[0].message}.", tuple(wrong))
         self._check_allotment(request, max(each.worker_memory_bytes for each in costs))
-        return request, costs
+        return request, costs, info.count
 
-    def _fitting(self, spec: AnySpec, place: FieldError | None) -> tuple[AnySpec, Estimate]:
-        """The spec as its data complete it, and what it costs; raises at a place of the space,
-        where one is given."""
+    def _fitting(self, spec: AnySpec, place: FieldError | None) -> tuple[AnySpec, DatasetInfo]:
+        """The spec as its data complete it, and these; raises at a place of the space, where one is
+        given."""
         try:
-            found, info = self._training.checked(JobRequest(spec=spec))
+            return self._training.checked(JobRequest(spec=spec))
         except Invalid as error:
             if place is None:
                 raise
@@ -133,7 +135,6 @@ class Studying:
             message = f"makes a spec that cannot run: {inner.pointer} {inner.message}"
             pointer = FieldError(place.pointer, message)
             raise InvalidStudy(f"{place.pointer} {message}.", (pointer,)) from error
-        return found, estimate(found, info)
 
     def _check_allotment(self, request: StudyRequest, worker_memory_bytes: int) -> None:
         """A study holds what all its concurrent trials hold, or it would wait for ever."""

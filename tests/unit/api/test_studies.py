@@ -99,7 +99,9 @@ def test_a_dry_run_tells_what_it_would_cost_and_stores_nothing(quiet: Quiet) -> 
     assert "held_out_elbo_nats" not in plan["metrics"]
     # Quality is measured with checkpoints, as the scheduler compares before the end.
     assert plan["request"]["spec"]["trainer"]["quality"]["at"] == "checkpoints"
-    early, limit = plan["cautions"]
+    early, reference, limit = plan["cautions"]
+    assert reference["pointer"] == "/spec/trainer/quality/samples"
+    assert "compare with 100 held-out data" in reference["message"]
     assert early["pointer"] == "/scheduler/grace_epochs"
     assert "epoch 3, a third" in early["message"]
     assert limit["pointer"] == "/budget/max_epochs"

@@ -163,6 +163,7 @@ def test_the_best_is_that_on_fresh_seeds_with_its_like(quiet: Quiet) -> None:
         "samples": 100,
         "reference": "held-out data of digits",
         "reference_digest": None,
+        "reference_rows": 100,
     }
     again = quiet.http.post("/v1/jobs?dry_run=true", json={"spec": found["spec"]})
     assert again.status_code == 200

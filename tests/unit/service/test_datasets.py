@@ -252,6 +252,21 @@ def test_an_unknown_name_lists_the_uploads_too(datasets: Datasets) -> None:
         datasets.describe(NamedDataset(name="hours"))
 
 
+def test_the_count_of_a_pinned_content_is_found_once_or_not_known(
+    datasets: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, _ = send(datasets, "ours", npz(images=GREY))
+    pinned = NamedDataset(name="ours", digest=entry.info.digest)
+    assert datasets.count_of(pinned) == len(GREY)
+    other = "sha256:" + "0" * 64
+    unknown = [("ours", other), ("mnist-10k", other), ("hours", None), ("hours", other)]
+    assert {datasets.count_of(NamedDataset(name=n, digest=d)) for n, d in unknown} == {None}
+    asked: list[object] = []
+    monkeypatch.setattr(datasets, "describe", asked.append)
+    assert datasets.count_of(pinned) == len(GREY)
+    assert asked == []
+
+
 def test_an_upload_that_was_cut_off_in_the_store_is_completed_by_the_next(
     datasets: Datasets, artifacts: LocalStore
 ) -> None:

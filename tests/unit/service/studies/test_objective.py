@@ -9,6 +9,7 @@ from service.errors import DependentObjective, FieldError, InvalidStudy
 from service.studies.cautions import cautions
 from service.studies.checking import is_overridden, require
 from service.studies.guard import FIELDS, METRICS, metrics_of, verdict_on
+from service.studies.measuring import measured
 from service.studies.objective import tuned, valid
 from service.studies.request import StudyRequest
 from tests.factories import ica_spec, tiny_spec
@@ -46,7 +47,7 @@ def wrong(request: StudyRequest) -> dict[str, str]:
 
 
 def warned(request: StudyRequest) -> dict[str, str]:
-    return {error.pointer: error.message for error in cautions(require(request))}
+    return {error.pointer: error.message for error in cautions(require(request), None)}
 
 
 def quality_of(request: StudyRequest) -> Quality | None:
@@ -69,7 +70,7 @@ def test_a_study_as_users_write_it_is_accepted_and_completed() -> None:
     assert quality_of(found) == Quality(at="checkpoints")
     assert require(found) == found
     assert not is_overridden(found)
-    early, limit = cautions(found)
+    early, limit = cautions(found, None)
     assert early.pointer == "/scheduler/grace_epochs"
     assert "not before epoch 20" in early.message
     assert limit == FieldError(
@@ -325,3 +326,42 @@ def test_no_epochs_are_said_of_fits_that_end_when_they_converge() -> None:
     limited = study(space, "amari", spec=ica_spec(), budget={"trials": 2, "max_wall_s": 60})
     (message,) = warned(limited).values()
     assert message.endswith("comes on top: up to 10 trial(s) on fresh seeds")
+
+
+FRACTION, SAMPLES = "/dataset/held_out_fraction", "/trainer/quality/samples"
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "samples", "rows", "at"),
+    [
+        (10_000, 0.1, 5000, 1000, FRACTION),
+        (10_000, 0.5, 5000, 5000, None),
+        (10_000, 0.5, 4999, 4999, SAMPLES),
+        (60_000, 0.1, 10_000, 6000, None),
+        (None, 0.1, 100, None, None),
+    ],
+)
+def test_a_distance_to_few_held_out_data_is_warned_of(
+    count: int | None, fraction: float, samples: int, rows: int | None, at: str | None
+) -> None:
+    spec = tiny_spec(quality={"samples": samples}).model_dump()
+    spec["dataset"] = {**spec["dataset"], "held_out_fraction": fraction}
+    typed = TrainSpec.model_validate(spec)
+    found = require(study(spec=typed))
+    assert measured(found, "kid_pca", count).reference_rows == rows
+    told = {error.pointer: error.message for error in cautions(found, count)}
+    assert list(told) == ([] if at is None else [f"/spec{at}"])
+    assert at is None or f"kid_pca compare with {rows:,} held-out data" in told[f"/spec{at}"]
+    # Shares are none, and of what compares no samples there is nothing to say.
+    assert cautions(require(study(metric="recall", mode="max", spec=typed)), count) == ()
+    assert measured(found, "elbo_nats", count).reference_rows is None
+
+
+@pytest.mark.parametrize("pointer", [SAMPLES, FRACTION, "/dataset/split_seed"])
+def test_no_number_of_reference_rows_is_said_where_trials_differ_in_it(pointer: str) -> None:
+    values = {SAMPLES: [100, 200], FRACTION: [0.1, 0.2], "/dataset/split_seed": [1, 2]}
+    space = {pointer: {"grid": values[pointer]}}
+    found = require(study(space, override_guard=True))
+    expected = 1000 if pointer.endswith("seed") else None
+    assert measured(found, "kid_pca", 10_000).reference_rows == expected
+    assert any("held-out data" in one.message for one in cautions(found, 10_000)) is bool(expected)
