@@ -14,8 +14,8 @@ from service.jobstore.rows import to_job, to_json, to_us
 from service.jobstore.schema import ATTEMPTS, EVENTS, JOBS
 
 # Statements of the paths that each chunk of each attempt takes are made once: making one takes
-# longer than SQLite needs to carry it out. Values that stand for no column are called of_...
-# Of a column that there is not, SQLAlchemy takes no notice in values that are given so.
+# longer than SQLite needs to carry it out. Values that stand for no column are called of_...;
+# where one is named for a column that does not exist, SQLAlchemy drops it without a word.
 OF_JOB = JOBS.c.id == bindparam("of_job")
 MOVE_ATTEMPT = update(ATTEMPTS).where(
     ATTEMPTS.c.job_id == bindparam("of_job"), ATTEMPTS.c.number == bindparam("of_attempt")

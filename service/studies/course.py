@@ -22,14 +22,14 @@ class Course:
     ``outbox`` is what it is to be told next, ``inbox`` what it has said and was not carried out.
     ``wanted`` are the configurations that the driver has asked for and has not said to be over; of
     these ``paused`` give up their places. ``stopping`` are trials that are to end, each with the
-    reason. ``told`` is the epoch up to which the driver has a configuration's results, ``at`` that
-    up to which it has had them stored, ``ended`` those of whose end it was told; ``is_searched``
-    says that it has said all.
+    reason. ``told`` is the epoch up to which the driver has a configuration's results, or without a
+    scheduler the ledger; ``at`` is that up to which the driver has had them stored. ``ended`` are
+    those of whose end it was told; ``is_searched`` says that it has said all.
 
     ``ending`` is why the search is over, once it is, ``cut_off`` the configurations that were
     wanted when a limit was reached, ``candidates`` what is confirmed then, and ``noted`` the epoch
     up to which results of that are stored. ``failure`` is why the study fails.
-    The driver was lost ``losses`` times without a new result, and starts again at ``start_at``
+    The driver was lost ``losses`` times with nothing done between, and starts again at ``start_at``
     (time.monotonic). ``looked_at`` is when its time was last asked for.
     """
 
