@@ -143,8 +143,8 @@ class Searching:
         for trial in trials:
             course.readings.read(trial)
         if said.configuration not in course.paused:
-            waiting = [trial for trial in trials if trial.state is not JobState.QUEUED]
-            self._wish(filter(course.may_train, waiting), self._resume)
+            begun = [trial for trial in trials if trial.state is not JobState.QUEUED]
+            self._wish(filter(course.may_train, begun), self._resume)
         self._feed_one(course, said.configuration)
         self._tell(course, Stored())  # the last, as what the store refuses is carried out again
 
